@@ -1,0 +1,116 @@
+//! What a module is: something that reads one source and says what it found.
+//!
+//! A module keeps no clock, retry or log: the sampler does that once for all. One module is one *group*: one read gives
+//! all of its series or none, so a source that can fail alone is a module of its own, and a series belongs to one module.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use lampad_proto::v1::MetricType;
+
+use crate::tick::Tick;
+
+/// A metric family: what its series share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Desc {
+    pub name: Cow<'static, str>,
+    pub kind: MetricType,
+    pub help: Cow<'static, str>,
+    /// `seconds`, `bytes`, ...; empty where the name says it or there is none.
+    pub unit: &'static str,
+    /// Names of the labels, in the order in which [`Tick::push`] takes their values.
+    pub labels: &'static [&'static str],
+}
+
+impl Desc {
+    pub const fn gauge(name: &'static str, help: &'static str) -> Self {
+        Self::of(MetricType::Gauge, name, help)
+    }
+
+    pub const fn counter(name: &'static str, help: &'static str) -> Self {
+        Self::of(MetricType::Counter, name, help)
+    }
+
+    pub const fn untyped(name: &'static str, help: &'static str) -> Self {
+        Self::of(MetricType::Unknown, name, help)
+    }
+
+    const fn of(kind: MetricType, name: &'static str, help: &'static str) -> Self {
+        Self { name: Cow::Borrowed(name), kind, help: Cow::Borrowed(help), unit: "", labels: &[] }
+    }
+
+    /// A family whose name the kernel or the server decides.
+    pub fn named(kind: MetricType, name: impl Into<Cow<'static, str>>, help: impl Into<Cow<'static, str>>) -> Self {
+        Self { name: name.into(), kind, help: help.into(), unit: "", labels: &[] }
+    }
+
+    pub const fn labels(mut self, labels: &'static [&'static str]) -> Self {
+        self.labels = labels;
+        self
+    }
+
+    pub const fn unit(mut self, unit: &'static str) -> Self {
+        self.unit = unit;
+        self
+    }
+}
+
+/// How often a module is sampled unless the configuration says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    /// Cheap and telling: every 250 ms.
+    Vital,
+    /// Every second.
+    Standard,
+    /// Dear, or slow to change: every 10 seconds.
+    Heavy,
+    /// Very dear: every minute.
+    Rare,
+}
+
+/// What the sampler must know of a module before it runs.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// `host.cpu`, `mysql.status`, ...: unique; the key in the configuration and in `lampad_module_*` series.
+    pub name: &'static str,
+    /// The exporter's collector that this module stands in for: `cpu`, `collect.global_status`; empty for our own.
+    pub collector: &'static str,
+    /// Label `job` of all its series: `node` or `mysql`.
+    pub job: &'static str,
+    pub tier: Tier,
+}
+
+/// One reader of one source.
+#[async_trait]
+pub trait Module: Send {
+    /// Every family that this module can emit and whose name is known beforehand.
+    fn descs(&self) -> Vec<Desc>;
+
+    /// Reads once. On an error nothing of `out` is used: the tick does not happen.
+    async fn sample(&mut self, out: &mut Tick) -> Result<(), ModuleError>;
+}
+
+/// A module with what the sampler must know of it.
+pub struct Entry {
+    pub spec: Spec,
+    pub module: Box<dyn Module>,
+}
+
+/// Why a tick did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum ModuleError {
+    /// The source is not on this machine: normal, told once, and no failure (as `ErrNoData` of node_exporter).
+    #[error("not on this machine: {what}")]
+    Absent { what: String },
+    #[error("cannot read {}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{} is not what this module understands: {detail}", path.display())]
+    Parse { path: PathBuf, detail: String },
+    #[error("{statement}: {detail}")]
+    Query { statement: String, detail: String },
+    #[error("{server} does not let us in or does not answer: {detail}")]
+    Connect { server: String, detail: String },
+    #[error("took longer than its deadline of {deadline:?}")]
+    TimedOut { deadline: std::time::Duration },
+}

@@ -1,0 +1,1 @@
+//! The host, as node_exporter tells it.

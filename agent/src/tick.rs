@@ -1,0 +1,181 @@
+//! What one module saw at one moment, kept between ticks so that the next one finds what changed.
+//!
+//! A module pushes its series in nearly the same order each time, so a cursor finds most of them by comparing with the
+//! series that came next last time; only what is new or moved takes the index.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+
+use crate::module::Desc;
+
+/// A series of a group: the family and the values of its labels.
+#[derive(Debug, Clone)]
+pub struct TickSeries {
+    pub desc: Desc,
+    pub labels: Box<[Box<str>]>,
+    value: f64,
+    /// Round of the last push, to find what was not pushed again.
+    round: u64,
+    /// Bits that the last finished tick had; `None` while not present.
+    sent: Option<u64>,
+}
+
+/// What one finished tick changed. Series are numbers into [`Tick::series`].
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Changes {
+    /// Series that changed or began, ascending, with their values.
+    pub values: Vec<(u32, f64)>,
+    /// Series that are no longer present, ascending.
+    pub ended: Vec<u32>,
+}
+
+/// Collects the samples of one module.
+#[derive(Debug, Default)]
+pub struct Tick {
+    series: Vec<TickSeries>,
+    index: HashMap<u64, Vec<u32>>,
+    hasher: RandomState,
+    cursor: usize,
+    round: u64,
+    repeated: u64,
+}
+
+impl Tick {
+    pub fn new() -> Self {
+        Self { round: 1, ..Self::default() }
+    }
+
+    /// Adds a sample. `labels` are the values for `desc.labels`, in that order. Of two samples for one series in a tick the
+    /// first counts.
+    pub fn push(&mut self, desc: &Desc, labels: &[&str], value: f64) {
+        debug_assert_eq!(desc.labels.len(), labels.len(), "{}", desc.name);
+        let slot = match self.series.get(self.cursor) {
+            Some(series) if series.is(desc, labels) => self.cursor,
+            _ => self.find_or_add(desc, labels),
+        };
+        self.cursor = slot + 1;
+        let series = &mut self.series[slot];
+        if series.round == self.round {
+            self.repeated += 1;
+            return;
+        }
+        series.round = self.round;
+        series.value = value;
+    }
+
+    fn find_or_add(&mut self, desc: &Desc, labels: &[&str]) -> usize {
+        let hash = self.hasher.hash_one((&desc.name, labels));
+        let slots = self.index.entry(hash).or_default();
+        if let Some(slot) = slots.iter().find(|slot| self.series[**slot as usize].is(desc, labels)) {
+            return *slot as usize;
+        }
+        let slot = self.series.len();
+        slots.push(slot as u32);
+        self.series.push(TickSeries {
+            desc: desc.clone(),
+            labels: labels.iter().map(|label| Box::from(*label)).collect(),
+            value: 0.0,
+            round: 0,
+            sent: None,
+        });
+        slot
+    }
+
+    /// Ends a tick that succeeded: what changed since the last one that did.
+    pub fn finish(&mut self) -> Changes {
+        let mut changes = Changes::default();
+        for (slot, series) in self.series.iter_mut().enumerate() {
+            let slot = slot as u32;
+            if series.round != self.round {
+                if series.sent.take().is_some() {
+                    changes.ended.push(slot);
+                }
+            } else if series.sent != Some(series.value.to_bits()) {
+                series.sent = Some(series.value.to_bits());
+                changes.values.push((slot, series.value));
+            }
+        }
+        self.next_round();
+        changes
+    }
+
+    /// Ends a tick that failed: as if it had not begun.
+    pub fn abandon(&mut self) {
+        self.next_round();
+    }
+
+    fn next_round(&mut self) {
+        self.round += 1;
+        self.cursor = 0;
+    }
+
+    /// All series seen so far; a number, once given, stays.
+    pub fn series(&self) -> &[TickSeries] {
+        &self.series
+    }
+
+    /// Samples that were pushed a second time within a tick, since the start.
+    pub fn repeated(&self) -> u64 {
+        self.repeated
+    }
+
+    /// The samples of the tick under way, for tests: (name, labels as `name="value"`, value).
+    pub fn samples(&self) -> impl Iterator<Item = (&str, Vec<(&str, &str)>, f64)> {
+        self.series.iter().filter(|series| series.round == self.round).map(|series| {
+            let labels = series.desc.labels.iter().copied().zip(series.labels.iter().map(|label| &**label)).collect();
+            (&*series.desc.name, labels, series.value)
+        })
+    }
+}
+
+impl TickSeries {
+    fn is(&self, desc: &Desc, labels: &[&str]) -> bool {
+        self.desc.name == desc.name
+            && self.desc.labels == desc.labels
+            && self.labels.iter().map(|label| &**label).eq(labels.iter().copied())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Desc = Desc::gauge("a", "A.").labels(&["x"]);
+    const B: Desc = Desc::gauge("b", "B.");
+
+    #[test]
+    fn only_what_changed_is_told() {
+        let mut tick = Tick::new();
+        tick.push(&A, &["1"], 1.0);
+        tick.push(&B, &[], 2.0);
+        assert_eq!(tick.finish(), Changes { values: vec![(0, 1.0), (1, 2.0)], ended: vec![] });
+        tick.push(&A, &["1"], 1.0);
+        tick.push(&A, &["2"], 5.0);
+        tick.push(&B, &[], 3.0);
+        assert_eq!(tick.finish(), Changes { values: vec![(1, 3.0), (2, 5.0)], ended: vec![] });
+        tick.push(&B, &[], 3.0);
+        assert_eq!(tick.finish(), Changes { values: vec![], ended: vec![0, 2] });
+        tick.push(&A, &["1"], 1.0);
+        assert_eq!(tick.finish(), Changes { values: vec![(0, 1.0)], ended: vec![1] }, "begins again in its slot");
+    }
+
+    #[test]
+    fn a_failed_tick_leaves_no_trace() {
+        let mut tick = Tick::new();
+        tick.push(&B, &[], 1.0);
+        tick.finish();
+        tick.push(&B, &[], 9.0);
+        tick.abandon();
+        tick.push(&B, &[], 1.0);
+        assert_eq!(tick.finish(), Changes::default());
+    }
+
+    #[test]
+    fn the_first_of_two_samples_counts() {
+        let mut tick = Tick::new();
+        tick.push(&B, &[], 1.0);
+        tick.push(&B, &[], 2.0);
+        assert_eq!(tick.finish().values, vec![(0, 1.0)]);
+        assert_eq!(tick.repeated(), 1);
+    }
+}

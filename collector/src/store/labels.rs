@@ -1,0 +1,84 @@
+//! The labels of a series, sorted by name, with the metric's name as label `__name__`.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// The label that holds the metric's name.
+pub const METRIC_NAME: &str = "__name__";
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Label {
+    pub name: Arc<str>,
+    pub value: Arc<str>,
+}
+
+/// Labels sorted by name, each name once, no empty value. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Labels(Arc<[Label]>);
+
+impl Labels {
+    /// Sorts; of a name that comes twice the last one counts; an empty value means that the label is not there.
+    pub fn new(labels: impl IntoIterator<Item = Label>) -> Self {
+        let mut labels: Vec<Label> = labels.into_iter().collect();
+        labels.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut unique: Vec<Label> = Vec::with_capacity(labels.len());
+        for label in labels {
+            match unique.last_mut() {
+                Some(last) if last.name == label.name => *last = label,
+                _ => unique.push(label),
+            }
+        }
+        unique.retain(|label| !label.value.is_empty());
+        Self(unique.into())
+    }
+
+    pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        Self::new(pairs.into_iter().map(|(name, value)| Label { name: name.into(), value: value.into() }))
+    }
+
+    pub fn empty() -> Self {
+        Self(Arc::from([]))
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Arc<str>> {
+        let at = self.0.binary_search_by(|label| (*label.name).cmp(name)).ok()?;
+        Some(&self.0[at].value)
+    }
+
+    pub fn metric(&self) -> Option<&Arc<str>> {
+        self.get(METRIC_NAME)
+    }
+
+    pub fn iter(&self) -> std::slice::Iter<'_, Label> {
+        self.0.iter()
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Debug for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// As PromQL writes it: `name{a="b"}`.
+impl fmt::Display for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(name) = self.metric() {
+            f.write_str(name)?;
+        }
+        f.write_str("{")?;
+        for (at, label) in self.iter().filter(|label| &*label.name != METRIC_NAME).enumerate() {
+            let comma = if at == 0 { "" } else { ", " };
+            write!(f, "{comma}{}={:?}", label.name, label.value)?;
+        }
+        f.write_str("}")
+    }
+}

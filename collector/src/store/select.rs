@@ -1,0 +1,161 @@
+//! The store as queries see it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use lampad_proto::v1::{Histogram, MetricType};
+use regex::Regex;
+
+use super::Labels;
+
+/// One sample. The stale marker is a sample too: whoever evaluates ends the series there.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sample {
+    pub timestamp_ms: i64,
+    pub value: f64,
+}
+
+/// A series with the samples of the selected time, ascending, no timestamp twice over both lists.
+#[derive(Debug, Clone)]
+pub struct Series {
+    pub labels: Labels,
+    pub floats: Vec<Sample>,
+    pub histograms: Vec<(i64, Arc<Histogram>)>,
+}
+
+#[derive(Debug, Clone)]
+pub enum MatchOp {
+    Equal,
+    NotEqual,
+    /// Anchored at both ends by whoever builds it.
+    Match(Regex),
+    NoMatch(Regex),
+}
+
+/// A condition on a label; a missing label counts as the empty string.
+#[derive(Debug, Clone)]
+pub struct Matcher {
+    pub name: String,
+    pub op: MatchOp,
+    /// The string, or the regex as it was written.
+    pub value: String,
+}
+
+impl Matcher {
+    pub fn matches(&self, value: &str) -> bool {
+        match &self.op {
+            MatchOp::Equal => value == self.value,
+            MatchOp::NotEqual => value != self.value,
+            MatchOp::Match(regex) => regex.is_match(value),
+            MatchOp::NoMatch(regex) => !regex.is_match(value),
+        }
+    }
+}
+
+/// Which samples of the matching series are wanted. Both ends are part of the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Select {
+    /// All samples in `[from_ms, to_ms]`.
+    Range { from_ms: i64, to_ms: i64 },
+    /// Of each series only the last sample in `[from_ms, to_ms]`.
+    Last { from_ms: i64, to_ms: i64 },
+}
+
+/// What a query may use up, shared by all that work for it.
+#[derive(Debug)]
+pub struct Budget {
+    samples_left: AtomicU64,
+    cancelled: AtomicBool,
+    deadline: std::time::Instant,
+}
+
+impl Budget {
+    pub fn new(samples: u64, deadline: std::time::Instant) -> Self {
+        Self { samples_left: AtomicU64::new(samples), cancelled: AtomicBool::new(false), deadline }
+    }
+
+    /// Takes `samples` from what is left; an error ends the query.
+    pub fn take(&self, samples: u64) -> Result<(), SelectError> {
+        self.check()?;
+        let enough = |left: u64| left.checked_sub(samples);
+        match self.samples_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, enough) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(SelectError::TooManySamples),
+        }
+    }
+
+    /// Whether the query may go on.
+    pub fn check(&self) -> Result<(), SelectError> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            return Err(SelectError::Cancelled);
+        }
+        if std::time::Instant::now() > self.deadline {
+            return Err(SelectError::TimedOut);
+        }
+        Ok(())
+    }
+
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SelectError {
+    #[error("the query selects more samples than one query may load")]
+    TooManySamples,
+    #[error("the query was cancelled")]
+    Cancelled,
+    #[error("the query took longer than its timeout")]
+    TimedOut,
+    #[error("the store cannot be read: {0}")]
+    Storage(String),
+}
+
+/// What is known of a metric family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Meta {
+    pub kind: MetricType,
+    pub help: Arc<str>,
+    pub unit: Arc<str>,
+}
+
+/// Where queries read. A call sees one state: what is sealed, deleted or appended meanwhile does not change its answer.
+pub trait Source: Send + Sync {
+    /// The series that meet all matchers and have a sample in the time, in no order.
+    fn select(&self, matchers: &[Matcher], select: Select, budget: &Budget) -> Result<Vec<Series>, SelectError>;
+
+    /// The labels of the series that meet any of the lists of matchers and have samples near `[from_ms, to_ms]`; all series
+    /// where no list is given. Whether a series has samples there is told by its group's times, not sample by sample.
+    fn series(&self, any_of: &[Vec<Matcher>], from_ms: i64, to_ms: i64) -> Result<Vec<Labels>, SelectError>;
+
+    /// Names of labels of these series, sorted.
+    fn label_names(&self, any_of: &[Vec<Matcher>], from_ms: i64, to_ms: i64) -> Result<Vec<Arc<str>>, SelectError>;
+
+    /// Values of one label of these series, sorted.
+    fn label_values(
+        &self,
+        name: &str,
+        any_of: &[Vec<Matcher>],
+        from_ms: i64,
+        to_ms: i64,
+    ) -> Result<Vec<Arc<str>>, SelectError>;
+
+    /// Families and what is known of them, sorted by name. Only `metric` where given.
+    fn metadata(&self, metric: Option<&str>) -> Vec<(Arc<str>, Meta)>;
+
+    /// The current value of every present series that meets any of the lists of matchers (all where none is given), sorted by
+    /// metric name, handed out name by name so that nobody holds them all: ended and stale series are left out. `visit`
+    /// returns false to stop.
+    fn latest(&self, any_of: &[Vec<Matcher>], visit: Visit<'_>);
+}
+
+/// Takes the series of one metric name; false stops the walk.
+pub type Visit<'a> = &'a mut dyn FnMut(&str, &[(Labels, Latest)]) -> bool;
+
+/// A series' value now.
+#[derive(Debug, Clone)]
+pub struct Latest {
+    pub timestamp_ms: i64,
+    pub value: super::Value,
+}

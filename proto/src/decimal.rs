@@ -1,0 +1,89 @@
+//! Values as decimal mantissas, so that a small change costs one or two bytes.
+//!
+//! Most values of a server are decimal fractions: counters are whole, CPU seconds have two digits, pressure six. With the
+//! value before, `p`, the next one is `(round(p * 10^digits) + delta) / 10^digits`, computed in doubles. An encoder uses a
+//! delta only where the decoder's arithmetic gives back the very bits; everything else travels as raw bits.
+
+/// Most digits after the point.
+pub const DIGITS_MAX: u32 = 9;
+
+const POWERS: [f64; DIGITS_MAX as usize + 1] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
+
+/// Mantissas beyond this are not exact in a double.
+const MANTISSA_MAX: f64 = 9_007_199_254_740_992.0;
+
+/// The mantissa of `value` at `digits`, if it is one that a double holds exactly.
+fn mantissa(value: f64, digits: u32) -> Option<i64> {
+    let scaled = (value * POWERS[digits as usize]).round();
+    (scaled.abs() < MANTISSA_MAX).then_some(scaled as i64)
+}
+
+/// The value that follows `previous` by `delta` at `digits`; `None` when the input is outside the format.
+pub fn apply(previous: f64, digits: u32, delta: i64) -> Option<f64> {
+    if digits > DIGITS_MAX {
+        return None;
+    }
+    let next = mantissa(previous, digits)?.checked_add(delta)?;
+    if next.unsigned_abs() >= MANTISSA_MAX as u64 {
+        return None;
+    }
+    Some(next as f64 / POWERS[digits as usize])
+}
+
+/// The delta at `digits` that leads from `previous` to the very bits of `value`, if there is one.
+pub fn delta_at(previous: f64, value: f64, digits: u32) -> Option<i64> {
+    let delta = mantissa(value, digits)?.checked_sub(mantissa(previous, digits)?)?;
+    (apply(previous, digits, delta)?.to_bits() == value.to_bits()).then_some(delta)
+}
+
+/// The fewest digits, and the delta, that lead from `previous` to `value`. `hint` is the number of digits that the series
+/// needed last time: series rarely change it, so it is tried first. `previous` must be finite.
+pub fn delta(previous: f64, value: f64, hint: u32) -> Option<(u32, i64)> {
+    if !value.is_finite() {
+        return None;
+    }
+    if let Some(delta) = delta_at(previous, value, hint.min(DIGITS_MAX)) {
+        return Some((hint.min(DIGITS_MAX), delta));
+    }
+    [0, 1, 2, 3, 6, 9].into_iter().find_map(|digits| Some((digits, delta_at(previous, value, digits)?)))
+}
+
+/// The base that a column entry counts from: the value before, or 0 where that is not a finite number.
+pub fn base(previous: f64) -> f64 {
+    if previous.is_finite() { previous } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn common_values_take_few_digits() {
+        for (previous, value, digits, step) in
+            [(0.0, 7.0, 0, 7), (1.25, 1.26, 2, 1), (0.0, 0.000_001, 6, 1), (100.0, 99.0, 0, -1), (2.5, 2.5, 1, 0)]
+        {
+            assert_eq!(delta(previous, value, 0), Some((digits, step)), "{previous} -> {value}");
+        }
+    }
+
+    #[test]
+    fn what_a_delta_cannot_give_back_is_refused() {
+        for value in [f64::NAN, f64::INFINITY, -0.0, 1.0 / 3.0, 1e300] {
+            assert_eq!(delta(0.0, value, 0), None, "{value}");
+        }
+        assert_eq!(apply(0.0, DIGITS_MAX + 1, 1), None);
+        assert_eq!(apply(9e15, 0, i64::MAX), None);
+        assert_eq!(apply(f64::NAN, 0, 1), None, "callers take `base` first");
+    }
+
+    proptest! {
+        #[test]
+        fn a_delta_gives_back_the_bits(bits: u64, value in prop_oneof![any::<f64>(), (-1e9..1e9f64).prop_map(|v| (v * 100.0).round() / 100.0)], hint in 0u32..12) {
+            let previous = base(f64::from_bits(bits));
+            if let Some((digits, delta)) = delta(previous, value, hint) {
+                prop_assert_eq!(apply(previous, digits, delta).map(f64::to_bits), Some(value.to_bits()));
+            }
+        }
+    }
+}
