@@ -7,7 +7,7 @@ mod agent;
 mod binaries;
 mod collector;
 mod cost;
-
+pub mod mariadb;
 mod ports;
 mod process;
 mod proxy;
