@@ -2,6 +2,7 @@
 //! ([`decimal`]), the envelope in which messages lie in files ([`record`]), and a client for custom pushers ([`client`]).
 #![doc = include_str!("../FORMATS.md")]
 
+pub mod client;
 pub mod decimal;
 pub mod record;
 mod value;

@@ -1,0 +1,49 @@
+//! Why a push did not happen, and whether trying again can help.
+
+use tonic::{Code, Status};
+
+#[derive(Debug, thiserror::Error)]
+pub enum PushError {
+    #[error("{collector} is no address of a collector: {detail}")]
+    Address { collector: String, detail: String },
+    #[error("the token holds characters that no header may hold: write it on one line, in ASCII")]
+    Token,
+    #[error("{waiting} samples wait already: flush before pushing more")]
+    Full { waiting: usize },
+    #[error("collector {collector} cannot be reached or cannot take samples now: {}", cause(status))]
+    Unreachable { collector: String, status: Box<Status> },
+    #[error("collector {collector} refused the push: {}", cause(status))]
+    Refused { collector: String, status: Box<Status> },
+}
+
+impl PushError {
+    pub(super) fn from_status(collector: &str, status: Status) -> Self {
+        let collector = collector.to_owned();
+        match status.code() {
+            Code::Unavailable
+            | Code::DeadlineExceeded
+            | Code::ResourceExhausted
+            | Code::Aborted
+            | Code::Cancelled
+            | Code::Unknown
+            | Code::Internal => Self::Unreachable { collector, status: Box::new(status) },
+            _ => Self::Refused { collector, status: Box::new(status) },
+        }
+    }
+
+    /// Whether the same push may succeed later. Decided here once.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+}
+
+/// The status with what lies beneath it: tonic says only "transport error" and keeps the reason as a source.
+fn cause(status: &Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
