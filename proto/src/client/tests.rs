@@ -11,7 +11,7 @@ use crate::v1::{Downward, PushRefusal, Upward};
 /// A collector of the test's own: answers each push with the next scripted reply, and keeps what it was asked.
 struct Script {
     replies: Mutex<Vec<Result<PushReply, Status>>>,
-    asked: std::sync::Arc<Mutex<Vec<(PushRequest, Option<String>)>>>,
+    asked: Asked,
 }
 
 #[tonic::async_trait]
