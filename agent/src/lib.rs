@@ -5,4 +5,5 @@ pub mod delta;
 pub mod identity;
 pub mod module;
 pub mod modules;
+pub mod spool;
 pub mod tick;

@@ -23,7 +23,7 @@ pub struct Encoded {
 }
 
 /// Encodes batches for one lane. Holds the value of every present series, so that a lane can start anew at any batch.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Encoder {
     lane: Lane,
     /// The next dictionary starts with empty tables.
@@ -38,7 +38,7 @@ pub struct Encoder {
     scratch: Scratch,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct GroupState {
     reference: Option<u32>,
     /// The lane's reader knows this group's values; otherwise its next tick is a key tick.
@@ -59,7 +59,7 @@ struct Slot {
 const ABSENT: Slot = Slot { bits: 0, reference: UNDEFINED, digits: 0, present: false };
 
 /// Reused between ticks, so that a sample costs no allocation.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Scratch {
     /// (reference, slot, value before: 0 for a key tick or a series that begins).
     listed: Vec<(u32, u32, f64)>,
