@@ -7,6 +7,7 @@ mod agent;
 mod binaries;
 mod collector;
 mod cost;
+pub mod load;
 pub mod mariadb;
 mod ports;
 mod process;
