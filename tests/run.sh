@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Installs what the tests need on a Debian machine with Rust, builds the workspace and runs every test.
+#
+#   tests/run.sh [arguments of cargo test]
+#
+# Whatever is installed is not started, and a database that runs here is not touched: the tests start servers of their
+# own on private sockets and ports. LAMPAD_NO_INSTALL=1 installs nothing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# Package, and the program by which we see that it is there.
+NEEDED=(
+    mariadb-server:mariadbd
+    prometheus:promtool
+    prometheus-node-exporter:prometheus-node-exporter
+    prometheus-mysqld-exporter:prometheus-mysqld-exporter
+    systemd:systemd-analyze
+    python3-venv:python3
+    strace:strace
+    openssl:openssl
+    curl:curl
+)
+
+say() { printf '== %s\n' "$*"; }
+
+# Debian's python3 can make environments only with the package python3-venv.
+python_ok() { python3 -c 'import venv, ensurepip' >/dev/null 2>&1; }
+
+there() {
+    case $1 in
+    python3-venv) python_ok ;;
+    *) PATH=$PATH:/usr/sbin:/sbin command -v "$2" >/dev/null ;;
+    esac
+}
+
+missing() {
+    local entry
+    for entry in "${NEEDED[@]}"; do
+        there "${entry%%:*}" "${entry#*:}" || echo "${entry%%:*}"
+    done
+}
+
+# invoke-rc.d asks policy-rc.d before it starts a service; 101 forbids it. One that the machine already has stays.
+install_packages() {
+    local root=() policy=/usr/sbin/policy-rc.d
+    if [ "$(id -u)" != 0 ]; then
+        command -v sudo >/dev/null || { echo "tests/run.sh: needs root or sudo to install: $*" >&2; exit 1; }
+        root=(sudo)
+    fi
+    if [ ! -e $policy ]; then
+        printf '#!/bin/sh\nexit 101\n' | "${root[@]}" tee $policy >/dev/null
+        "${root[@]}" chmod 755 $policy
+        trap "${root[*]} rm -f $policy" EXIT
+    fi
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+mapfile -t packages < <(missing)
+if [ ${#packages[@]} -gt 0 ]; then
+    if [ "${LAMPAD_NO_INSTALL:-}" = 1 ]; then
+        echo "tests/run.sh: not there, and not to be installed: ${packages[*]}" >&2
+        exit 1
+    fi
+    say "installing, without starting any service: ${packages[*]}"
+    install_packages "${packages[@]}"
+fi
+
+# Python's gRPC for the example of a custom pusher, in an environment under target/.
+venv=target/python
+requirements=tests/python/requirements.txt
+if ! cmp -s $requirements $venv/installed.txt; then
+    say "python environment in $venv"
+    python3 -m venv $venv
+    $venv/bin/pip install --quiet --disable-pip-version-check -r $requirements
+    cp $requirements $venv/installed.txt
+fi
+
+say "building"
+cargo build --workspace --bins
+say "testing"
+exec cargo test --workspace "$@"

@@ -1,0 +1,27 @@
+//! What a process costs, from /proc.
+
+use std::time::Duration;
+
+use anyhow::Context;
+
+#[derive(Debug, Clone, Copy)]
+pub struct Cost {
+    /// User and system time of all its threads, ended ones included.
+    pub cpu: Duration,
+    pub resident_bytes: u64,
+}
+
+impl Cost {
+    pub fn of(pid: u32) -> anyhow::Result<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        // The command's name is in parentheses and may hold anything, spaces and parentheses too.
+        let fields: Vec<&str> = stat.rsplit_once(')').context("a stat without a name")?.1.split_whitespace().collect();
+        let ticks = |field: usize| fields.get(field).context("a short stat")?.parse::<u64>().context("odd ticks");
+        let hertz = rustix::param::clock_ticks_per_second();
+        let cpu = Duration::from_secs_f64((ticks(11)? + ticks(12)?) as f64 / hertz as f64);
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("a status without VmRSS")?;
+        let kib: u64 = resident.trim().trim_end_matches(" kB").parse()?;
+        Ok(Self { cpu, resident_bytes: kib * 1024 })
+    }
+}

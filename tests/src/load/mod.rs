@@ -1,0 +1,21 @@
+//! Simulated agents, and the judge of what became of their samples.
+//!
+//! Each agent has its own connection, identity and seed and speaks the streaming protocol with an encoder written for this
+//! purpose: a mistake in the agent's encoder and its mirror image in the collector's decoder would not agree with it. Every
+//! value is a function of (agent, series, tick), see [`value`], so that [`verify`] can tell lost, doubled, shifted and
+//! invented samples apart by asking the API.
+
+mod encode;
+mod plan;
+mod run;
+pub mod stuck;
+pub mod value;
+mod verify;
+
+pub use encode::Encoder;
+pub use plan::{Pace, Plan};
+pub use run::{LoadAgent, Record, run};
+pub use verify::{Verdict, verify};
+
+/// The family that simulated agents push.
+pub const METRIC: &str = "lampad_load_value";
