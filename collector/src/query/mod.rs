@@ -1,1 +1,18 @@
-//! query
+//! PromQL: text -> [`parse`] -> [`plan::Expr`] -> column-wise evaluation over a [`crate::store::Source`].
+//!
+//! Every node of a query is evaluated once for all steps: its value is a set of columns with one cell per step. Selectors
+//! fetch the samples of the whole span in one call; functions over ranges slide a window along them.
+
+mod engine;
+mod error;
+mod exec;
+mod functions;
+mod parse;
+mod plan;
+mod value;
+
+pub use engine::{Answer, Engine, Features, Limits, Output, Request, Span};
+pub use error::QueryError;
+pub use parse::{parse, parse_selector};
+pub use plan::{Expr, Kind};
+pub use value::{Points, Row, Steps, is_absent};

@@ -1,0 +1,84 @@
+//! What groups and series are called, and what one frame says of them.
+
+use crate::module::Desc;
+use crate::tick::Changes;
+
+/// A series of a group: the family and the values of its labels.
+#[derive(Debug, Clone)]
+pub struct Series {
+    pub desc: Desc,
+    pub labels: Box<[Box<str>]>,
+}
+
+/// The series of one module that are sampled together.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// The module's name, unique within the agent.
+    pub name: String,
+    /// Put on every series of the group, beside the agent's own labels: `job`.
+    pub labels: Vec<(String, String)>,
+    pub interval_ms: u32,
+    /// A number, once given, stays: it is what [`Changes`] speak of.
+    pub series: Vec<Series>,
+}
+
+impl Group {
+    pub fn new(name: impl Into<String>, job: &str, interval_ms: u32) -> Self {
+        let labels = if job.is_empty() { Vec::new() } else { vec![("job".to_owned(), job.to_owned())] };
+        Self { name: name.into(), labels, interval_ms, series: Vec::new() }
+    }
+}
+
+/// All groups of an agent. Only grows, so that numbers stay valid in every encoder.
+#[derive(Debug, Clone, Default)]
+pub struct Catalog {
+    groups: Vec<Group>,
+}
+
+impl Catalog {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a group and returns its number.
+    pub fn add(&mut self, group: Group) -> u32 {
+        self.groups.push(group);
+        (self.groups.len() - 1) as u32
+    }
+
+    pub fn group(&self, number: u32) -> Option<&Group> {
+        self.groups.get(number as usize)
+    }
+
+    pub fn group_mut(&mut self, number: u32) -> Option<&mut Group> {
+        self.groups.get_mut(number as usize)
+    }
+
+    /// The number of the group with this name.
+    pub fn find(&self, name: &str) -> Option<u32> {
+        self.groups.iter().position(|group| group.name == name).map(|at| at as u32)
+    }
+}
+
+/// A tick of one group that succeeded, and what it changed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GroupTick {
+    pub group: u32,
+    /// Milliseconds since 1970; ascending within a group.
+    pub at_ms: i64,
+    pub changes: Changes,
+}
+
+/// What one frame says, before any lane's encoding. Numbered once; whichever lane brings it, it is stored once.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    pub sequence: u64,
+    pub ticks: Vec<GroupTick>,
+}
+
+impl Batch {
+    /// Values that this batch carries: the measure of what it costs to keep.
+    pub fn values(&self) -> usize {
+        self.ticks.iter().map(|tick| 1 + tick.changes.values.len() + tick.changes.ended.len()).sum()
+    }
+}

@@ -1,0 +1,15 @@
+//! From ticks to frames: what changed, as packed columns.
+//!
+//! [`Catalog`] knows what the groups and series of this agent are called; [`Batch`] is what one frame says, with series as
+//! numbers into the catalog; an [`Encoder`] turns batches into the messages of one lane. There is an encoder for the live
+//! lane and one for the spool, since each lane has tables and values of its own (rule 4 of the formats). A load generator
+//! can use them by themselves: they know nothing of clocks, files or sockets.
+
+mod catalog;
+mod encoder;
+
+pub use catalog::{Batch, Catalog, Group, GroupTick, Series};
+pub use encoder::{Encoded, Encoder};
+
+#[cfg(test)]
+mod decoder;

@@ -1,0 +1,264 @@
+//! Who this agent is: the file `identity` in the state directory, and the numbers that frames get.
+//!
+//! ```text
+//! lampad-agent identity 1
+//! agent_id = 32 hex digits
+//! epoch    = 16 hex digits
+//! machine  = /etc/machine-id, or empty
+//! inode    = DEVICE:INODE of the state directory
+//! sequence = a bound: no frame of this epoch was numbered this or higher
+//! ```
+//! The epoch is new whenever the directory is new or copied: its inode is another one. On another machine the agent id is
+//! new as well, so that clones of one image are told apart. The bound is written ahead, [`RESERVE`] numbers at a time, so a
+//! killed agent goes on behind it and never gives a number twice; the file is replaced by rename, so it is always whole.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Numbers reserved by one write of the file: hours at ten frames a second.
+pub const RESERVE: u64 = 1 << 16;
+
+const FIRST_LINE: &str = "lampad-agent identity 1";
+const FILE: &str = "identity";
+const LOCK: &str = "lock";
+
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    #[error("cannot use the state directory {}; make it writable for this user or name another one with --state-dir", dir.display())]
+    Directory { dir: PathBuf, source: io::Error },
+    #[error("another agent (process {holder}) uses the state directory {}; stop it or name another one with --state-dir", dir.display())]
+    Locked { dir: PathBuf, holder: String },
+    #[error("{} is not an identity file of this version ({detail}); move it away to start as a new agent", path.display())]
+    Format { path: PathBuf, detail: String },
+}
+
+/// Holds the state directory for this process as long as it lives.
+#[derive(Debug)]
+pub struct Identity {
+    dir: PathBuf,
+    facts: Facts,
+    next: u64,
+    _lock: File,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Facts {
+    agent_id: [u8; 16],
+    epoch: u64,
+    machine: String,
+    inode: String,
+    bound: u64,
+}
+
+impl Identity {
+    /// Opens the state directory, makes it when it is missing, and takes its lock.
+    pub fn open(dir: &Path) -> Result<Self, IdentityError> {
+        let machine = fs::read_to_string("/etc/machine-id").unwrap_or_default();
+        Self::open_on(dir, machine.trim())
+    }
+
+    fn open_on(dir: &Path, machine: &str) -> Result<Self, IdentityError> {
+        let failed = |source| IdentityError::Directory { dir: dir.to_owned(), source };
+        fs::create_dir_all(dir).map_err(failed)?;
+        let lock = lock(dir)?;
+        let stat = fs::metadata(dir).map_err(failed)?;
+        let inode = format!("{}:{}", stat.dev(), stat.ino());
+        let path = dir.join(FILE);
+        let facts = match fs::read_to_string(&path) {
+            Ok(text) => {
+                let facts = parse(&text).map_err(|detail| IdentityError::Format { path, detail })?;
+                facts.on_this_machine(machine, &inode)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Facts::new(machine, &inode),
+            Err(source) => return Err(failed(source)),
+        };
+        let mut identity = Self { dir: dir.to_owned(), next: facts.bound, facts, _lock: lock };
+        identity.write(identity.next + RESERVE).map_err(failed)?;
+        Ok(identity)
+    }
+
+    pub fn agent_id(&self) -> [u8; 16] {
+        self.facts.agent_id
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.facts.epoch
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The number that the next frame will get, or a lower one.
+    pub fn next_sequence(&self) -> u64 {
+        self.next
+    }
+
+    /// Numbers a frame.
+    pub fn number(&mut self) -> u64 {
+        let sequence = self.next;
+        self.next += 1;
+        if self.next >= self.facts.bound
+            && let Err(error) = self.write(self.next + RESERVE)
+        {
+            // Numbers would repeat only if the agent were also killed before the next success; a new epoch avoids even that.
+            tracing::warn!(%error, dir = %self.dir.display(), "cannot reserve frame numbers; will try again");
+            self.facts.bound = self.next + RESERVE / 64;
+        }
+        sequence
+    }
+
+    /// Starts a new epoch: the collector knows later frames of this one than we do.
+    pub fn new_epoch(&mut self) -> io::Result<()> {
+        self.facts.epoch = rand::random();
+        self.write(self.next + RESERVE)
+    }
+
+    /// Gives back the numbers that were reserved and not used. The last call.
+    pub fn close(mut self) -> io::Result<()> {
+        self.write(self.next)
+    }
+
+    fn write(&mut self, bound: u64) -> io::Result<()> {
+        let facts = Facts { bound, ..self.facts.clone() };
+        let path = self.dir.join(FILE);
+        let new = self.dir.join("identity.new");
+        let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+        file.write_all(facts.to_text().as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, &path)?;
+        File::open(&self.dir)?.sync_all()?;
+        self.facts = facts;
+        Ok(())
+    }
+}
+
+impl Facts {
+    fn new(machine: &str, inode: &str) -> Self {
+        Self { agent_id: rand::random(), epoch: rand::random(), machine: machine.into(), inode: inode.into(), bound: 1 }
+    }
+
+    fn on_this_machine(self, machine: &str, inode: &str) -> Self {
+        if self.machine != machine {
+            tracing::warn!("the state directory comes from another machine; starting as a new agent");
+            return Self::new(machine, inode);
+        }
+        if self.inode != inode {
+            tracing::warn!("the state directory was copied or moved; starting a new epoch");
+            return Self { epoch: rand::random(), inode: inode.into(), ..self };
+        }
+        self
+    }
+
+    fn to_text(&self) -> String {
+        format!(
+            "{FIRST_LINE}\nagent_id = {}\nepoch = {:016x}\nmachine = {}\ninode = {}\nsequence = {}\n",
+            hex(&self.agent_id),
+            self.epoch,
+            self.machine,
+            self.inode,
+            self.bound
+        )
+    }
+}
+
+fn lock(dir: &Path) -> Result<File, IdentityError> {
+    let path = dir.join(LOCK);
+    let failed = |source| IdentityError::Directory { dir: dir.to_owned(), source };
+    let mut file =
+        File::options().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(fs::TryLockError::WouldBlock) => {
+            let holder = fs::read_to_string(&path).unwrap_or_default().trim().to_owned();
+            return Err(IdentityError::Locked { dir: dir.to_owned(), holder });
+        }
+        Err(fs::TryLockError::Error(source)) => return Err(failed(source)),
+    }
+    file.set_len(0).map_err(failed)?;
+    writeln!(file, "{}", std::process::id()).map_err(failed)?;
+    Ok(file)
+}
+
+fn parse(text: &str) -> Result<Facts, String> {
+    let mut lines = text.lines();
+    if lines.next() != Some(FIRST_LINE) {
+        return Err(format!("it does not begin with {FIRST_LINE:?}"));
+    }
+    let mut field = |name: &str| {
+        let line = lines.next().unwrap_or_default();
+        let (key, value) = line.split_once('=').ok_or_else(|| format!("{name} is missing"))?;
+        if key.trim() == name { Ok(value.trim().to_owned()) } else { Err(format!("{name} is missing")) }
+    };
+    Ok(Facts {
+        agent_id: u128::from_str_radix(&field("agent_id")?, 16)
+            .map_err(|error| format!("agent_id: {error}"))?
+            .to_be_bytes(),
+        epoch: u64::from_str_radix(&field("epoch")?, 16).map_err(|error| format!("epoch: {error}"))?,
+        machine: field("machine")?,
+        inode: field("inode")?,
+        bound: field("sequence")?.parse().map_err(|error| format!("sequence: {error}"))?,
+    })
+}
+
+/// As people read an agent id: 32 hex digits.
+pub fn hex(id: &[u8; 16]) -> String {
+    format!("{:032x}", u128::from_be_bytes(*id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_killed_agent_never_gives_a_number_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = Identity::open_on(dir.path(), "m").unwrap();
+        let (id, epoch) = (first.agent_id(), first.epoch());
+        let last = (0..=RESERVE).map(|_| first.number()).last().unwrap();
+        drop(first);
+        let second = Identity::open_on(dir.path(), "m").unwrap();
+        assert!(second.next_sequence() > last);
+        assert_eq!((second.agent_id(), second.epoch()), (id, epoch));
+    }
+
+    #[test]
+    fn a_closed_agent_goes_on_where_it_stopped() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = Identity::open_on(dir.path(), "m").unwrap();
+        let last = first.number();
+        first.close().unwrap();
+        assert_eq!(Identity::open_on(dir.path(), "m").unwrap().next_sequence(), last + 1);
+    }
+
+    #[test]
+    fn a_copied_directory_starts_a_new_epoch_and_a_cloned_machine_a_new_agent() {
+        let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let first = Identity::open_on(dir.path(), "m").unwrap();
+        fs::copy(dir.path().join(FILE), copy.path().join(FILE)).unwrap();
+        let copied = Identity::open_on(copy.path(), "m").unwrap();
+        assert_eq!(copied.agent_id(), first.agent_id());
+        assert_ne!(copied.epoch(), first.epoch());
+        drop(copied);
+        let cloned = Identity::open_on(copy.path(), "other").unwrap();
+        assert_ne!(cloned.agent_id(), first.agent_id());
+    }
+
+    #[test]
+    fn one_agent_per_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let _first = Identity::open_on(dir.path(), "m").unwrap();
+        let error = Identity::open_on(dir.path(), "m").unwrap_err().to_string();
+        assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+    }
+
+    #[test]
+    fn a_strange_file_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(FILE), "lampad-agent identity 2\n").unwrap();
+        let error = Identity::open_on(dir.path(), "m").unwrap_err().to_string();
+        assert!(error.contains("identity") && error.contains("move it away"), "{error}");
+    }
+}

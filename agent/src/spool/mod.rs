@@ -1,0 +1,48 @@
+//! Frames that wait for the collector, on disk.
+//!
+//! A frame stays in memory for most of a second; when it is not acked by then it goes here, so that an outage or a killed
+//! agent costs nothing that is older. The spool is a directory of *segments*:
+//!
+//! ```text
+//! STATE_DIR/spool/0000000000000012.seg      a number, ascending, 16 hex digits
+//!
+//! header   magic    8 bytes  "LMPSPOOL"
+//!          version  u16 LE   1
+//!          zero     u16
+//!          agent    16 bytes
+//!          epoch    u64 LE
+//!          check    u32 LE   CRC-32 (IEEE) over the bytes before
+//! records  as in `lampad_proto::record`; the payload is a message of the wire, lane `LANE_BACKFILL`:
+//!          kind 1   Dictionary
+//!          kind 2   Frame
+//! ```
+//! A segment is self-contained: its first record is a dictionary with `reset`, and the first tick of each group in it is a
+//! key tick. It is sent as it lies on disk. It ends after [`SEGMENT_BYTES`] or [`SEGMENT_AGE`], and is deleted once every
+//! frame in it is acked by whichever lane.
+//!
+//! * *Torn tail* (a crash while writing): the records before it are used, the rest is cut off; it was never promised.
+//! * *Damage* (flipped bits): the records before it are used, the rest is copied to `NAME.bad`, said aloud and counted.
+//! * A segment of another epoch or agent belongs to another number line: set aside as `NAME.old`, said aloud and counted.
+//! * *Full*: above its bound the spool drops its oldest segment, counted and said aloud.
+//! * *Disk errors*: what cannot be written waits in memory up to [`UNWRITTEN_BYTES_MAX`], then is dropped and counted.
+
+mod disk;
+mod ranges;
+mod segment;
+mod store;
+
+pub use disk::{Command, Event, Health, SpoolDisk};
+pub use ranges::Ranges;
+pub use segment::Owner;
+pub use store::{Chunk, Kept, Spool, SpoolError, Wanted};
+
+use std::time::Duration;
+
+/// A segment ends when it is this long: the unit of dropping and of one read for the back-fill lane.
+pub const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
+
+/// A segment ends when it is this old, so that little of what is acked stays on disk.
+pub const SEGMENT_AGE: Duration = Duration::from_secs(600);
+
+/// Encoded frames that wait in memory while the disk refuses them: minutes of a busy agent.
+pub const UNWRITTEN_BYTES_MAX: usize = 16 * 1024 * 1024;

@@ -1,0 +1,334 @@
+//! The spool itself: which segments there are, what is appended, released, dropped and read. Blocking; see `disk`.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use lampad_proto::record::{self, End};
+use lampad_proto::v1::{Lane, SequenceRange, Upward};
+use prost::Message;
+
+use super::segment::{self, KIND_DICTIONARY, KIND_FRAME, Owner, Segment, Unreadable, Writer};
+use super::{Ranges, SEGMENT_AGE, SEGMENT_BYTES, UNWRITTEN_BYTES_MAX};
+use crate::delta::{Batch, Catalog, Encoder};
+
+/// Files set aside that are kept for people to look at; further ones are deleted.
+const SET_ASIDE_MAX: usize = 8;
+
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    #[error("cannot use the spool directory {}; make it writable for this user", dir.display())]
+    Directory { dir: PathBuf, source: io::Error },
+    #[error("cannot write {}; frames wait in memory meanwhile, make room on the disk", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("cannot read {}; its frames are skipped", path.display())]
+    Read { path: PathBuf, source: io::Error },
+}
+
+/// A batch that leaves memory.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    pub batch: Arc<Batch>,
+    /// The live stream that carried it, 0 when none did.
+    pub generation: u64,
+    /// Acked already: only its values are taken over, nothing is written.
+    pub acked: bool,
+}
+
+/// Which segment the back-fill lane needs next.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// The live stream of now: frames that it carried are under way already.
+    pub generation: u64,
+    /// Segments that this stream has sent.
+    pub sent: Vec<u64>,
+}
+
+/// One segment for the back-fill lane.
+#[derive(Debug)]
+pub struct Chunk {
+    pub segment: u64,
+    pub messages: Vec<Upward>,
+    pub frames: Ranges,
+}
+
+pub struct Spool {
+    dir: PathBuf,
+    owner: Owner,
+    bytes_max: u64,
+    encoder: Encoder,
+    segments: VecDeque<Segment>,
+    /// Writes the last segment.
+    active: Option<(Writer, Instant)>,
+    next_number: u64,
+    dropped_frames: u64,
+    set_aside: u64,
+}
+
+impl Spool {
+    /// Opens the spool and finds what earlier runs left.
+    pub fn open(dir: &Path, owner: Owner, bytes_max: u64) -> Result<Self, SpoolError> {
+        let failed = |source| SpoolError::Directory { dir: dir.to_owned(), source };
+        fs::create_dir_all(dir).map_err(failed)?;
+        let mut found: Vec<(u64, PathBuf)> = Vec::new();
+        for entry in fs::read_dir(dir).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if let Some(number) = number_of(&path) {
+                found.push((number, path));
+            }
+        }
+        found.sort();
+        let mut spool = Self {
+            dir: dir.to_owned(),
+            owner,
+            bytes_max,
+            encoder: Encoder::new(Lane::Backfill),
+            segments: VecDeque::new(),
+            active: None,
+            next_number: found.last().map_or(1, |(number, _)| number + 1),
+            dropped_frames: 0,
+            set_aside: 0,
+        };
+        for (number, path) in found {
+            spool.recover(number, path).map_err(failed)?;
+        }
+        spool.enforce_bound();
+        Ok(spool)
+    }
+
+    fn recover(&mut self, number: u64, path: PathBuf) -> io::Result<()> {
+        let bytes = fs::read(&path)?;
+        let content = match segment::read(&bytes, &self.owner, false) {
+            Ok(content) => content,
+            Err(Unreadable::Empty) => return fs::remove_file(&path),
+            Err(Unreadable::Foreign) => {
+                tracing::warn!(file = %path.display(), "spool segment of an earlier epoch is set aside");
+                return self.move_aside(&path, "old");
+            }
+            Err(Unreadable::Strange(detail)) => {
+                tracing::warn!(file = %path.display(), detail, "spool segment cannot be used and is set aside");
+                return self.move_aside(&path, "bad");
+            }
+        };
+        match content.end {
+            End::Clean => {}
+            End::Torn => segment::cut(&path, content.valid)?,
+            End::Damaged => self.cut_damage(&path, &bytes, content.valid)?,
+        }
+        // Numbers ascend from segment to segment; one that does not is not ours to send.
+        let last = self.segments.back().and_then(|segment| segment.unacked.last());
+        if content.frames.is_empty() {
+            return fs::remove_file(&path);
+        }
+        if content.frames.first() <= last {
+            return self.move_aside(&path, "bad");
+        }
+        self.segments.push_back(Segment { number, path, bytes: content.valid, unacked: content.frames, generation: 0 });
+        Ok(())
+    }
+
+    fn cut_damage(&mut self, path: &Path, bytes: &[u8], valid: u64) -> io::Result<()> {
+        tracing::warn!(file = %path.display(), at = valid, "spool segment is damaged; what lies behind is set aside");
+        self.set_aside += 1;
+        if self.set_aside as usize > SET_ASIDE_MAX {
+            return segment::cut(path, valid);
+        }
+        segment::set_aside_rest(path, bytes, valid)
+    }
+
+    fn move_aside(&mut self, path: &Path, extension: &str) -> io::Result<()> {
+        self.set_aside += 1;
+        let there = fs::read_dir(&self.dir)?.flatten().filter(|entry| number_of(&entry.path()).is_none()).count();
+        if there >= SET_ASIDE_MAX {
+            return fs::remove_file(path);
+        }
+        fs::rename(path, path.with_extension(extension))
+    }
+
+    /// Takes batches over from memory, in the order of their numbers, and makes them durable.
+    pub fn keep(&mut self, catalog: &Catalog, kept: &[Kept], now: Instant) -> Result<(), SpoolError> {
+        for one in kept {
+            if one.acked {
+                self.encoder.pass(&one.batch);
+            } else {
+                self.append(catalog, one, now);
+            }
+        }
+        let flushed = self.flush();
+        self.enforce_bound();
+        flushed
+    }
+
+    fn append(&mut self, catalog: &Catalog, kept: &Kept, now: Instant) {
+        let over = match (&self.active, self.segments.back()) {
+            (Some((writer, born)), Some(segment)) => {
+                writer.len() >= SEGMENT_BYTES
+                    || now.duration_since(*born) >= SEGMENT_AGE
+                    || segment.generation != kept.generation
+            }
+            _ => true,
+        };
+        // While the disk refuses, everything stays in one segment: a sealed one must be whole on disk.
+        if over && self.flush().is_ok() {
+            self.begin(kept.generation, now);
+        }
+        let (Some((writer, _)), Some(segment)) = (&mut self.active, self.segments.back_mut()) else { return };
+        if segment.generation != kept.generation {
+            segment.generation = 0;
+        }
+        let sent_ms = kept.batch.ticks.iter().map(|tick| tick.at_ms).max().unwrap_or_default();
+        let encoded = self.encoder.encode(catalog, &kept.batch, sent_ms);
+        if let Some(dictionary) = &encoded.dictionary {
+            record::append(&mut writer.unwritten, KIND_DICTIONARY, |out| out.extend(dictionary.encode_to_vec()));
+        }
+        record::append(&mut writer.unwritten, KIND_FRAME, |out| out.extend(encoded.frame.encode_to_vec()));
+        segment.unacked.push(kept.batch.sequence);
+        if writer.unwritten.len() > UNWRITTEN_BYTES_MAX {
+            tracing::warn!("the disk takes no frames and memory is full: the oldest ones are dropped");
+            self.drop_segment(self.segments.len() - 1);
+        }
+    }
+
+    fn begin(&mut self, generation: u64, now: Instant) {
+        let number = self.next_number;
+        self.next_number += 1;
+        let path = self.dir.join(format!("{number:016x}.seg"));
+        self.active = Some((Writer::new(path.clone(), &self.owner), now));
+        self.segments.push_back(Segment { number, path, bytes: 0, unacked: Ranges::default(), generation });
+        self.encoder.reset();
+    }
+
+    /// Writes what the disk has not taken yet.
+    pub fn flush(&mut self) -> Result<(), SpoolError> {
+        let (Some((writer, _)), Some(segment)) = (&mut self.active, self.segments.back_mut()) else { return Ok(()) };
+        segment.bytes = writer.flush().map_err(|source| SpoolError::Write { path: segment.path.clone(), source })?;
+        Ok(())
+    }
+
+    /// The values that the next batch builds on, after batches went by that this spool never saw.
+    pub fn adopt(&mut self, values: &Encoder) {
+        self.encoder.adopt(values);
+        self.active = None;
+    }
+
+    /// The next batch begins a segment: definitions have changed.
+    pub fn roll(&mut self) {
+        if self.flush().is_ok() {
+            self.active = None;
+        }
+    }
+
+    /// These frames are durable at the collector.
+    pub fn release(&mut self, ranges: impl Iterator<Item = SequenceRange> + Clone) {
+        for segment in &mut self.segments {
+            ranges.clone().for_each(|range| segment.unacked.remove(range.first, range.last));
+        }
+        self.delete_acked();
+    }
+
+    /// The live stream `generation` has acked all that it carried up to `through`.
+    pub fn release_live(&mut self, generation: u64, through: u64) {
+        for segment in self.segments.iter_mut().filter(|segment| segment.generation == generation && generation != 0) {
+            segment.unacked.remove(0, through);
+        }
+        self.delete_acked();
+    }
+
+    fn delete_acked(&mut self) {
+        while let Some(at) = self.segments.iter().position(|segment| segment.unacked.is_empty()) {
+            self.delete(at);
+        }
+    }
+
+    /// The oldest segment that is neither under way on the live lane nor sent already.
+    pub fn next(&mut self, wanted: &Wanted) -> Result<Option<Chunk>, SpoolError> {
+        let under_way = |segment: &Segment| segment.generation != 0 && segment.generation == wanted.generation;
+        let found =
+            self.segments.iter().position(|segment| !under_way(segment) && !wanted.sent.contains(&segment.number));
+        let Some(at) = found else { return Ok(None) };
+        if at + 1 == self.segments.len() && self.active.is_some() {
+            self.flush()?;
+            self.active = None;
+        }
+        let path = self.segments[at].path.clone();
+        let read = fs::read(&path).and_then(|bytes| match segment::read(&bytes, &self.owner, true) {
+            Ok(content) if content.end == End::Clean => Ok(content),
+            Ok(content) => self.cut_damage(&path, &bytes, content.valid).map(|()| content),
+            Err(_) => Err(io::Error::other("its header is damaged")),
+        });
+        let content = match read {
+            Ok(content) => content,
+            Err(source) => {
+                self.drop_segment(at);
+                return Err(SpoolError::Read { path, source });
+            }
+        };
+        let segment = &mut self.segments[at];
+        let before = segment.unacked.count();
+        segment.unacked.retain(&content.frames);
+        self.dropped_frames += before - segment.unacked.count();
+        let chunk = Chunk { segment: segment.number, messages: content.messages, frames: content.frames };
+        self.delete_acked();
+        Ok(Some(chunk))
+    }
+
+    fn enforce_bound(&mut self) {
+        while self.bytes() > self.bytes_max && self.segments.len() > 1 {
+            let frames = self.segments[0].unacked.count();
+            tracing::warn!(frames, bytes_max = self.bytes_max, "the spool is full: its oldest segment is dropped");
+            self.drop_segment(0);
+        }
+    }
+
+    fn drop_segment(&mut self, at: usize) {
+        self.dropped_frames += self.segments[at].unacked.count();
+        self.delete(at);
+    }
+
+    fn delete(&mut self, at: usize) {
+        if at + 1 == self.segments.len() {
+            self.active = None;
+        }
+        let Some(segment) = self.segments.remove(at) else { return };
+        if let Err(error) = fs::remove_file(&segment.path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, file = %segment.path.display(), "cannot delete a spool segment");
+        }
+    }
+
+    /// All frames that wait here.
+    pub fn pending(&self) -> Vec<SequenceRange> {
+        self.segments.iter().flat_map(|segment| segment.unacked.iter()).collect()
+    }
+
+    pub fn frames(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.unacked.count()).sum()
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    pub fn dropped_frames(&self) -> u64 {
+        self.dropped_frames
+    }
+
+    pub fn set_aside(&self) -> u64 {
+        self.set_aside
+    }
+}
+
+fn number_of(path: &Path) -> Option<u64> {
+    if path.extension()? != "seg" {
+        return None;
+    }
+    u64::from_str_radix(path.file_stem()?.to_str()?, 16).ok()
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

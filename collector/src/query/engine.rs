@@ -1,0 +1,273 @@
+//! Runs queries within limits: a gate for how many at once, a budget for each, away from the async workers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
+
+use crate::store::{Budget, Labels, Source};
+
+use super::QueryError;
+use super::exec::{Eval, Notes, merge};
+use super::parse::parse;
+use super::plan::{Expr, Kind};
+use super::value::{Points, Row, Steps, Value, is_absent, without_name};
+
+/// What `--enable-feature` switches on, by Prometheus' names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Features {
+    /// `promql-experimental-functions`
+    pub experimental_functions: bool,
+    /// `promql-delayed-name-removal`
+    pub delayed_name_removal: bool,
+}
+
+impl Features {
+    pub const ALL: Self = Self { experimental_functions: true, delayed_name_removal: true };
+
+    /// Switches on by name, or `all`. False for a name that is not known here.
+    pub fn enable(&mut self, name: &str) -> bool {
+        match name {
+            "all" => *self = Self::ALL,
+            "promql-experimental-functions" => self.experimental_functions = true,
+            "promql-delayed-name-removal" => self.delayed_name_removal = true,
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// What one query may use.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    pub timeout: Duration,
+    /// Samples that one query may load.
+    pub samples: u64,
+    /// Queries that run at the same time; others wait up to their timeout.
+    pub concurrency: usize,
+    pub lookback: Duration,
+    /// Step of subqueries that name none.
+    pub subquery_step: Duration,
+}
+
+impl Default for Limits {
+    /// Prometheus' defaults.
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(120),
+            samples: 50_000_000,
+            concurrency: 20,
+            lookback: Duration::from_secs(300),
+            subquery_step: Duration::from_secs(60),
+        }
+    }
+}
+
+/// When a query is evaluated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Span {
+    Instant { at_ms: i64 },
+    Range { start_ms: i64, end_ms: i64, step_ms: i64 },
+}
+
+impl Span {
+    fn steps(self) -> Steps {
+        match self {
+            Self::Instant { at_ms } => Steps::instant(at_ms),
+            Self::Range { start_ms, end_ms, step_ms } => Steps::range(start_ms, end_ms, step_ms),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub text: String,
+    pub span: Span,
+    pub timeout: Option<Duration>,
+    pub lookback: Option<Duration>,
+}
+
+#[derive(Debug)]
+pub enum Output {
+    Scalar {
+        at_ms: i64,
+        value: f64,
+    },
+    Text {
+        at_ms: i64,
+        text: String,
+    },
+    /// Rows of one cell.
+    Vector {
+        at_ms: i64,
+        rows: Vec<Row>,
+    },
+    /// Rows of one cell per step, sorted by labels.
+    Matrix {
+        steps: Steps,
+        rows: Vec<Row>,
+    },
+    /// Stored samples, from an instant query for a range.
+    Points(Vec<Points>),
+}
+
+#[derive(Debug)]
+pub struct Answer {
+    pub output: Output,
+    pub warnings: Vec<String>,
+    pub infos: Vec<String>,
+    /// Seconds from parsing to the last cell, and seconds of waiting before it.
+    pub seconds: f64,
+    pub queued_seconds: f64,
+    /// Samples loaded by the selectors.
+    pub samples: u64,
+}
+
+/// Shared by all that evaluate; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    limits: Arc<Limits>,
+    features: Features,
+    gate: Arc<Semaphore>,
+}
+
+/// Cancels a query when whoever waits for it goes away.
+struct CancelOnDrop(Arc<Budget>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+impl Engine {
+    pub fn new(limits: Limits, features: Features) -> Self {
+        let gate = Arc::new(Semaphore::new(limits.concurrency.max(1)));
+        Self { limits: Arc::new(limits), features, gate }
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub fn features(&self) -> Features {
+        self.features
+    }
+
+    /// Waits for a place, then evaluates on a blocking thread. Dropping the future cancels the query.
+    pub async fn query(&self, source: Arc<dyn Source>, request: Request) -> Result<Answer, QueryError> {
+        let expr = parse(&request.text, self.features)?;
+        let begin = Instant::now();
+        let timeout = request.timeout.unwrap_or(self.limits.timeout).min(self.limits.timeout);
+        let budget = Arc::new(Budget::new(self.limits.samples, begin + timeout));
+        let _guard = CancelOnDrop(budget.clone());
+        let permit = match tokio::time::timeout(timeout, self.gate.clone().acquire_owned()).await {
+            Ok(Ok(permit)) => permit,
+            Ok(Err(_)) => return Err(QueryError::Busy("the query engine is shutting down".to_owned())),
+            Err(_) => return Err(QueryError::TimedOut),
+        };
+        let queued_seconds = begin.elapsed().as_secs_f64();
+        let engine = self.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            engine.run(&*source, &expr, request.span, request.lookback, &budget)
+        });
+        let mut answer =
+            task.await.map_err(|error| QueryError::Internal(format!("evaluation ended early: {error}")))??;
+        answer.queued_seconds = queued_seconds;
+        Ok(answer)
+    }
+
+    /// Evaluates on this thread.
+    pub fn run(
+        &self,
+        source: &dyn Source,
+        expr: &Expr,
+        span: Span,
+        lookback: Option<Duration>,
+        budget: &Budget,
+    ) -> Result<Answer, QueryError> {
+        let begin = Instant::now();
+        let notes = Notes::default();
+        let steps = span.steps();
+        let lookback = lookback.unwrap_or(self.limits.lookback);
+        let eval = Eval {
+            source,
+            budget,
+            notes: &notes,
+            start_ms: steps.start_ms,
+            end_ms: match span {
+                Span::Instant { at_ms } => at_ms,
+                Span::Range { end_ms, .. } => end_ms,
+            },
+            interval_ms: match span {
+                Span::Instant { .. } => 0,
+                Span::Range { step_ms, .. } => step_ms,
+            },
+            lookback_ms: lookback.as_millis() as i64,
+            subquery_step_ms: self.limits.subquery_step.as_millis() as i64,
+            features: self.features,
+        };
+        let output = match span {
+            Span::Instant { at_ms } => instant(&eval, expr, at_ms)?,
+            Span::Range { .. } => range(&eval, expr, steps)?,
+        };
+        let samples = notes.samples();
+        let (warnings, infos) = notes.into_lists();
+        Ok(Answer { output, warnings, infos, seconds: begin.elapsed().as_secs_f64(), queued_seconds: 0.0, samples })
+    }
+}
+
+fn instant(eval: &Eval<'_>, expr: &Expr, at_ms: i64) -> Result<Output, QueryError> {
+    let steps = Steps::instant(at_ms);
+    if expr.kind() == Kind::Matrix {
+        let mut points = eval.ranged(expr, steps)?.points;
+        points.retain(|points| !points.samples.is_empty());
+        for series in &mut points {
+            if series.drop_name {
+                series.labels = without_name(&series.labels);
+            }
+        }
+        points.sort_by(|a, b| a.labels.cmp(&b.labels));
+        return Ok(Output::Points(points));
+    }
+    Ok(match eval.eval(expr, steps)? {
+        Value::Scalar(cells) => Output::Scalar { at_ms, value: cells[0] },
+        Value::Text(text) => Output::Text { at_ms, text },
+        Value::Rows(rows) => {
+            let mut rows = finished(rows)?;
+            rows.retain(|row| !is_absent(row.cells[0]));
+            Output::Vector { at_ms, rows }
+        }
+    })
+}
+
+fn range(eval: &Eval<'_>, expr: &Expr, steps: Steps) -> Result<Output, QueryError> {
+    let kind = expr.kind();
+    if matches!(kind, Kind::Matrix | Kind::Text) {
+        let name = kind.name();
+        return Err(QueryError::Bad(format!(
+            "invalid parameter \"query\": invalid expression type \"{name}\" for range query, must be Scalar or instant Vector"
+        )));
+    }
+    let rows = match eval.eval(expr, steps)? {
+        Value::Scalar(cells) => vec![Row::new(Labels::empty(), cells)],
+        Value::Text(_) => Vec::new(),
+        Value::Rows(rows) => {
+            let mut rows = finished(rows)?;
+            rows.retain(Row::has_any);
+            rows.sort_by(|a, b| a.labels.cmp(&b.labels));
+            rows
+        }
+    };
+    Ok(Output::Matrix { steps, rows })
+}
+
+/// Takes away the names whose removal was put off.
+fn finished(mut rows: Vec<Row>) -> Result<Vec<Row>, QueryError> {
+    for row in rows.iter_mut().filter(|row| row.drop_name) {
+        row.labels = without_name(&row.labels);
+        row.drop_name = false;
+    }
+    merge(rows)
+}

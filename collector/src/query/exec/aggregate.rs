@@ -1,0 +1,243 @@
+//! Aggregations: `sum by (..)`, `topk`, `quantile`, `count_values` and the rest.
+
+use std::collections::HashMap;
+
+use crate::query::QueryError;
+use crate::query::functions::kahan::{Mean, Sum, Variance};
+use crate::query::functions::quantile;
+use crate::query::plan::{AggregateOp, Expr, Grouping};
+use crate::query::value::{Row, Steps, Value, absent, filter, float, is_absent, with};
+use crate::store::{Labels, METRIC_NAME};
+
+use super::Eval;
+use super::selector::map_rows;
+
+/// Rows that belong together.
+struct Group {
+    labels: Labels,
+    rows: Vec<Row>,
+    drop_name: bool,
+}
+
+impl Eval<'_> {
+    pub fn aggregate(
+        &self,
+        op: AggregateOp,
+        param: Option<&Expr>,
+        inner: &Expr,
+        grouping: &Grouping,
+        steps: Steps,
+    ) -> Result<Vec<Row>, QueryError> {
+        use AggregateOp::*;
+        let rows = self.rows(inner, steps)?;
+        let param = param.map(|param| self.eval(param, steps)).transpose()?;
+        let groups = grouped(rows, grouping);
+        self.budget.check()?;
+        match (op, param) {
+            (Sum, _) => Ok(fold(groups, steps, self::Sum::add, |sum| sum.total())),
+            (Avg, _) => Ok(fold(groups, steps, Mean::add, Mean::mean)),
+            (Count, _) => Ok(fold(groups, steps, |count: &mut f64, _| *count += 1.0, |count| *count)),
+            (Group, _) => Ok(fold(groups, steps, |_: &mut (), _| {}, |()| 1.0)),
+            (Max, _) => Ok(fold(groups, steps, |best, v| best_of(best, v, |new, old| new > old), picked)),
+            (Min, _) => Ok(fold(groups, steps, |best, v| best_of(best, v, |new, old| new < old), picked)),
+            (Stdvar, _) => Ok(fold(groups, steps, Variance::add, Variance::variance)),
+            (Stddev, _) => Ok(fold(groups, steps, Variance::add, |v| v.variance().sqrt())),
+            (Quantile, Some(Value::Scalar(qs))) => {
+                qs.iter().for_each(|q| self.check_quantile(*q));
+                Ok(quantiles(groups, steps, &qs))
+            }
+            (CountValues, Some(Value::Text(label))) => count_values(groups, steps, &label),
+            (Topk | Bottomk | Limitk, Some(Value::Scalar(counts))) => {
+                let counts = counts.into_iter().map(whole).collect::<Result<Vec<_>, _>>()?;
+                Ok(selected(op, groups, steps, &counts))
+            }
+            (LimitRatio, Some(Value::Scalar(ratios))) => self.limit_ratio(groups, ratios),
+            _ => Err(QueryError::execution("an aggregation lacks its parameter")),
+        }
+    }
+
+    /// A sample is in when its labels' place in `[0, 1)` is below the ratio; negative ratios take the complement.
+    fn limit_ratio(&self, groups: Vec<Group>, ratios: Vec<f64>) -> Result<Vec<Row>, QueryError> {
+        for &ratio in &ratios {
+            if ratio.is_nan() {
+                return Err(QueryError::execution("Ratio value is NaN"));
+            }
+            if !(-1.0..=1.0).contains(&ratio) {
+                let capped = float(ratio.clamp(-1.0, 1.0));
+                let ratio = float(ratio);
+                self.notes.warn(format!("ratio value should be between -1 and 1, got {ratio}, capping to {capped}"));
+            }
+        }
+        let rows = groups.into_iter().flat_map(|group| group.rows).map(|mut row| {
+            let place = place(&row.labels);
+            for (cell, ratio) in row.cells.iter_mut().zip(&ratios) {
+                let ratio = ratio.clamp(-1.0, 1.0);
+                let taken = if ratio >= 0.0 { place < ratio } else { place >= 1.0 + ratio };
+                if !taken {
+                    *cell = absent();
+                }
+            }
+            row
+        });
+        Ok(rows.filter(Row::has_any).collect())
+    }
+}
+
+/// A number in `[0, 1)` that depends on the labels alone, the same in every run.
+fn place(labels: &Labels) -> f64 {
+    // FNV-1a with a final mix: short, spread well enough, and fixed for ever, unlike std's hasher.
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for label in labels.iter() {
+        for byte in label.name.bytes().chain([0xff]).chain(label.value.bytes()).chain([0xff]) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    hash ^= hash >> 32;
+    hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    hash ^= hash >> 29;
+    (hash >> 11) as f64 / (1u64 << 53) as f64
+}
+
+fn group_labels(labels: &Labels, grouping: &Grouping) -> Labels {
+    match grouping {
+        Grouping::By(names) if names.is_empty() => Labels::empty(),
+        Grouping::By(names) => filter(labels, |name| names.iter().any(|kept| kept == name)),
+        Grouping::Without(names) => {
+            filter(labels, |name| name != METRIC_NAME && !names.iter().any(|gone| gone == name))
+        }
+    }
+}
+
+fn grouped(rows: Vec<Row>, grouping: &Grouping) -> Vec<Group> {
+    let named = matches!(grouping, Grouping::By(names) if names.iter().any(|name| name == METRIC_NAME));
+    let mut groups: Vec<Group> = Vec::new();
+    let mut at: HashMap<Labels, usize> = HashMap::new();
+    for row in rows {
+        let labels = group_labels(&row.labels, grouping);
+        let index = *at.entry(labels.clone()).or_insert_with(|| {
+            groups.push(Group { labels, rows: Vec::new(), drop_name: named && row.drop_name });
+            groups.len() - 1
+        });
+        groups[index].rows.push(row);
+    }
+    groups
+}
+
+/// Folds each column of a group into one cell.
+fn fold<A: Default + Clone>(
+    groups: Vec<Group>,
+    steps: Steps,
+    add: impl Fn(&mut A, f64) + Send + Sync,
+    result: impl Fn(&A) -> f64 + Send + Sync,
+) -> Vec<Row> {
+    let cells_each = groups.iter().map(|group| group.rows.len()).max().unwrap_or(0) * steps.count;
+    map_rows(groups, cells_each, |group| {
+        let mut sums: Vec<Option<A>> = vec![None; steps.count];
+        for row in &group.rows {
+            for (sum, cell) in sums.iter_mut().zip(&row.cells) {
+                if !is_absent(*cell) {
+                    add(sum.get_or_insert_with(A::default), *cell);
+                }
+            }
+        }
+        let cells = sums.iter().map(|sum| sum.as_ref().map_or_else(absent, &result)).collect();
+        Row { labels: group.labels, cells, drop_name: group.drop_name }
+    })
+}
+
+fn best_of(best: &mut Option<f64>, value: f64, beats: impl Fn(f64, f64) -> bool) {
+    match best {
+        Some(old) if !beats(value, *old) && !old.is_nan() => {}
+        _ => *best = Some(value),
+    }
+}
+
+fn picked(best: &Option<f64>) -> f64 {
+    best.unwrap_or_else(absent)
+}
+
+fn quantiles(groups: Vec<Group>, steps: Steps, qs: &[f64]) -> Vec<Row> {
+    let cells_each = groups.iter().map(|group| group.rows.len()).max().unwrap_or(0) * steps.count;
+    map_rows(groups, cells_each, |group| {
+        let mut column = Vec::with_capacity(group.rows.len());
+        let cells = qs.iter().enumerate().map(|(step, q)| {
+            column.clear();
+            column.extend(group.rows.iter().map(|row| row.cells[step]).filter(|cell| !is_absent(*cell)));
+            if column.is_empty() { absent() } else { quantile(*q, &mut column) }
+        });
+        let cells = cells.collect();
+        Row { labels: group.labels, cells, drop_name: group.drop_name }
+    })
+}
+
+fn count_values(groups: Vec<Group>, steps: Steps, label: &str) -> Result<Vec<Row>, QueryError> {
+    if label.is_empty() {
+        return Err(QueryError::execution(format!("invalid label name {label:?}")));
+    }
+    let mut rows: Vec<Row> = Vec::new();
+    let mut at: HashMap<Labels, usize> = HashMap::new();
+    for group in groups {
+        for row in group.rows {
+            for (step, cell) in row.cells.iter().enumerate().filter(|(_, cell)| !is_absent(**cell)) {
+                let labels = with(&group.labels, [(label.to_owned(), float(*cell))]);
+                let index = *at.entry(labels.clone()).or_insert_with(|| {
+                    rows.push(Row { labels, cells: vec![absent(); steps.count], drop_name: group.drop_name });
+                    rows.len() - 1
+                });
+                let count = &mut rows[index].cells[step];
+                *count = if is_absent(*count) { 1.0 } else { *count + 1.0 };
+            }
+        }
+    }
+    Ok(rows)
+}
+
+/// How many series to keep, from a scalar.
+fn whole(count: f64) -> Result<usize, QueryError> {
+    if count.is_nan() {
+        return Err(QueryError::execution("Parameter value is NaN"));
+    }
+    if count >= i64::MAX as f64 {
+        return Err(QueryError::execution(format!("Scalar value {count} overflows int64")));
+    }
+    if count <= i64::MIN as f64 {
+        return Err(QueryError::execution(format!("Scalar value {count} underflows int64")));
+    }
+    Ok(count.max(0.0) as usize)
+}
+
+/// `topk`, `bottomk`, `limitk`: some of a group's samples at each step, with all their labels.
+fn selected(op: AggregateOp, groups: Vec<Group>, steps: Steps, counts: &[usize]) -> Vec<Row> {
+    let cells_each = groups.iter().map(|group| group.rows.len()).max().unwrap_or(0) * steps.count;
+    let picked = map_rows(groups, cells_each, |mut group| {
+        let mut order: Vec<usize> = Vec::with_capacity(group.rows.len());
+        for (step, &count) in counts.iter().enumerate() {
+            order.clear();
+            order.extend((0..group.rows.len()).filter(|row| !is_absent(group.rows[*row].cells[step])));
+            let value = |row: &usize| group.rows[*row].cells[step];
+            // NaN comes last whichever end is wanted.
+            let nan_last = |a: &usize, b: &usize| value(a).is_nan().cmp(&value(b).is_nan());
+            let by_value = |a: &usize, b: &usize| value(a).partial_cmp(&value(b)).unwrap_or(std::cmp::Ordering::Equal);
+            match op {
+                AggregateOp::Topk => order.sort_by(|a, b| nan_last(a, b).then_with(|| by_value(b, a))),
+                AggregateOp::Bottomk => order.sort_by(|a, b| nan_last(a, b).then_with(|| by_value(a, b))),
+                _ => {}
+            }
+            for row in order.drain(..).skip(count) {
+                group.rows[row].cells[step] = absent();
+            }
+        }
+        let mut rows = group.rows;
+        rows.retain(Row::has_any);
+        if steps.count == 1 && op != AggregateOp::Limitk {
+            let nan_last = |a: &Row, b: &Row| a.cells[0].is_nan().cmp(&b.cells[0].is_nan());
+            let by_value = |a: &Row, b: &Row| a.cells[0].partial_cmp(&b.cells[0]).unwrap_or(std::cmp::Ordering::Equal);
+            match op {
+                AggregateOp::Topk => rows.sort_by(|a, b| nan_last(a, b).then_with(|| by_value(b, a))),
+                _ => rows.sort_by(|a, b| nan_last(a, b).then_with(|| by_value(a, b))),
+            }
+        }
+        rows
+    });
+    picked.into_iter().flatten().collect()
+}

@@ -1,0 +1,158 @@
+//! Evaluates a plan: [`Eval::eval`] for what has one cell per step, [`Eval::ranged`] for ranges.
+
+mod aggregate;
+mod binary;
+mod call;
+mod info;
+mod selector;
+mod window;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::store::{Budget, Labels, Source};
+
+use super::plan::Expr;
+use super::value::{Row, Steps, Value, is_absent, without_name};
+use super::{Features, QueryError};
+
+/// Remarks on a query's data that go into the reply beside the result.
+#[derive(Default)]
+pub struct Notes {
+    warnings: Mutex<BTreeSet<String>>,
+    infos: Mutex<BTreeSet<String>>,
+    samples: AtomicU64,
+}
+
+/// Prometheus shows ten of a kind; more would drown the reply.
+const NOTES_MAX: usize = 10;
+
+impl Notes {
+    pub fn warn(&self, text: String) {
+        let mut warnings = self.warnings.lock();
+        if warnings.len() < NOTES_MAX {
+            warnings.insert(format!("PromQL warning: {text}"));
+        }
+    }
+
+    pub fn info(&self, text: String) {
+        let mut infos = self.infos.lock();
+        if infos.len() < NOTES_MAX {
+            infos.insert(format!("PromQL info: {text}"));
+        }
+    }
+
+    pub fn count_samples(&self, samples: u64) {
+        self.samples.fetch_add(samples, Ordering::Relaxed);
+    }
+
+    pub fn samples(&self) -> u64 {
+        self.samples.load(Ordering::Relaxed)
+    }
+
+    pub fn into_lists(self) -> (Vec<String>, Vec<String>) {
+        (self.warnings.into_inner().into_iter().collect(), self.infos.into_inner().into_iter().collect())
+    }
+}
+
+/// One evaluation of one query.
+pub struct Eval<'a> {
+    pub source: &'a dyn Source,
+    pub budget: &'a Budget,
+    pub notes: &'a Notes,
+    /// The span of the whole query, for `@ start()` and `@ end()`, in subqueries too.
+    pub start_ms: i64,
+    pub end_ms: i64,
+    /// Step of the whole query; 0 for an instant query.
+    pub interval_ms: i64,
+    pub lookback_ms: i64,
+    pub subquery_step_ms: i64,
+    pub features: Features,
+}
+
+impl Eval<'_> {
+    pub fn eval(&self, expr: &Expr, steps: Steps) -> Result<Value, QueryError> {
+        self.budget.check()?;
+        match expr {
+            Expr::Number(number) => Ok(Value::Scalar(vec![*number; steps.count])),
+            Expr::Text(text) => Ok(Value::Text(text.clone())),
+            Expr::Paren(inner) => self.eval(inner, steps),
+            Expr::Negate(inner) => self.negate(inner, steps),
+            Expr::Selector(selector) => Ok(Value::Rows(self.instant_rows(selector, steps)?)),
+            Expr::Call { function, args } => self.call(function, args, steps),
+            Expr::Aggregate { op, param, inner, grouping } => {
+                self.aggregate(*op, param.as_deref(), inner, grouping, steps).map(Value::Rows)
+            }
+            Expr::Binary { op, left, right, matching } => self.binary(*op, left, right, matching, steps),
+            Expr::Range { .. } | Expr::Subquery { .. } => {
+                Err(QueryError::execution("a range of samples cannot stand where one sample per series is expected"))
+            }
+        }
+    }
+
+    /// Rows of an expression that is known to be a vector.
+    fn rows(&self, expr: &Expr, steps: Steps) -> Result<Vec<Row>, QueryError> {
+        match self.eval(expr, steps)? {
+            Value::Rows(rows) => Ok(rows),
+            _ => Err(QueryError::execution("expected an instant vector")),
+        }
+    }
+
+    /// Cells of an expression that is known to be a scalar.
+    fn scalar(&self, expr: &Expr, steps: Steps) -> Result<Vec<f64>, QueryError> {
+        match self.eval(expr, steps)? {
+            Value::Scalar(cells) => Ok(cells),
+            _ => Err(QueryError::execution("expected a scalar")),
+        }
+    }
+
+    fn negate(&self, inner: &Expr, steps: Steps) -> Result<Value, QueryError> {
+        Ok(match self.eval(inner, steps)? {
+            Value::Scalar(cells) => Value::Scalar(cells.into_iter().map(|cell| -cell).collect()),
+            Value::Rows(mut rows) => {
+                for cell in rows.iter_mut().flat_map(|row| &mut row.cells) {
+                    if !is_absent(*cell) {
+                        *cell = -*cell;
+                    }
+                }
+                Value::Rows(self.nameless(rows)?)
+            }
+            Value::Text(_) => return Err(QueryError::execution("a string cannot be negated")),
+        })
+    }
+
+    /// The rows without their names, at once or (delayed name removal) marked for it.
+    fn nameless(&self, mut rows: Vec<Row>) -> Result<Vec<Row>, QueryError> {
+        if self.features.delayed_name_removal {
+            rows.iter_mut().for_each(|row| row.drop_name = true);
+            return Ok(rows);
+        }
+        rows.iter_mut().for_each(|row| row.labels = without_name(&row.labels));
+        merge(rows)
+    }
+}
+
+/// Joins rows of equal labels; two samples at one step are an error.
+pub fn merge(rows: Vec<Row>) -> Result<Vec<Row>, QueryError> {
+    let mut at: HashMap<Labels, usize> = HashMap::with_capacity(rows.len());
+    let mut merged: Vec<Row> = Vec::with_capacity(rows.len());
+    for row in rows {
+        let Some(&known) = at.get(&row.labels) else {
+            at.insert(row.labels.clone(), merged.len());
+            merged.push(row);
+            continue;
+        };
+        for (cell, new) in merged[known].cells.iter_mut().zip(&row.cells) {
+            match (is_absent(*cell), is_absent(*new)) {
+                (_, true) => {}
+                (true, false) => *cell = *new,
+                (false, false) => {
+                    return Err(QueryError::execution("vector cannot contain metrics with the same labelset"));
+                }
+            }
+        }
+    }
+    Ok(merged)
+}

@@ -1,0 +1,185 @@
+//! Samples from the store: the last one before each step, or all of a range.
+
+use std::collections::BTreeMap;
+
+use lampad_proto::is_stale;
+use rayon::prelude::*;
+
+use crate::query::QueryError;
+use crate::query::plan::{At, Expr, Selector, Shift};
+use crate::query::value::{Points, Row, Steps, absent, is_absent};
+use crate::store::{Sample, Select, Series};
+
+use super::Eval;
+
+/// Where a selector looks at a step.
+#[derive(Debug, Clone, Copy)]
+pub struct Ends {
+    /// `@`: the same time for every step.
+    fixed_ms: Option<i64>,
+    offset_ms: i64,
+}
+
+impl Ends {
+    pub fn at(&self, step_ms: i64) -> i64 {
+        self.fixed_ms.unwrap_or(step_ms) - self.offset_ms
+    }
+
+    pub fn is_fixed(&self) -> bool {
+        self.fixed_ms.is_some()
+    }
+
+    /// First and last time looked at.
+    fn span(&self, steps: Steps) -> (i64, i64) {
+        (self.at(steps.start_ms), self.at(steps.end_ms()))
+    }
+}
+
+/// A range expression's samples over all steps, and where each step's window lies in them.
+pub struct Ranged {
+    pub points: Vec<Points>,
+    pub ends: Ends,
+    pub range_ms: i64,
+}
+
+/// From so many cells on, rows are worked on in parallel; below it, handing out costs more than it saves.
+const PARALLEL_CELLS: usize = 1 << 14;
+
+/// Maps rows in parallel where that pays.
+pub fn map_rows<T: Send, U: Send>(items: Vec<T>, cells_each: usize, map: impl Fn(T) -> U + Send + Sync) -> Vec<U> {
+    if items.len() > 1 && items.len() * cells_each.max(1) >= PARALLEL_CELLS {
+        items.into_par_iter().map(map).collect()
+    } else {
+        items.into_iter().map(map).collect()
+    }
+}
+
+impl Eval<'_> {
+    pub fn ends(&self, shift: Shift) -> Ends {
+        let fixed_ms = shift.at.map(|at| match at {
+            At::Start => self.start_ms,
+            At::End => self.end_ms,
+            At::Ms(at_ms) => at_ms,
+        });
+        Ends { fixed_ms, offset_ms: shift.offset_ms }
+    }
+
+    fn fetch(&self, selector: &Selector, select: Select) -> Result<Vec<Series>, QueryError> {
+        let mut found = Vec::new();
+        for matchers in &selector.any_of {
+            found.extend(self.source.select(matchers, select, self.budget)?);
+        }
+        if selector.any_of.len() > 1 {
+            let unique: BTreeMap<_, _> = found.into_iter().map(|series| (series.labels.clone(), series)).collect();
+            found = unique.into_values().collect();
+        } else {
+            found.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+        }
+        if let Some(series) = found.iter().find(|series| !series.histograms.is_empty()) {
+            return Err(QueryError::execution(format!(
+                "{} holds native histograms, which queries do not support yet; select series of floats only",
+                series.labels
+            )));
+        }
+        self.notes.count_samples(found.iter().map(|series| series.floats.len() as u64).sum());
+        Ok(found)
+    }
+
+    pub fn instant_rows(&self, selector: &Selector, steps: Steps) -> Result<Vec<Row>, QueryError> {
+        self.looked_back(selector, steps, |sample| sample.value)
+    }
+
+    /// Times of the samples, in seconds, instead of their values.
+    pub fn instant_times(&self, selector: &Selector, steps: Steps) -> Result<Vec<Row>, QueryError> {
+        self.looked_back(selector, steps, |sample| sample.timestamp_ms as f64 / 1000.0)
+    }
+
+    fn looked_back(
+        &self,
+        selector: &Selector,
+        steps: Steps,
+        cell: impl Fn(&Sample) -> f64 + Send + Sync,
+    ) -> Result<Vec<Row>, QueryError> {
+        if steps.count == 0 {
+            return Ok(Vec::new());
+        }
+        let ends = self.ends(selector.shift);
+        let (first_ms, last_ms) = ends.span(steps);
+        // The window is open on the left: a sample exactly one lookback old is gone.
+        let from_ms = first_ms - self.lookback_ms + 1;
+        let select = if first_ms == last_ms {
+            Select::Last { from_ms, to_ms: last_ms }
+        } else {
+            Select::Range { from_ms, to_ms: last_ms }
+        };
+        let series = self.fetch(selector, select)?;
+        let rows = map_rows(series, steps.count, |series| {
+            let samples = &series.floats;
+            let mut next = 0;
+            let mut cells = Vec::with_capacity(steps.count);
+            for step_ms in steps.iter() {
+                let at_ms = ends.at(step_ms);
+                while next < samples.len() && samples[next].timestamp_ms <= at_ms {
+                    next += 1;
+                }
+                let seen = next.checked_sub(1).map(|index| &samples[index]);
+                let live = seen.filter(|s| s.timestamp_ms > at_ms - self.lookback_ms && !is_stale(s.value));
+                cells.push(live.map_or_else(absent, &cell));
+            }
+            Row::new(series.labels, cells)
+        });
+        Ok(rows.into_iter().filter(Row::has_any).collect())
+    }
+
+    /// Samples of a range selector or subquery over the windows of all steps.
+    pub fn ranged(&self, expr: &Expr, steps: Steps) -> Result<Ranged, QueryError> {
+        match expr.without_parens() {
+            Expr::Range { selector, range_ms } => {
+                let ends = self.ends(selector.shift);
+                let (first_ms, last_ms) = ends.span(steps);
+                let select = Select::Range { from_ms: first_ms - range_ms + 1, to_ms: last_ms };
+                let points = self.fetch(selector, select)?.into_iter().map(|mut series| {
+                    series.floats.retain(|sample| !is_stale(sample.value));
+                    Points { labels: series.labels, samples: series.floats, drop_name: false }
+                });
+                let points = points.filter(|points| !points.samples.is_empty()).collect();
+                Ok(Ranged { points, ends, range_ms: *range_ms })
+            }
+            Expr::Subquery { inner, range_ms, step_ms, shift } => {
+                let ends = self.ends(*shift);
+                let (first_ms, last_ms) = ends.span(steps);
+                let step_ms = step_ms.filter(|step| *step > 0).unwrap_or(self.subquery_step_ms).max(1);
+                // Steps of a subquery are multiples of its step, the first one inside the window that is open on the left.
+                let start_ms = ((first_ms - range_ms).div_euclid(step_ms) + 1) * step_ms;
+                let inner_steps = Steps::range(start_ms, last_ms, step_ms);
+                self.budget.check()?;
+                let points = self.subquery_points(inner, inner_steps)?;
+                Ok(Ranged { points, ends, range_ms: *range_ms })
+            }
+            _ => Err(QueryError::execution("expected a range vector")),
+        }
+    }
+
+    fn subquery_points(&self, inner: &Expr, steps: Steps) -> Result<Vec<Points>, QueryError> {
+        if steps.count == 0 {
+            return Ok(Vec::new());
+        }
+        let mut rows = match self.eval(inner, steps)? {
+            super::Value::Rows(rows) => rows,
+            super::Value::Scalar(cells) => vec![Row::new(crate::store::Labels::empty(), cells)],
+            super::Value::Text(_) => return Err(QueryError::execution("a subquery over a string")),
+        };
+        self.budget.take((rows.len() * steps.count) as u64)?;
+        rows.sort_by(|a, b| a.labels.cmp(&b.labels));
+        Ok(map_rows(rows, steps.count, |row| {
+            let samples = row
+                .cells
+                .iter()
+                .zip(steps.iter())
+                .filter(|(cell, _)| !is_absent(**cell))
+                .map(|(cell, timestamp_ms)| Sample { timestamp_ms, value: *cell })
+                .collect();
+            Points { labels: row.labels, samples, drop_name: row.drop_name }
+        }))
+    }
+}

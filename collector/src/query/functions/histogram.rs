@@ -1,0 +1,140 @@
+//! Quantiles and fractions of classic histograms: buckets as cumulative counts by upper bound (`le`).
+
+/// One bucket: how many observations were at most `upper`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bucket {
+    pub upper: f64,
+    pub count: f64,
+}
+
+/// A drop between neighbours smaller than this part of the count is rounding, not an error of the data.
+const SMALL_DELTA: f64 = 1e-12;
+
+/// Sorts, joins equal bounds, and makes counts grow. `None` without an `+Inf` bucket. Tells whether a real drop was mended.
+fn prepared(mut buckets: Vec<Bucket>) -> Option<(Vec<Bucket>, bool)> {
+    buckets.sort_by(|a, b| a.upper.total_cmp(&b.upper));
+    if buckets.last()?.upper != f64::INFINITY {
+        return None;
+    }
+    buckets.dedup_by(|later, kept| {
+        let same = later.upper == kept.upper;
+        if same {
+            kept.count += later.count;
+        }
+        same
+    });
+    let mut fixed = false;
+    let mut before = buckets[0].count;
+    for bucket in &mut buckets[1..] {
+        if bucket.count == before {
+            continue;
+        }
+        if nearly_equal(before, bucket.count) {
+            bucket.count = before;
+        } else if bucket.count < before {
+            bucket.count = before;
+            fixed = true;
+        }
+        before = bucket.count;
+    }
+    Some((buckets, fixed))
+}
+
+fn nearly_equal(a: f64, b: f64) -> bool {
+    let sum = a.abs() + b.abs();
+    let difference = (a - b).abs();
+    if a == 0.0 || b == 0.0 || sum < f64::MIN_POSITIVE {
+        return difference < SMALL_DELTA * f64::MIN_POSITIVE;
+    }
+    difference / sum.min(f64::MAX) < SMALL_DELTA
+}
+
+/// The quantile, interpolated linearly within its bucket, and whether counts had to be mended.
+pub fn quantile(q: f64, buckets: Vec<Bucket>) -> (f64, bool) {
+    if q.is_nan() {
+        return (f64::NAN, false);
+    }
+    if q < 0.0 {
+        return (f64::NEG_INFINITY, false);
+    }
+    if q > 1.0 {
+        return (f64::INFINITY, false);
+    }
+    let Some((buckets, fixed)) = prepared(buckets) else { return (f64::NAN, false) };
+    let observations = buckets[buckets.len() - 1].count;
+    if buckets.len() < 2 || observations == 0.0 {
+        return (f64::NAN, false);
+    }
+    let mut rank = q * observations;
+    let last = buckets.len() - 1;
+    let at = buckets[..last].partition_point(|bucket| bucket.count < rank);
+    if at == last {
+        return (buckets[last - 1].upper, fixed);
+    }
+    if at == 0 && buckets[0].upper <= 0.0 {
+        return (buckets[0].upper, fixed);
+    }
+    let end = buckets[at].upper;
+    let mut start = 0.0;
+    let mut count = buckets[at].count;
+    if at > 0 {
+        start = buckets[at - 1].upper;
+        count -= buckets[at - 1].count;
+        rank -= buckets[at - 1].count;
+    }
+    (start + (end - start) * (rank / count), fixed)
+}
+
+/// Which part of the observations lies between `lower` and `upper`.
+pub fn fraction(lower: f64, upper: f64, buckets: Vec<Bucket>) -> (f64, bool) {
+    let Some((buckets, fixed)) = prepared(buckets) else { return (f64::NAN, false) };
+    let count = buckets[buckets.len() - 1].count;
+    if count == 0.0 || count.is_nan() || lower.is_nan() || upper.is_nan() {
+        return (f64::NAN, false);
+    }
+    if lower >= upper {
+        return (0.0, fixed);
+    }
+    let rank_of = |bound: f64| rank_of(bound, &buckets).min(count);
+    ((rank_of(upper) - rank_of(lower)) / count, fixed)
+}
+
+/// How many observations are below `bound`.
+fn rank_of(bound: f64, buckets: &[Bucket]) -> f64 {
+    let mut rank = 0.0;
+    let mut start = if buckets[0].upper > 0.0 { 0.0 } else { f64::NEG_INFINITY };
+    for bucket in buckets {
+        if bound <= start {
+            return rank;
+        }
+        if bound < bucket.upper {
+            return match (start.is_infinite(), bucket.upper.is_infinite()) {
+                (true, _) => bucket.count,
+                (false, true) => rank,
+                (false, false) => rank + (bucket.count - rank) * (bound - start) / (bucket.upper - start),
+            };
+        }
+        rank = bucket.count;
+        start = bucket.upper;
+    }
+    rank
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn buckets(pairs: &[(f64, f64)]) -> Vec<Bucket> {
+        pairs.iter().map(|&(upper, count)| Bucket { upper, count }).collect()
+    }
+
+    #[test]
+    fn quantiles_interpolate_and_mend() {
+        let plain = buckets(&[(1.0, 10.0), (2.0, 30.0), (f64::INFINITY, 40.0)]);
+        assert_eq!(quantile(0.5, plain.clone()), (1.5, false));
+        assert_eq!(quantile(1.0, plain), (2.0, false));
+        let broken = buckets(&[(1.0, 10.0), (2.0, 5.0), (f64::INFINITY, 40.0)]);
+        assert!(quantile(0.1, broken).1);
+        assert!(quantile(0.5, buckets(&[(1.0, 10.0)])).0.is_nan());
+    }
+}

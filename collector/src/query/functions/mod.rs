@@ -1,0 +1,237 @@
+//! The table of functions. A row names a function, what it returns, and how its cells come about.
+
+mod cell;
+mod date;
+pub mod histogram;
+pub mod kahan;
+pub mod label;
+mod over_time;
+mod rate;
+mod regression;
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use crate::store::Sample;
+
+use super::plan::Kind;
+
+pub use over_time::quantile;
+
+/// The samples of one series that one step looks at, and where the window lies.
+pub struct Window<'a> {
+    /// At least one, ascending, within `(from_ms, to_ms]`.
+    pub samples: &'a [Sample],
+    pub from_ms: i64,
+    pub to_ms: i64,
+    /// The step that is evaluated; differs from `to_ms` by `offset` and `@`.
+    pub step_ms: i64,
+    /// The scalar arguments at this step, in order.
+    pub args: &'a [f64],
+}
+
+/// How a function makes its cells.
+#[derive(Clone, Copy)]
+pub enum Body {
+    /// From each cell by itself and the scalar arguments.
+    Cell(fn(f64, &[f64]) -> f64),
+    /// From each cell as seconds since 1970; without argument from the step's time.
+    Date(fn(f64) -> f64),
+    /// From the samples in a range; `None` gives no sample.
+    Window(fn(&Window<'_>) -> Option<f64>),
+    /// Looks at labels, at several series or at the query itself; `exec` tells how.
+    Special(Special),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Special {
+    Absent,
+    AbsentOverTime,
+    Clamp,
+    End,
+    HistogramFraction,
+    HistogramOnly,
+    HistogramQuantile,
+    Info,
+    LabelJoin,
+    LabelReplace,
+    MaxOf,
+    MinOf,
+    Pi,
+    Range,
+    Scalar,
+    Sort,
+    SortByLabel,
+    SortByLabelDesc,
+    SortDesc,
+    Start,
+    Step,
+    Time,
+    Timestamp,
+    Vector,
+}
+
+pub struct Function {
+    pub name: &'static str,
+    pub body: Body,
+    pub experimental: bool,
+}
+
+impl std::fmt::Debug for Function {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl Function {
+    pub fn returns(&self) -> Kind {
+        use Special::*;
+        match self.body {
+            Body::Special(Pi | Scalar | Time | Start | End | Step | Range | MinOf | MaxOf) => Kind::Scalar,
+            _ => Kind::Vector,
+        }
+    }
+
+    /// `last_over_time` and `first_over_time` hand out samples as they are.
+    pub fn keeps_name(&self) -> bool {
+        matches!(self.name, "last_over_time" | "first_over_time")
+    }
+
+    /// Whether its result says something only of counters.
+    pub fn wants_counter(&self) -> bool {
+        matches!(self.name, "rate" | "increase")
+    }
+}
+
+pub fn lookup(name: &str) -> Option<&'static Function> {
+    static BY_NAME: LazyLock<HashMap<&'static str, &'static Function>> =
+        LazyLock::new(|| FUNCTIONS.iter().map(|function| (function.name, function)).collect());
+    BY_NAME.get(name).copied()
+}
+
+const fn cell(name: &'static str, body: fn(f64, &[f64]) -> f64) -> Function {
+    Function { name, body: Body::Cell(body), experimental: false }
+}
+
+const fn date(name: &'static str, body: fn(f64) -> f64) -> Function {
+    Function { name, body: Body::Date(body), experimental: false }
+}
+
+const fn window(name: &'static str, body: fn(&Window<'_>) -> Option<f64>) -> Function {
+    Function { name, body: Body::Window(body), experimental: false }
+}
+
+const fn special(name: &'static str, body: Special) -> Function {
+    Function { name, body: Body::Special(body), experimental: false }
+}
+
+const fn experimental(mut function: Function) -> Function {
+    function.experimental = true;
+    function
+}
+
+static FUNCTIONS: &[Function] = &[
+    cell("abs", |v, _| v.abs()),
+    cell("acos", |v, _| v.acos()),
+    cell("acosh", |v, _| v.acosh()),
+    cell("asin", |v, _| v.asin()),
+    cell("asinh", |v, _| v.asinh()),
+    cell("atan", |v, _| v.atan()),
+    cell("atanh", |v, _| v.atanh()),
+    cell("ceil", |v, _| v.ceil()),
+    cell("clamp_max", |v, args| cell::min(v, args[0])),
+    cell("clamp_min", |v, args| cell::max(v, args[0])),
+    cell("cos", |v, _| v.cos()),
+    cell("cosh", |v, _| v.cosh()),
+    cell("deg", |v, _| v * 180.0 / std::f64::consts::PI),
+    cell("exp", |v, _| v.exp()),
+    cell("floor", |v, _| v.floor()),
+    cell("ln", |v, _| v.ln()),
+    cell("log10", |v, _| v.log10()),
+    cell("log2", |v, _| v.log2()),
+    cell("rad", |v, _| v * std::f64::consts::PI / 180.0),
+    cell("round", cell::round),
+    cell("sgn", cell::sign),
+    cell("sin", |v, _| v.sin()),
+    cell("sinh", |v, _| v.sinh()),
+    cell("sqrt", |v, _| v.sqrt()),
+    cell("tan", |v, _| v.tan()),
+    cell("tanh", |v, _| v.tanh()),
+    date("day_of_month", date::day_of_month),
+    date("day_of_week", date::day_of_week),
+    date("day_of_year", date::day_of_year),
+    date("days_in_month", date::days_in_month),
+    date("hour", date::hour),
+    date("minute", date::minute),
+    date("month", date::month),
+    date("year", date::year),
+    window("avg_over_time", over_time::avg),
+    window("changes", over_time::changes),
+    window("count_over_time", |w| Some(w.samples.len() as f64)),
+    window("delta", rate::delta),
+    window("deriv", regression::deriv),
+    experimental(window("double_exponential_smoothing", over_time::smooth)),
+    experimental(window("first_over_time", |w| w.samples.first().map(|s| s.value))),
+    window("idelta", rate::idelta),
+    window("increase", rate::increase),
+    window("irate", rate::irate),
+    window("last_over_time", |w| w.samples.last().map(|s| s.value)),
+    experimental(window("mad_over_time", over_time::mad)),
+    window("max_over_time", over_time::max),
+    window("min_over_time", over_time::min),
+    window("predict_linear", regression::predict),
+    window("present_over_time", |_| Some(1.0)),
+    window("quantile_over_time", over_time::quantile_over_time),
+    window("rate", rate::rate),
+    window("resets", over_time::resets),
+    window("stddev_over_time", |w| over_time::variance(w).map(f64::sqrt)),
+    window("stdvar_over_time", over_time::variance),
+    window("sum_over_time", over_time::sum),
+    experimental(window("ts_of_first_over_time", |w| w.samples.first().map(over_time::seconds))),
+    experimental(window("ts_of_last_over_time", |w| w.samples.last().map(over_time::seconds))),
+    experimental(window("ts_of_max_over_time", over_time::ts_of_max)),
+    experimental(window("ts_of_min_over_time", over_time::ts_of_min)),
+    special("absent", Special::Absent),
+    special("absent_over_time", Special::AbsentOverTime),
+    special("clamp", Special::Clamp),
+    experimental(special("end", Special::End)),
+    special("histogram_avg", Special::HistogramOnly),
+    special("histogram_count", Special::HistogramOnly),
+    special("histogram_fraction", Special::HistogramFraction),
+    special("histogram_quantile", Special::HistogramQuantile),
+    special("histogram_stddev", Special::HistogramOnly),
+    special("histogram_stdvar", Special::HistogramOnly),
+    special("histogram_sum", Special::HistogramOnly),
+    experimental(special("info", Special::Info)),
+    special("label_join", Special::LabelJoin),
+    special("label_replace", Special::LabelReplace),
+    experimental(special("max_of", Special::MaxOf)),
+    experimental(special("min_of", Special::MinOf)),
+    special("pi", Special::Pi),
+    experimental(special("range", Special::Range)),
+    special("scalar", Special::Scalar),
+    special("sort", Special::Sort),
+    experimental(special("sort_by_label", Special::SortByLabel)),
+    experimental(special("sort_by_label_desc", Special::SortByLabelDesc)),
+    special("sort_desc", Special::SortDesc),
+    experimental(special("start", Special::Start)),
+    experimental(special("step", Special::Step)),
+    special("time", Special::Time),
+    special("timestamp", Special::Timestamp),
+    special("vector", Special::Vector),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_there_once() {
+        let mut names: Vec<_> = FUNCTIONS.iter().map(|function| function.name).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+        assert!(lookup("rate").is_some() && lookup("no_such_function").is_none());
+    }
+}

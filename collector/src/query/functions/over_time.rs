@@ -1,0 +1,119 @@
+//! Functions over the samples of a window.
+
+use crate::store::Sample;
+
+use super::Window;
+use super::kahan::{Mean, Sum, Variance};
+
+pub fn sum(window: &Window<'_>) -> Option<f64> {
+    let mut sum = Sum::default();
+    window.samples.iter().for_each(|sample| sum.add(sample.value));
+    Some(sum.total())
+}
+
+pub fn avg(window: &Window<'_>) -> Option<f64> {
+    let mut mean = Mean::default();
+    window.samples.iter().for_each(|sample| mean.add(sample.value));
+    Some(mean.mean())
+}
+
+pub fn variance(window: &Window<'_>) -> Option<f64> {
+    let mut variance = Variance::default();
+    window.samples.iter().for_each(|sample| variance.add(sample.value));
+    Some(variance.variance())
+}
+
+/// The sample that `beats` all before it; a NaN is beaten by whatever follows.
+fn pick<'a>(window: &Window<'a>, beats: impl Fn(f64, f64) -> bool) -> Option<&'a Sample> {
+    let mut samples = window.samples.iter();
+    let first = samples.next()?;
+    Some(samples.fold(
+        first,
+        |best, sample| {
+            if beats(sample.value, best.value) || best.value.is_nan() { sample } else { best }
+        },
+    ))
+}
+
+pub fn max(window: &Window<'_>) -> Option<f64> {
+    pick(window, |new, best| new > best).map(|sample| sample.value)
+}
+
+pub fn min(window: &Window<'_>) -> Option<f64> {
+    pick(window, |new, best| new < best).map(|sample| sample.value)
+}
+
+/// The last of several equal ones.
+pub fn ts_of_max(window: &Window<'_>) -> Option<f64> {
+    pick(window, |new, best| new >= best).map(seconds)
+}
+
+pub fn ts_of_min(window: &Window<'_>) -> Option<f64> {
+    pick(window, |new, best| new <= best).map(seconds)
+}
+
+pub fn seconds(sample: &Sample) -> f64 {
+    sample.timestamp_ms as f64 / 1000.0
+}
+
+fn pairs<'a>(window: &Window<'a>) -> impl Iterator<Item = (f64, f64)> + use<'a> {
+    window.samples.windows(2).map(|pair| (pair[0].value, pair[1].value))
+}
+
+pub fn changes(window: &Window<'_>) -> Option<f64> {
+    let changed = |(before, after): &(f64, f64)| before != after && !(before.is_nan() && after.is_nan());
+    Some(pairs(window).filter(changed).count() as f64)
+}
+
+pub fn resets(window: &Window<'_>) -> Option<f64> {
+    Some(pairs(window).filter(|(before, after)| after < before).count() as f64)
+}
+
+pub fn quantile_over_time(window: &Window<'_>) -> Option<f64> {
+    let mut values: Vec<f64> = window.samples.iter().map(|sample| sample.value).collect();
+    Some(quantile(*window.args.first()?, &mut values))
+}
+
+/// Median distance from the median.
+pub fn mad(window: &Window<'_>) -> Option<f64> {
+    let mut values: Vec<f64> = window.samples.iter().map(|sample| sample.value).collect();
+    let median = quantile(0.5, &mut values);
+    values.iter_mut().for_each(|value| *value = (*value - median).abs());
+    Some(quantile(0.5, &mut values))
+}
+
+/// Interpolates linearly between the two nearest values. NaN sorts first. Reorders `values`.
+pub fn quantile(q: f64, values: &mut [f64]) -> f64 {
+    if values.is_empty() || q.is_nan() {
+        return f64::NAN;
+    }
+    if q < 0.0 {
+        return f64::NEG_INFINITY;
+    }
+    if q > 1.0 {
+        return f64::INFINITY;
+    }
+    values.sort_unstable_by(|a, b| b.is_nan().cmp(&a.is_nan()).then(a.total_cmp(b)));
+    let rank = q * (values.len() - 1) as f64;
+    let lower = rank.floor() as usize;
+    let upper = (lower + 1).min(values.len() - 1);
+    let weight = rank - rank.floor();
+    values[lower] * (1.0 - weight) + values[upper] * weight
+}
+
+/// Holt's linear method: a smoothed value and a smoothed trend. Factors are checked by the caller.
+pub fn smooth(window: &Window<'_>) -> Option<f64> {
+    let &[value_factor, trend_factor] = window.args else { return None };
+    let [first, second, ..] = window.samples else { return None };
+    let mut trend = second.value - first.value;
+    let mut before = 0.0;
+    let mut smoothed = first.value;
+    for (index, sample) in window.samples[1..].iter().enumerate() {
+        if index > 0 {
+            trend = trend_factor * (smoothed - before) + (1.0 - trend_factor) * trend;
+        }
+        before = smoothed;
+        smoothed = value_factor * sample.value + (1.0 - value_factor) * (smoothed + trend);
+    }
+    Some(smoothed)
+}

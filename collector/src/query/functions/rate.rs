@@ -1,0 +1,58 @@
+//! Increase of counters and gauges over a window, extrapolated to its ends as Prometheus does.
+
+use super::Window;
+
+pub fn rate(window: &Window<'_>) -> Option<f64> {
+    extrapolated(window, true).map(|increase| increase / ((window.to_ms - window.from_ms) as f64 / 1000.0))
+}
+
+pub fn increase(window: &Window<'_>) -> Option<f64> {
+    extrapolated(window, true)
+}
+
+pub fn delta(window: &Window<'_>) -> Option<f64> {
+    extrapolated(window, false)
+}
+
+/// A gap to the end of the window longer than this many sample distances means that the series begins or ends there: only
+/// half a distance is then extrapolated.
+const GAP: f64 = 1.1;
+
+fn extrapolated(window: &Window<'_>, counter: bool) -> Option<f64> {
+    let [first, .., last] = window.samples else { return None };
+    let mut difference = last.value - first.value;
+    if counter {
+        for pair in window.samples.windows(2) {
+            if pair[1].value < pair[0].value {
+                difference += pair[0].value;
+            }
+        }
+    }
+    let mut to_start = (first.timestamp_ms - window.from_ms) as f64 / 1000.0;
+    let mut to_end = (window.to_ms - last.timestamp_ms) as f64 / 1000.0;
+    let sampled = (last.timestamp_ms - first.timestamp_ms) as f64 / 1000.0;
+    let distance = sampled / (window.samples.len() - 1) as f64;
+    if to_start >= distance * GAP {
+        to_start = distance / 2.0;
+    }
+    if counter && difference > 0.0 && first.value >= 0.0 {
+        // A counter cannot have been below zero: do not extrapolate past where it would have started.
+        to_start = to_start.min(sampled * (first.value / difference));
+    }
+    if to_end >= distance * GAP {
+        to_end = distance / 2.0;
+    }
+    Some(difference * ((sampled + to_start + to_end) / sampled))
+}
+
+pub fn irate(window: &Window<'_>) -> Option<f64> {
+    let [.., before, last] = window.samples else { return None };
+    let seconds = (last.timestamp_ms - before.timestamp_ms) as f64 / 1000.0;
+    let increase = if last.value < before.value { last.value } else { last.value - before.value };
+    Some(increase / seconds)
+}
+
+pub fn idelta(window: &Window<'_>) -> Option<f64> {
+    let [.., before, last] = window.samples else { return None };
+    Some(last.value - before.value)
+}

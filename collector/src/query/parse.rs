@@ -1,0 +1,256 @@
+//! From text to [`Expr`], through promql-parser.
+//!
+//! promql-parser checks types and arity; what Prometheus refuses beyond that, and features that are off, are refused here.
+
+use promql_parser::label::{METRIC_NAME, MatchOp as ParsedOp, Matchers};
+use promql_parser::parser::{
+    AtModifier, BinModifier, Expr as Parsed, LabelModifier, Offset, VectorMatchCardinality, VectorSelector,
+};
+use regex::Regex;
+use std::time::{Duration, SystemTime};
+
+use crate::store::{MatchOp, Matcher};
+
+use super::functions;
+use super::plan::{AggregateOp, At, BinaryOp, Cardinality, Expr, Grouping, Kind, Matching, Selector, Shift};
+use super::{Features, QueryError};
+
+/// Reads a query. Errors are Prometheus' `bad_data`.
+pub fn parse(text: &str, features: Features) -> Result<Expr, QueryError> {
+    let parsed = promql_parser::parser::parse(text).map_err(|reason| bad(text, &reason))?;
+    Lowering { features }.expr(&parsed).map_err(|reason| bad(text, &reason))
+}
+
+/// Reads one selector (`match[]`) as lists of matchers of which any must hold.
+pub fn parse_selector(text: &str) -> Result<Vec<Vec<Matcher>>, QueryError> {
+    let parsed = promql_parser::parser::parse(text).map_err(|reason| bad(text, &reason))?;
+    match &parsed {
+        Parsed::VectorSelector(selector) if selector.offset.is_none() && selector.at.is_none() => {
+            matchers(selector).map_err(|reason| bad(text, &reason))
+        }
+        _ => Err(bad(text, "expected a selector such as name{label=\"value\"}")),
+    }
+}
+
+fn bad(text: &str, reason: &str) -> QueryError {
+    QueryError::Bad(format!("invalid parameter \"query\": {text}: parse error: {reason}"))
+}
+
+struct Lowering {
+    features: Features,
+}
+
+impl Lowering {
+    fn boxed(&self, parsed: &Parsed) -> Result<Box<Expr>, String> {
+        Ok(Box::new(self.expr(parsed)?))
+    }
+
+    fn expr(&self, parsed: &Parsed) -> Result<Expr, String> {
+        Ok(match parsed {
+            Parsed::NumberLiteral(number) => Expr::Number(number.val),
+            Parsed::StringLiteral(text) => Expr::Text(text.val.clone()),
+            Parsed::Paren(paren) => Expr::Paren(self.boxed(&paren.expr)?),
+            Parsed::Unary(unary) => Expr::Negate(self.boxed(&unary.expr)?),
+            Parsed::VectorSelector(selector) => Expr::Selector(lower_selector(selector)?),
+            Parsed::MatrixSelector(matrix) => {
+                Expr::Range { selector: lower_selector(&matrix.vs)?, range_ms: millis(matrix.range)? }
+            }
+            Parsed::Subquery(subquery) => Expr::Subquery {
+                inner: self.boxed(&subquery.expr)?,
+                range_ms: millis(subquery.range)?,
+                step_ms: subquery.step.map(millis).transpose()?,
+                shift: shift(subquery.offset.as_ref(), subquery.at.as_ref())?,
+            },
+            Parsed::Call(call) => {
+                let args = call.args.args.iter().map(|arg| self.expr(arg)).collect::<Result<Vec<_>, _>>()?;
+                let name = call.func.name;
+                let function =
+                    functions::lookup(name).ok_or_else(|| format!("function {name}() is not supported yet"))?;
+                if function.experimental && !self.features.experimental_functions {
+                    return Err(format!(
+                        "function {name:?} is not enabled; switch on --enable-feature=promql-experimental-functions"
+                    ));
+                }
+                Expr::Call { function, args }
+            }
+            Parsed::Aggregate(aggregate) => {
+                let op = aggregate_op(&aggregate.op.to_string())?;
+                if matches!(op, AggregateOp::Limitk | AggregateOp::LimitRatio) && !self.features.experimental_functions
+                {
+                    let name = aggregate.op.to_string();
+                    return Err(format!(
+                        "{name}() is experimental and must be enabled with --enable-feature=promql-experimental-functions"
+                    ));
+                }
+                let grouping = match &aggregate.modifier {
+                    Some(LabelModifier::Exclude(labels)) => Grouping::Without(labels.labels.clone()),
+                    Some(LabelModifier::Include(labels)) => Grouping::By(labels.labels.clone()),
+                    None => Grouping::By(Vec::new()),
+                };
+                let param = aggregate.param.as_deref().map(|param| self.boxed(param)).transpose()?;
+                Expr::Aggregate { op, param, inner: self.boxed(&aggregate.expr)?, grouping }
+            }
+            Parsed::Binary(binary) => {
+                let op = binary_op(&binary.op.to_string())?;
+                let (left, right) = (self.boxed(&binary.lhs)?, self.boxed(&binary.rhs)?);
+                let matching = lower_matching(binary.modifier.as_ref());
+                let scalars = left.kind() == Kind::Scalar && right.kind() == Kind::Scalar;
+                if scalars && op.is_comparison() && !matching.returns_bool {
+                    return Err("comparisons between scalars must use BOOL modifier".to_owned());
+                }
+                Expr::Binary { op, left, right, matching }
+            }
+            Parsed::Extension(_) => return Err("unknown kind of expression".to_owned()),
+        })
+    }
+}
+
+fn lower_matching(modifier: Option<&BinModifier>) -> Matching {
+    let keys = match modifier.and_then(|modifier| modifier.matching.as_ref()) {
+        Some(LabelModifier::Include(labels)) => Grouping::By(labels.labels.clone()),
+        Some(LabelModifier::Exclude(labels)) => Grouping::Without(labels.labels.clone()),
+        None => Grouping::Without(Vec::new()),
+    };
+    let cardinality = match modifier.map(|modifier| &modifier.card) {
+        Some(VectorMatchCardinality::ManyToOne(labels)) => Cardinality::ManyToOne(labels.labels.clone()),
+        Some(VectorMatchCardinality::OneToMany(labels)) => Cardinality::OneToMany(labels.labels.clone()),
+        _ => Cardinality::OneToOne,
+    };
+    Matching {
+        keys,
+        cardinality,
+        returns_bool: modifier.is_some_and(|modifier| modifier.return_bool),
+        fill_left: modifier.and_then(|modifier| modifier.fill_values.lhs),
+        fill_right: modifier.and_then(|modifier| modifier.fill_values.rhs),
+    }
+}
+
+fn lower_selector(selector: &VectorSelector) -> Result<Selector, String> {
+    Ok(Selector { any_of: matchers(selector)?, shift: shift(selector.offset.as_ref(), selector.at.as_ref())? })
+}
+
+fn matchers(selector: &VectorSelector) -> Result<Vec<Vec<Matcher>>, String> {
+    let Matchers { matchers, or_matchers } = &selector.matchers;
+    let lists: Vec<&Vec<_>> = if or_matchers.is_empty() { vec![matchers] } else { or_matchers.iter().collect() };
+    let name = selector.name.as_ref().map(|name| Matcher {
+        name: METRIC_NAME.to_owned(),
+        op: MatchOp::Equal,
+        value: name.clone(),
+    });
+    lists
+        .into_iter()
+        .map(|list| {
+            let rest = list.iter().map(|matcher| {
+                let op = match matcher.op {
+                    ParsedOp::Equal => MatchOp::Equal,
+                    ParsedOp::NotEqual => MatchOp::NotEqual,
+                    ParsedOp::Re(_) => MatchOp::Match(anchored(&matcher.value)?),
+                    ParsedOp::NotRe(_) => MatchOp::NoMatch(anchored(&matcher.value)?),
+                };
+                Ok(Matcher { name: matcher.name.clone(), op, value: matcher.value.clone() })
+            });
+            name.clone().map(Ok).into_iter().chain(rest).collect()
+        })
+        .collect()
+}
+
+/// A regex as Prometheus runs it: over the whole value, `.` matching newlines too.
+pub(super) fn anchored(pattern: &str) -> Result<Regex, String> {
+    Regex::new(&format!("^(?s:{pattern})$"))
+        // RE2 reads a brace that opens no repetition as itself.
+        .or_else(|error| {
+            let escaped = literal_braces(pattern);
+            Regex::new(&format!("^(?s:{escaped})$")).map_err(|_| error)
+        })
+        .map_err(|error| format!("regular expression {pattern:?}: {error}"))
+}
+
+fn literal_braces(pattern: &str) -> String {
+    let mut out = String::with_capacity(pattern.len() + 4);
+    let mut rest = pattern;
+    while let Some(at) = rest.find(['{', '\\']) {
+        out.push_str(&rest[..at]);
+        let tail = &rest[at..];
+        if tail.starts_with('\\') {
+            let end = tail.char_indices().nth(2).map_or(tail.len(), |(index, _)| index);
+            out.push_str(&tail[..end]);
+            rest = &tail[end..];
+            continue;
+        }
+        let repeats = tail[1..].split_once('}').is_some_and(|(inside, _)| {
+            inside.starts_with(|c: char| c.is_ascii_digit()) && inside.chars().all(|c| c.is_ascii_digit() || c == ',')
+        });
+        out.push_str(if repeats { "{" } else { "\\{" });
+        rest = &tail[1..];
+    }
+    out.push_str(rest);
+    out
+}
+
+fn shift(offset: Option<&Offset>, at: Option<&AtModifier>) -> Result<Shift, String> {
+    let offset_ms = match offset {
+        None => 0,
+        Some(Offset::Pos(duration)) => millis(*duration)?,
+        Some(Offset::Neg(duration)) => -millis(*duration)?,
+    };
+    let at = match at {
+        None => None,
+        Some(AtModifier::Start) => Some(At::Start),
+        Some(AtModifier::End) => Some(At::End),
+        Some(AtModifier::At(time)) => Some(At::Ms(match time.duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(after) => millis(after)?,
+            Err(before) => -millis(before.duration())?,
+        })),
+    };
+    Ok(Shift { at, offset_ms })
+}
+
+/// 10,000 years, so that sums of times cannot overflow.
+const LONGEST_MS: u128 = 10_000 * 366 * 86_400_000;
+
+fn millis(duration: Duration) -> Result<i64, String> {
+    let ms = duration.as_millis();
+    if ms > LONGEST_MS { Err("duration out of range".to_owned()) } else { Ok(ms as i64) }
+}
+
+fn aggregate_op(name: &str) -> Result<AggregateOp, String> {
+    Ok(match name {
+        "sum" => AggregateOp::Sum,
+        "avg" => AggregateOp::Avg,
+        "min" => AggregateOp::Min,
+        "max" => AggregateOp::Max,
+        "count" => AggregateOp::Count,
+        "group" => AggregateOp::Group,
+        "stddev" => AggregateOp::Stddev,
+        "stdvar" => AggregateOp::Stdvar,
+        "topk" => AggregateOp::Topk,
+        "bottomk" => AggregateOp::Bottomk,
+        "quantile" => AggregateOp::Quantile,
+        "count_values" => AggregateOp::CountValues,
+        "limitk" => AggregateOp::Limitk,
+        "limit_ratio" => AggregateOp::LimitRatio,
+        other => return Err(format!("unknown aggregation {other}")),
+    })
+}
+
+fn binary_op(name: &str) -> Result<BinaryOp, String> {
+    Ok(match name {
+        "+" => BinaryOp::Add,
+        "-" => BinaryOp::Sub,
+        "*" => BinaryOp::Mul,
+        "/" => BinaryOp::Div,
+        "%" => BinaryOp::Mod,
+        "^" => BinaryOp::Pow,
+        "atan2" => BinaryOp::Atan2,
+        "==" => BinaryOp::Equal,
+        "!=" => BinaryOp::NotEqual,
+        ">" => BinaryOp::Greater,
+        "<" => BinaryOp::Less,
+        ">=" => BinaryOp::GreaterEqual,
+        "<=" => BinaryOp::LessEqual,
+        "and" => BinaryOp::And,
+        "or" => BinaryOp::Or,
+        "unless" => BinaryOp::Unless,
+        other => return Err(format!("unknown operator {other}")),
+    })
+}

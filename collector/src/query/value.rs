@@ -1,0 +1,110 @@
+//! What an expression evaluates to: columns with one cell per step.
+
+use lampad_proto::{is_stale, stale};
+
+use crate::store::{Label, Labels, METRIC_NAME, Sample};
+
+/// The steps of a query, or of a subquery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Steps {
+    pub start_ms: i64,
+    pub interval_ms: i64,
+    pub count: usize,
+}
+
+impl Steps {
+    pub fn instant(at_ms: i64) -> Self {
+        Self { start_ms: at_ms, interval_ms: 1, count: 1 }
+    }
+
+    /// From `start_ms` to at most `end_ms`; none where the end lies before the start.
+    pub fn range(start_ms: i64, end_ms: i64, interval_ms: i64) -> Self {
+        let count = if end_ms < start_ms { 0 } else { ((end_ms - start_ms) / interval_ms) as usize + 1 };
+        Self { start_ms, interval_ms, count }
+    }
+
+    pub fn at(&self, step: usize) -> i64 {
+        self.start_ms + step as i64 * self.interval_ms
+    }
+
+    pub fn end_ms(&self) -> i64 {
+        self.at(self.count.saturating_sub(1))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = i64> + use<> {
+        let steps = *self;
+        (0..steps.count).map(move |step| steps.at(step))
+    }
+}
+
+/// A cell without sample. The stale marker never leaves a selector, so its bits are free to say "nothing here".
+pub fn absent() -> f64 {
+    stale()
+}
+
+pub fn is_absent(cell: f64) -> bool {
+    is_stale(cell)
+}
+
+/// A series of results: one cell per step.
+#[derive(Debug, Clone)]
+pub struct Row {
+    pub labels: Labels,
+    pub cells: Vec<f64>,
+    /// With delayed name removal: the name is still there for `label_replace` and the like, and goes at the end.
+    pub drop_name: bool,
+}
+
+impl Row {
+    pub fn new(labels: Labels, cells: Vec<f64>) -> Self {
+        Self { labels, cells, drop_name: false }
+    }
+
+    pub fn has_any(&self) -> bool {
+        self.cells.iter().any(|cell| !is_absent(*cell))
+    }
+}
+
+#[derive(Debug, Clone)]
+pub enum Value {
+    /// One number per step.
+    Scalar(Vec<f64>),
+    Rows(Vec<Row>),
+    Text(String),
+}
+
+/// A series with raw samples: what an instant query for a range selector gives.
+#[derive(Debug, Clone)]
+pub struct Points {
+    pub labels: Labels,
+    pub samples: Vec<Sample>,
+    pub drop_name: bool,
+}
+
+pub fn without_name(labels: &Labels) -> Labels {
+    filter(labels, |name| name != METRIC_NAME)
+}
+
+pub fn filter(labels: &Labels, keep: impl Fn(&str) -> bool) -> Labels {
+    if labels.iter().all(|label| keep(&label.name)) {
+        return labels.clone();
+    }
+    Labels::new(labels.iter().filter(|label| keep(&label.name)).cloned())
+}
+
+/// Sets labels; an empty value takes the label away.
+pub fn with(labels: &Labels, changes: impl IntoIterator<Item = (String, String)>) -> Labels {
+    let changes = changes.into_iter().map(|(name, value)| Label { name: name.into(), value: value.into() });
+    Labels::new(labels.iter().cloned().chain(changes))
+}
+
+/// A float as Prometheus writes it: the shortest digits that read back the same, no exponent.
+pub fn float(value: f64) -> String {
+    if value.is_nan() {
+        "NaN".to_owned()
+    } else if value.is_infinite() {
+        (if value > 0.0 { "+Inf" } else { "-Inf" }).to_owned()
+    } else {
+        value.to_string()
+    }
+}
