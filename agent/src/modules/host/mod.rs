@@ -1,1 +1,121 @@
-//! The host, as node_exporter tells it.
+//! The host, as node_exporter tells it: one file per source, and this table of them.
+
+mod arp;
+mod conntrack;
+mod cpu;
+mod disk_info;
+mod diskstats;
+mod filesystem;
+mod limits;
+mod loadavg;
+mod meminfo;
+mod netclass;
+mod netdev;
+mod netstat;
+mod os;
+mod pressure;
+mod reader;
+mod schedstat;
+mod selinux;
+mod settings;
+mod sockstat;
+mod softnet;
+mod source;
+mod stat;
+mod statfs;
+#[cfg(test)]
+mod testing;
+mod time;
+mod udp_queues;
+mod vmstat;
+
+use reader::{Quick, Reader, Slow};
+pub use settings::{DeviceFilter, FilesystemSettings, HostSettings, Pattern};
+
+use crate::module::Tier::{self, Heavy, Rare, Standard, Vital};
+use crate::module::{Entry, Module, Spec};
+
+/// A module of the table: its name, node_exporter's collector, how often, whether it runs unless configured, how it is made.
+struct Row {
+    name: &'static str,
+    collector: &'static str,
+    tier: Tier,
+    by_default: bool,
+    make: fn(&HostSettings) -> Box<dyn Module>,
+}
+
+const fn on(
+    name: &'static str,
+    collector: &'static str,
+    tier: Tier,
+    make: fn(&HostSettings) -> Box<dyn Module>,
+) -> Row {
+    Row { name, collector, tier, by_default: true, make }
+}
+
+fn quick<R: Reader + 'static>(reader: R) -> Box<dyn Module> {
+    Box::new(Quick(reader))
+}
+
+fn slow<R: Reader + 'static>(reader: R) -> Box<dyn Module> {
+    Box::new(Slow(reader))
+}
+
+const TABLE: &[Row] = &[
+    // What changes first when something goes wrong.
+    on("host.stat", "stat", Vital, |s| quick(stat::Stat::new(&s.path_procfs, s.stat_softirq))),
+    on("host.loadavg", "loadavg", Vital, |s| quick(loadavg::LoadAvg::new(&s.path_procfs))),
+    on("host.pressure", "pressure", Vital, |s| quick(pressure::Pressure::new(&s.path_procfs))),
+    on("host.diskstats", "diskstats", Vital, |s| quick(diskstats::DiskStats::new(&s.path_procfs, s.diskstats.clone()))),
+    // CPU and memory.
+    on("host.cpu", "cpu", Heavy, |s| slow(cpu::Cpu::new(s))),
+    on("host.schedstat", "schedstat", Standard, |s| quick(schedstat::SchedStat::new(&s.path_procfs))),
+    on("host.meminfo", "meminfo", Standard, |s| quick(meminfo::Meminfo::new(&s.path_procfs))),
+    on("host.vmstat", "vmstat", Standard, |s| quick(vmstat::VmStat::new(&s.path_procfs))),
+    on("host.filefd", "filefd", Standard, |s| quick(limits::Limits::filefd(&s.path_procfs))),
+    on("host.entropy", "entropy", Standard, |s| quick(limits::Limits::entropy(&s.path_procfs))),
+    on("host.kernel_hung", "kernel_hung", Standard, |s| quick(limits::Limits::kernel_hung(&s.path_procfs))),
+    // Disks and file systems.
+    on("host.filesystem", "filesystem", Heavy, |s| {
+        Box::new(filesystem::Filesystem::new(&s.path_procfs, &s.path_rootfs, s.filesystem.clone()))
+    }),
+    on("host.disk_info", "", Rare, |s| {
+        slow(disk_info::DiskInfo::new(&s.path_procfs, &s.path_sysfs, &s.path_udev_data, s.diskstats.clone()))
+    }),
+    // Network.
+    on("host.netdev", "netdev", Standard, |s| {
+        quick(netdev::NetDev::new(&s.path_procfs, &s.path_sysfs, s.netdev.clone()))
+    }),
+    on("host.netclass", "netclass", Standard, |s| {
+        slow(netclass::NetClass::new(&s.path_sysfs, s.netclass.clone(), s.netclass_ignore_invalid_speed))
+    }),
+    on("host.netstat", "netstat", Standard, |s| quick(netstat::NetStat::new(&s.path_procfs))),
+    on("host.sockstat", "sockstat", Standard, |s| quick(sockstat::SockStat::new(&s.path_procfs))),
+    on("host.softnet", "softnet", Standard, |s| quick(softnet::Softnet::new(&s.path_procfs))),
+    on("host.arp", "arp", Standard, |s| quick(arp::Arp::new(&s.path_procfs, s.arp.clone()))),
+    on("host.conntrack", "conntrack", Standard, |s| quick(conntrack::Conntrack::new(&s.path_procfs))),
+    on("host.udp_queues", "udp_queues", Standard, |s| quick(udp_queues::UdpQueues::new(&s.path_procfs))),
+    // What the host is.
+    on("host.time", "time", Standard, |s| quick(time::Time::new(&s.path_sysfs))),
+    on("host.uname", "uname", Rare, |_| quick(os::Uname)),
+    on("host.os", "os", Rare, |s| quick(os::Os::new(&s.path_rootfs))),
+    on("host.info", "", Rare, |_| slow(os::Host)),
+    on("host.selinux", "selinux", Rare, |s| quick(selinux::Selinux::new(&s.path_sysfs, &s.path_rootfs))),
+];
+
+/// The modules that run with these settings.
+pub fn modules(settings: &HostSettings) -> Vec<Entry> {
+    let wanted = TABLE.iter().filter(|row| settings.wants(row.name, row.by_default));
+    wanted.map(|row| Entry { spec: row.spec(), module: (row.make)(settings) }).collect()
+}
+
+/// Names of all modules, also of those that are off.
+fn all_names() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().map(|row| row.name)
+}
+
+impl Row {
+    fn spec(&self) -> Spec {
+        Spec { name: self.name, collector: self.collector, job: "node", tier: self.tier }
+    }
+}
