@@ -1,7 +1,14 @@
 //! The collector: ingest -> store -> query -> api. No arrow runs back up.
 
 pub mod api;
+pub mod auth;
+pub mod clock;
+pub mod config;
 pub mod fleet;
 pub mod ingest;
+pub mod logging;
+pub mod own;
 pub mod query;
+pub mod sink;
 pub mod store;
+pub mod telemetry;

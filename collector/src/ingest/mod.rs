@@ -1,1 +1,42 @@
-//! ingest
+//! Takes what is pushed: agents' streams and plain samples, by gRPC.
+//!
+//! ```text
+//! grpc (one task per stream) -> session -> decode (lane's values) -> resolve (slots) -> sink.append -> queryable
+//!        ^ outbox: acks, key frames wanted, refusals   <- session.settle <- sink.durable <- flushed
+//! ```
+
+mod admit;
+mod decode;
+mod grpc;
+mod hello;
+mod outbox;
+mod push;
+mod resolve;
+mod session;
+mod skew;
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::Access;
+use crate::fleet::Registry;
+use crate::logging::Repeats;
+use crate::sink::Sink;
+use crate::telemetry::Telemetry;
+
+pub use admit::Limits;
+pub use grpc::{MESSAGE_BYTES_MAX, Service, serve};
+pub use session::WINDOW_FRAMES;
+
+/// What all streams share.
+pub struct Ingest {
+    pub sink: Arc<dyn Sink>,
+    pub registry: Arc<Registry>,
+    pub telemetry: Arc<Telemetry>,
+    pub limits: Arc<Limits>,
+    pub access: Arc<Access>,
+    pub repeats: Repeats,
+    /// Streams end when this does.
+    pub shutdown: CancellationToken,
+}

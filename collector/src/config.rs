@@ -1,0 +1,353 @@
+//! What the collector is told: flags, `LAMPAD_...` variables and a TOML file, in this order of precedence.
+//!
+//! Every setting has one name: `--data-dir`, `LAMPAD_DATA_DIR` and `data_dir = "..."` are the same. Keys that nobody knows
+//! are refused with their line, so that a typing error never becomes a default in silence.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Parser;
+use serde::Deserialize;
+
+use crate::ingest::Limits;
+
+const DATA_DIR: &str = "lampad-data";
+const HTTP_LISTEN: &str = "127.0.0.1:9390";
+const GRPC_LISTEN: &str = "127.0.0.1:9391";
+const RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Takes what Lampad agents push, stores it, and answers PromQL as Prometheus does.
+#[derive(Debug, Clone, Default, Parser)]
+#[command(name = "lampad-collector", version, about)]
+pub struct Args {
+    /// Directory of everything that is kept; made when it is not there [default: lampad-data]
+    #[arg(long, env = "LAMPAD_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where HTTP is served: /metrics, the query API, the status page [default: 127.0.0.1:9390]
+    #[arg(long, env = "LAMPAD_HTTP_LISTEN", value_name = "HOST:PORT")]
+    pub http_listen: Option<Listen>,
+    /// Where agents and pushers connect by gRPC [default: 127.0.0.1:9391]
+    #[arg(long, env = "LAMPAD_GRPC_LISTEN", value_name = "HOST:PORT")]
+    pub grpc_listen: Option<Listen>,
+    /// TOML file with the same settings, `-` written as `_`; read again on SIGHUP
+    #[arg(long, env = "LAMPAD_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How long samples are kept, as 30d, 12h or 1y; 0 keeps them for ever [default: 30d]
+    #[arg(long, env = "LAMPAD_RETENTION", value_name = "DURATION")]
+    pub retention: Option<Retention>,
+    /// Features to switch on, by Prometheus' names, or `all`
+    #[arg(long, env = "LAMPAD_ENABLE_FEATURE", value_name = "NAME", value_delimiter = ',')]
+    pub enable_feature: Vec<String>,
+    /// Certificate chain (PEM) for HTTP and gRPC
+    #[arg(long, env = "LAMPAD_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key (PEM) of the certificate
+    #[arg(long, env = "LAMPAD_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Authorities (PEM) that sign the certificates of agents and clients; without a certificate of theirs an agent is refused
+    #[arg(long, env = "LAMPAD_TLS_CLIENT_CA", value_name = "FILE")]
+    pub tls_client_ca: Option<PathBuf>,
+    /// File with the bearer token that HTTP clients and plain pushers must send
+    #[arg(long, env = "LAMPAD_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Allow listening beyond loopback without TLS
+    #[arg(long, env = "LAMPAD_INSECURE")]
+    pub insecure: bool,
+    /// Form of the log lines [default: text]
+    #[arg(long, env = "LAMPAD_LOG_FORMAT", value_enum)]
+    pub log_format: Option<LogFormat>,
+    /// error, warn, info, debug, trace, or directives such as `info,lampad_collector=debug` [default: info]
+    #[arg(long, env = "LAMPAD_LOG_LEVEL", value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// Prometheus rule files; not there yet
+    #[arg(long, env = "LAMPAD_RULES", value_name = "FILE", value_delimiter = ',')]
+    pub rules: Vec<String>,
+    /// Alertmanager configuration; not there yet
+    #[arg(long, env = "LAMPAD_ALERTMANAGER_CONFIG", value_name = "FILE")]
+    pub alertmanager_config: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// A `HOST:PORT` to listen on; the name is looked up at start.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Listen(String);
+
+impl Listen {
+    /// The addresses behind the name.
+    pub async fn resolve(&self) -> std::io::Result<Vec<SocketAddr>> {
+        Ok(tokio::net::lookup_host(&self.0).await?.collect())
+    }
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let usable = text.rsplit_once(':').is_some_and(|(host, port)| {
+            let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
+            !host.is_empty() && !bare_v6 && port.parse::<u16>().is_ok()
+        });
+        if usable { Ok(Self(text.into())) } else { Err(format!("{text:?} is not HOST:PORT, as 127.0.0.1:9390 or [::1]:9390")) }
+    }
+}
+
+impl TryFrom<String> for Listen {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How long samples are kept; `None` for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Retention(pub Option<Duration>);
+
+impl FromStr for Retention {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "0" {
+            return Ok(Self(None));
+        }
+        match humantime::parse_duration(text) {
+            Ok(duration) if duration.is_zero() => Ok(Self(None)),
+            Ok(duration) if duration < Duration::from_secs(60) => {
+                Err(format!("{text:?} is less than a minute; say 0 to keep samples for ever"))
+            }
+            Ok(duration) => Ok(Self(Some(duration))),
+            Err(error) => Err(format!("{text:?} is not a duration as 30d, 12h or 1y: {error}")),
+        }
+    }
+}
+
+impl TryFrom<String> for Retention {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+/// The file: every flag under its name with `_`, and the limits.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    data_dir: Option<PathBuf>,
+    http_listen: Option<Listen>,
+    grpc_listen: Option<Listen>,
+    retention: Option<Retention>,
+    #[serde(default)]
+    enable_feature: Vec<String>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    tls_client_ca: Option<PathBuf>,
+    token_file: Option<PathBuf>,
+    #[serde(default)]
+    insecure: bool,
+    log_format: Option<LogFormat>,
+    log_level: Option<String>,
+    #[serde(default)]
+    rules: Vec<String>,
+    alertmanager_config: Option<PathBuf>,
+    #[serde(default)]
+    limits: Limits,
+}
+
+/// Where the certificates lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    pub client_ca: Option<PathBuf>,
+}
+
+/// The settings that are in force.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub http_listen: Listen,
+    pub grpc_listen: Listen,
+    pub retention: Option<Duration>,
+    pub features: BTreeSet<String>,
+    pub tls: Option<TlsFiles>,
+    pub token_file: Option<PathBuf>,
+    pub insecure: bool,
+    pub log_format: LogFormat,
+    pub log_level: String,
+    pub limits: Limits,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read config file {}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("config file {} is refused", path.display())]
+    Parse { path: PathBuf, source: toml::de::Error },
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl Config {
+    /// Reads the file that `args` names, lays the flags over it, and checks the whole.
+    pub fn load(args: &Args) -> Result<Self, ConfigError> {
+        let file = match &args.config {
+            Some(path) => read(path)?,
+            None => File::default(),
+        };
+        Self::merge(args, file)
+    }
+
+    fn merge(args: &Args, file: File) -> Result<Self, ConfigError> {
+        let args = args.clone();
+        if !args.rules.is_empty() || !file.rules.is_empty() {
+            return Err(not_yet("--rules", "this version does not evaluate rules"));
+        }
+        if args.alertmanager_config.or(file.alertmanager_config).is_some() {
+            return Err(not_yet("--alertmanager-config", "this version does not send alerts"));
+        }
+        let (cert, key) = (args.tls_cert.or(file.tls_cert), args.tls_key.or(file.tls_key));
+        let client_ca = args.tls_client_ca.or(file.tls_client_ca);
+        let tls = match (cert, key, client_ca) {
+            (Some(cert), Some(key), client_ca) => Some(TlsFiles { cert, key, client_ca }),
+            (None, None, None) => None,
+            (None, None, Some(_)) => return Err(incomplete("--tls-client-ca", "--tls-cert and --tls-key")),
+            (Some(_), None, _) => return Err(incomplete("--tls-cert", "--tls-key")),
+            (None, Some(_), _) => return Err(incomplete("--tls-key", "--tls-cert")),
+        };
+        let features = if args.enable_feature.is_empty() { file.enable_feature } else { args.enable_feature };
+        let log_level = args.log_level.or(file.log_level).unwrap_or_else(|| "info".into());
+        if let Err(error) = log_level.parse::<tracing_subscriber::EnvFilter>() {
+            let hint = "say error, warn, info, debug or trace";
+            return Err(ConfigError::Refused(format!("--log-level {log_level:?} is not understood: {error}; {hint}")));
+        }
+        Ok(Self {
+            data_dir: args.data_dir.or(file.data_dir).unwrap_or_else(|| DATA_DIR.into()),
+            http_listen: args.http_listen.or(file.http_listen).unwrap_or_else(|| Listen(HTTP_LISTEN.into())),
+            grpc_listen: args.grpc_listen.or(file.grpc_listen).unwrap_or_else(|| Listen(GRPC_LISTEN.into())),
+            retention: args.retention.or(file.retention).map_or(Some(RETENTION), |retention| retention.0),
+            features: features.into_iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect(),
+            tls,
+            token_file: args.token_file.or(file.token_file),
+            insecure: args.insecure || file.insecure,
+            log_format: args.log_format.or(file.log_format).unwrap_or_default(),
+            log_level,
+            limits: file.limits,
+        })
+    }
+
+    /// Settings that differ and that only a restart brings into force.
+    pub fn needs_restart(&self, new: &Config) -> Vec<&'static str> {
+        let fixed = [
+            ("data_dir", self.data_dir != new.data_dir),
+            ("http_listen", self.http_listen != new.http_listen),
+            ("grpc_listen", self.grpc_listen != new.grpc_listen),
+            ("enable_feature", self.features != new.features),
+            ("log_format", self.log_format != new.log_format),
+            ("limits", self.limits != new.limits),
+            ("tls_cert (on or off)", self.tls.is_some() != new.tls.is_some()),
+        ];
+        fixed.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
+    }
+}
+
+fn read(path: &Path) -> Result<File, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+    toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.into(), source })
+}
+
+fn not_yet(flag: &str, why: &str) -> ConfigError {
+    ConfigError::Refused(format!("{flag} is not there yet: {why}; start without it"))
+}
+
+fn incomplete(given: &str, missing: &str) -> ConfigError {
+    ConfigError::Refused(format!("{given} is given without {missing}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from_file(text: &str) -> Result<Config, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("collector.toml");
+        std::fs::write(&path, text).unwrap();
+        let args = Args { config: Some(path), ..Args::default() };
+        Config::load(&args).map_err(|error| {
+            let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+            format!("{error}{source}")
+        })
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_design() {
+        let config = Config::load(&Args::default()).unwrap();
+        assert_eq!((&*config.http_listen.0, &*config.grpc_listen.0), ("127.0.0.1:9390", "127.0.0.1:9391"));
+        assert_eq!(config.retention, Some(Duration::from_secs(30 * 86_400)));
+        assert!(config.tls.is_none() && !config.insecure);
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.toml");
+        std::fs::write(&path, "retention = \"1h\"\nhttp_listen = \"localhost:1\"\n[limits]\nlabels_per_series = 7\n").unwrap();
+        let path = path.to_str().unwrap();
+        let args = Args::try_parse_from(["x", "--config", path, "--retention", "0", "--enable-feature", "a,b"]).unwrap();
+        let config = Config::load(&args).unwrap();
+        assert_eq!(config.retention, None);
+        assert_eq!(config.http_listen.to_string(), "localhost:1");
+        assert_eq!(config.features, ["a".to_owned(), "b".to_owned()].into());
+        assert_eq!(config.limits.labels_per_series, 7);
+    }
+
+    #[test]
+    fn refusals_name_the_thing_and_the_line() {
+        for (text, expected) in [
+            ("insecure = true\nretentoin = \"1d\"\n", &["line 2", "retentoin"][..]),
+            ("http_listen = \"9390\"\n", &["line 1", "\"9390\" is not HOST:PORT"]),
+            ("retention = \"soon\"\n", &["\"soon\" is not a duration"]),
+            ("retention = \"5s\"\n", &["less than a minute"]),
+            ("[limits]\nseries = 1\n", &["line 2", "series"]),
+            ("tls_cert = \"x\"\n", &["--tls-cert is given without --tls-key"]),
+            ("tls_client_ca = \"x\"\n", &["--tls-client-ca is given without"]),
+            ("rules = [\"a.yml\"]\n", &["--rules is not there yet"]),
+            ("alertmanager_config = \"a.yml\"\n", &["--alertmanager-config is not there yet"]),
+            ("log_level = \"x=y=z\"\n", &["--log-level \"x=y=z\" is not understood"]),
+        ] {
+            let message = from_file(text).unwrap_err();
+            for part in expected {
+                assert!(message.contains(part), "{text:?} gave {message:?}, without {part:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn listen_addresses() {
+        for good in ["127.0.0.1:0", "localhost:9390", "[::1]:9390", "0.0.0.0:80"] {
+            assert!(good.parse::<Listen>().is_ok(), "{good}");
+        }
+        for bad in ["", ":9390", "localhost", "::1:9390", "a:99999", "a:b"] {
+            assert!(bad.parse::<Listen>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! `up{job,instance}`: what the collector itself saw of every agent, second by second.
+//!
+//! 1 while an agent's lease holds, 0 once it has been silent for [`super::LEASE`] or has ended its stream. A known agent stays 0
+//! after a restart of the collector until it is forgotten. Never back-filled: it says what was seen then.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lampad_proto::v1::MetricType;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::registry::{Registry, hex};
+use crate::clock::now_ms;
+use crate::own::{Own, OwnSample};
+use crate::sink::Sink;
+use crate::store::{AgentId, Labels, METRIC_NAME, Meta};
+
+pub const UP_HELP: &str = "Whether the agent pushes: 1 while it does, 0 when it has been silent for 3 seconds.";
+
+/// How often every `up` gets a sample.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// How soon the end of a lease is noticed.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Time that agents have to come back after the collector's start before the missing ones count as down.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Writes `up`, and tells the store of agents that have fallen silent.
+pub struct Liveness {
+    registry: Arc<Registry>,
+    sink: Arc<dyn Sink>,
+    own: Own,
+    started: Instant,
+    /// Agents whose lease held when last looked at.
+    up: HashSet<AgentId>,
+    written: BTreeMap<(String, String), bool>,
+    forget_after: Duration,
+}
+
+impl Liveness {
+    /// An agent is forgotten after `forget_after` without a push.
+    pub fn new(registry: Arc<Registry>, sink: Arc<dyn Sink>, forget_after: Duration) -> Self {
+        let own = Own::new(sink.clone(), "up");
+        let (up, written) = (HashSet::new(), BTreeMap::new());
+        Self { registry, sink, own, started: Instant::now(), up, written, forget_after }
+    }
+
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut wrote = None::<Instant>;
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = self.registry.changed() => {}
+                _ = look.tick() => {}
+            }
+            let now = Instant::now();
+            let current = self.look(now, now_ms());
+            if current != self.written || wrote.is_none_or(|at| now.duration_since(at) >= EVERY) {
+                self.write(now_ms(), current);
+                wrote = Some(now);
+            }
+        }
+    }
+
+    /// Who lives now; ends the series of those who no longer do.
+    fn look(&mut self, now: Instant, now_ms: i64) -> BTreeMap<(String, String), bool> {
+        let mut current = BTreeMap::new();
+        for agent in self.registry.agents() {
+            let is_up = agent.is_up(now);
+            if is_up {
+                self.up.insert(agent.id);
+            } else if self.up.remove(&agent.id) {
+                agent.lapse();
+                self.sink.silence(agent.id, now_ms);
+            }
+            if !is_up && agent.idle(now, now_ms) > self.forget_after {
+                tracing::info!(agent = hex(agent.id), "forgotten: no push for {:?}", self.forget_after);
+                self.registry.forget(agent.id);
+                continue;
+            }
+            // After a start nobody has had time to come back: what is not known yet is not claimed.
+            if !is_up && !agent.was_seen() && now.duration_since(self.started) < GRACE {
+                continue;
+            }
+            let (instance, jobs) = agent.jobs();
+            for job in jobs {
+                // A replaced server has the instance of the old one: it is up if any of them is.
+                *current.entry((job, instance.clone())).or_insert(false) |= is_up;
+            }
+        }
+        current
+    }
+
+    fn write(&mut self, now_ms: i64, current: BTreeMap<(String, String), bool>) {
+        let meta = Meta { kind: MetricType::Gauge, help: UP_HELP.into(), unit: "".into() };
+        let samples = current.iter().map(|((job, instance), up)| OwnSample {
+            labels: Labels::from_pairs([(METRIC_NAME, "up"), ("job", job), ("instance", instance)]),
+            meta: meta.clone(),
+            value: f64::from(u8::from(*up)),
+        });
+        if let Err(error) = self.own.write(now_ms, samples) {
+            tracing::debug!(%error, "up is not written");
+        }
+        self.written = current;
+    }
+}

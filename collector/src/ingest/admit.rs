@@ -1,0 +1,163 @@
+//! What one agent or pusher may bring, so that no single server can hurt the collector.
+//!
+//! What is over a limit is refused series by series, with a text for the person who reads it; the rest is stored.
+
+use lampad_proto::v1;
+use serde::Deserialize;
+
+/// Limits with their defaults. Each is far above what an ordinary server needs and far below what hurts.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Agents known at once.
+    pub agents: usize,
+    /// Series that one agent defines on one lane of a stream, or that one push carries.
+    pub series_per_agent: usize,
+    /// Groups that one agent defines on one lane of a stream.
+    pub groups_per_agent: usize,
+    pub labels_per_series: usize,
+    pub label_name_bytes: usize,
+    pub label_value_bytes: usize,
+    /// Bytes of all strings of one lane's dictionary.
+    pub dictionary_bytes: usize,
+    pub ticks_per_frame: usize,
+    pub values_per_frame: usize,
+    /// Buckets of a native histogram.
+    pub histogram_buckets: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            agents: 20_000,
+            series_per_agent: 100_000,
+            groups_per_agent: 4_096,
+            labels_per_series: 64,
+            label_name_bytes: 256,
+            label_value_bytes: 4_096,
+            dictionary_bytes: 32 << 20,
+            ticks_per_frame: 1_024,
+            values_per_frame: 262_144,
+            histogram_buckets: 4_096,
+        }
+    }
+}
+
+impl Limits {
+    /// Whether a label may be stored, by its form and size alone.
+    pub fn label(&self, name: &str, value: &str) -> Result<(), String> {
+        if name.is_empty() {
+            return Err(format!("a label without a name (its value is {:?}); name it or leave it out", cut(value)));
+        }
+        if name == crate::store::METRIC_NAME {
+            return Err("label __name__ is the metric's name; send it as such".into());
+        }
+        self.bytes("name of label", name, name.len(), self.label_name_bytes)?;
+        self.bytes("value of label", name, value.len(), self.label_value_bytes)
+    }
+
+    /// Whether a metric may have this name.
+    pub fn metric(&self, name: &str) -> Result<(), String> {
+        if name.is_empty() {
+            return Err("a series without a metric name; give it one".into());
+        }
+        self.bytes("metric name", name, name.len(), self.label_value_bytes)
+    }
+
+    /// Whether a series may have so many labels.
+    pub fn label_count(&self, metric: &str, count: usize) -> Result<(), String> {
+        if count > self.labels_per_series {
+            let most = self.labels_per_series;
+            return Err(format!("{} has {count} labels, at most {most} are taken; drop some", cut(metric)));
+        }
+        Ok(())
+    }
+
+    fn bytes(&self, what: &str, name: &str, bytes: usize, most: usize) -> Result<(), String> {
+        if bytes > most {
+            return Err(format!("{what} {} is {bytes} bytes long, at most {most} are taken; shorten it", cut(name)));
+        }
+        Ok(())
+    }
+
+    /// Whether the fields of a native histogram fit together.
+    pub fn histogram(&self, histogram: &v1::Histogram) -> Result<(), String> {
+        if !matches!(histogram.schema, -53 | -4..=8) {
+            return Err(format!("histogram schema {} is unknown; use -4 to 8, or -53", histogram.schema));
+        }
+        let sides = [
+            ("positive", &histogram.positive_spans, histogram.positive_deltas.len(), histogram.positive_counts.len()),
+            ("negative", &histogram.negative_spans, histogram.negative_deltas.len(), histogram.negative_counts.len()),
+        ];
+        for (side, spans, deltas, counts) in sides {
+            let spanned: u64 = spans.iter().map(|span| u64::from(span.length)).sum();
+            let (buckets, others) = if histogram.is_float { (counts, deltas) } else { (deltas, counts) };
+            if spanned != buckets as u64 || others != 0 {
+                return Err(format!("histogram: {side} spans name {spanned} buckets, {buckets} are there"));
+            }
+            if buckets > self.histogram_buckets {
+                let most = self.histogram_buckets;
+                return Err(format!("histogram: {buckets} {side} buckets, at most {most} are taken"));
+            }
+            // Every bucket's index must be a number that fits: an overflow there would surface in queries.
+            let reach: i64 = spans.iter().map(|span| i64::from(span.offset).abs() + i64::from(span.length)).sum();
+            if reach > i64::from(i32::MAX) {
+                return Err(format!("histogram: {side} spans reach beyond any bucket"));
+            }
+        }
+        if histogram.custom_values.len() > self.histogram_buckets {
+            return Err("histogram: too many custom bounds".into());
+        }
+        Ok(())
+    }
+}
+
+/// The beginning of a text from outside, short enough for a message.
+pub fn cut(text: &str) -> &str {
+    const SHOWN_BYTES: usize = 80;
+    if text.len() <= SHOWN_BYTES {
+        return text;
+    }
+    let end = (0..=SHOWN_BYTES).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_over_a_limit_are_named() {
+        let limits = Limits::default();
+        assert!(limits.label("instance", "db1").is_ok());
+        for (name, value, part) in [
+            ("", "x", "without a name"),
+            ("__name__", "x", "metric's name"),
+            (&*"n".repeat(300), "x", "300 bytes"),
+            ("query", &*"é".repeat(3000), "value of label query is 6000 bytes"),
+        ] {
+            let message = limits.label(name, value).unwrap_err();
+            assert!(message.contains(part), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_cut_never_splits_a_character() {
+        assert_eq!(cut("short"), "short");
+        assert_eq!(cut(&"é".repeat(60)).chars().count(), 40);
+        assert_eq!(cut(&format!("a{}", "é".repeat(60))).len(), 79);
+    }
+
+    #[test]
+    fn histograms_whose_parts_disagree_are_refused() {
+        let limits = Limits::default();
+        let span = |offset, length| v1::BucketSpan { offset, length };
+        let good = v1::Histogram { positive_spans: vec![span(0, 2)], positive_deltas: vec![1, 0], ..Default::default() };
+        assert_eq!(limits.histogram(&good), Ok(()));
+        assert!(limits.histogram(&v1::Histogram { schema: 9, ..good.clone() }).is_err());
+        assert!(limits.histogram(&v1::Histogram { is_float: true, ..good.clone() }).is_err());
+        assert!(limits.histogram(&v1::Histogram { positive_spans: vec![span(0, 3)], ..good.clone() }).is_err());
+        let far = v1::Histogram { positive_spans: vec![span(i32::MAX, 1), span(i32::MAX, 1)], ..good };
+        assert!(limits.histogram(&far).is_err());
+    }
+}

@@ -1,0 +1,206 @@
+//! The gRPC service: one task per stream, plain pushes, health and reflection.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lampad_proto::v1::ingest_server::{Ingest as IngestService, IngestServer};
+use lampad_proto::v1::upward::Message;
+use lampad_proto::v1::{Hello, PushReply, PushRequest, Upward};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+use tokio_stream::Stream;
+use tonic::transport::Server;
+use tonic::transport::server::Connected;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::Ingest;
+use super::hello;
+use super::outbox::{Outbox, Replies};
+use super::push;
+use super::session::Session;
+
+/// Largest message, in bytes: a key frame of a hundred thousand series with room to spare.
+pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
+
+/// Time for the first message.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+
+/// At shutdown, time for what was taken to become durable, so that its ack still leaves.
+const LAST_ACKS_WITHIN: Duration = Duration::from_secs(2);
+
+/// What one stream may have on its way to us unread, in bytes: this much, times the number of agents, is the most that stuck
+/// streams can cost.
+const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 512 << 10;
+
+/// Streams and calls on one connection; an agent needs one.
+const CALLS_PER_CONNECTION: u32 = 64;
+
+/// A peer that answers neither of two HTTP/2 pings is gone.
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_WITHIN: Duration = Duration::from_secs(10);
+
+pub struct Service(pub Arc<Ingest>);
+
+#[tonic::async_trait]
+impl IngestService for Service {
+    type StreamStream = Replies;
+
+    async fn stream(&self, request: Request<Streaming<Upward>>) -> Result<Response<Replies>, Status> {
+        let begun = self.begin(request).await;
+        if begun.is_err() {
+            self.0.telemetry.streams_refused.one();
+        }
+        begun
+    }
+
+    async fn push(&self, request: Request<PushRequest>) -> Result<Response<PushReply>, Status> {
+        let token = request.metadata().get("authorization").map(|value| value.as_bytes());
+        let has_certificate = request.peer_certs().is_some_and(|certificates| !certificates.is_empty());
+        self.0.access.permits_push(token, has_certificate).inspect_err(|_| self.0.telemetry.unauthorised.one())?;
+        push::push(&self.0, request.into_inner()).await.map(Response::new)
+    }
+}
+
+impl Service {
+    async fn begin(&self, request: Request<Streaming<Upward>>) -> Result<Response<Replies>, Status> {
+        let ingest = &self.0;
+        let has_certificate = request.peer_certs().is_some_and(|certificates| !certificates.is_empty());
+        ingest.access.permits_stream(has_certificate)?;
+        let peer = request.remote_addr().unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
+        let mut upward = request.into_inner();
+        let hello = first(&mut upward).await?;
+        let clock_ms = hello.clock_ms;
+        let (who, lease, welcome) = hello::admit(ingest, hello, peer).inspect_err(|status| {
+            if let Some(left_out) = ingest.repeats.tell(status.message()) {
+                tracing::warn!(%peer, left_out, reason = status.message(), "stream refused");
+            }
+        })?;
+        tracing::info!(%peer, instance = %who.instance, "agent connected");
+        let outbox = Arc::new(Outbox::default());
+        outbox.welcome(welcome);
+        let mut session = Session::new(ingest.clone(), who, lease, outbox.clone(), ingest.limits.clone());
+        session.clock(clock_ms);
+        tokio::spawn(run(ingest.clone(), session, upward, outbox.clone()));
+        Ok(Response::new(Replies(outbox)))
+    }
+}
+
+async fn first(upward: &mut Streaming<Upward>) -> Result<Hello, Status> {
+    match timeout(HELLO_WITHIN, upward.message()).await {
+        Ok(Ok(Some(Upward { message: Some(Message::Hello(hello)) }))) => Ok(hello),
+        Ok(Ok(_)) => Err(Status::invalid_argument("the first message of a stream is Hello")),
+        Ok(Err(status)) => Err(status),
+        Err(_) => Err(Status::deadline_exceeded(format!("no Hello within {HELLO_WITHIN:?}"))),
+    }
+}
+
+/// Reads one stream to its end.
+async fn run(ingest: Arc<Ingest>, session: Session, upward: Streaming<Upward>, outbox: Arc<Outbox>) {
+    let instance = session.instance().to_owned();
+    let ended = read(&ingest, session, upward).await;
+    match &ended {
+        Ok(()) => tracing::info!(instance, "agent ended its stream"),
+        Err(status) => tracing::info!(instance, code = ?status.code(), reason = status.message(), "stream ended"),
+    }
+    outbox.end(ended.err());
+}
+
+async fn read(ingest: &Arc<Ingest>, session: Session, mut upward: Streaming<Upward>) -> Result<(), Status> {
+    let mut durable = ingest.sink.durable();
+    let taken_over = session.lease().taken_over();
+    // Boxed, so that a heavy message can take the whole session to another thread and back.
+    let mut session = Box::new(session);
+    loop {
+        let message = tokio::select! {
+            biased;
+            () = ingest.shutdown.cancelled() => {
+                last_acks(&mut session, &mut durable).await;
+                return Err(Status::unavailable("the collector is shutting down; come again"));
+            }
+            () = taken_over.cancelled() => {
+                return Err(Status::aborted("another stream with this agent id has taken over; see its address in the log"));
+            }
+            changed = durable.changed(), if session.awaits_durable() => {
+                if changed.is_err() {
+                    return Err(Status::unavailable("the collector's store has stopped; come again"));
+                }
+                let through = *durable.borrow_and_update();
+                session.settle(through);
+                continue;
+            }
+            message = upward.message() => message?,
+        };
+        let Some(Upward { message }) = message else {
+            session.lease().goodbye();
+            last_acks(&mut session, &mut durable).await;
+            return Ok(());
+        };
+        let Some(message) = message else { continue }; // A kind of message that a newer agent knows.
+        session = take(session, message).await?;
+        if session.awaits_durable() {
+            let through = *durable.borrow_and_update();
+            session.settle(through);
+        }
+    }
+}
+
+async fn take(mut session: Box<Session>, message: Message) -> Result<Box<Session>, Status> {
+    if !Session::is_heavy(&message) {
+        session.take(message)?;
+        return Ok(session);
+    }
+    let work = tokio::task::spawn_blocking(move || session.take(message).map(|()| session));
+    work.await.map_err(|_| Status::internal("decoding failed; the collector's log has more"))?
+}
+
+/// Acks what becomes durable in the last moments.
+async fn last_acks(session: &mut Session, durable: &mut tokio::sync::watch::Receiver<crate::store::Lsn>) {
+    let settled = async {
+        while session.awaits_durable() {
+            let through = *durable.borrow_and_update();
+            session.settle(through);
+            if session.awaits_durable() && durable.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    // What is not durable in time is not acked: the agent sends it again.
+    let _ = timeout(LAST_ACKS_WITHIN, settled).await;
+}
+
+/// Serves the connections of `incoming` until `shutdown`.
+pub async fn serve<S, IO>(
+    ingest: Arc<Ingest>,
+    incoming: S,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+where
+    S: Stream<Item = std::io::Result<IO>>,
+    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    IO::ConnectInfo: Clone + Send + Sync + 'static,
+{
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let service = IngestServer::new(Service(ingest))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    health.set_serving::<IngestServer<Service>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(lampad_proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+    Server::builder()
+        .http2_keepalive_interval(Some(KEEP_ALIVE_EVERY))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_WITHIN))
+        .http2_adaptive_window(Some(false))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(CALLS_PER_CONNECTION)
+        .add_service(health_service)
+        .add_service(reflection.build_v1()?)
+        .add_service(service)
+        .serve_with_incoming_shutdown(incoming, shutdown)
+        .await?;
+    Ok(())
+}

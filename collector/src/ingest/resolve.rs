@@ -1,0 +1,148 @@
+//! From a lane's numbers to the store's: which group and slot a series reference means.
+//!
+//! A series' labels are the agent's, then its group's, then its own: of one name the most specific value counts, so that a
+//! relayed exporter may keep its own `instance`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::decode::{Added, NewGroup, NewSeries, Tick};
+use crate::sink::{Sink, Unavailable};
+use crate::store::{
+    AgentId, GroupId, GroupKey, Label, Labels, METRIC_NAME, Run, SeriesKey, Slot, TickBatch, WriteMode,
+};
+
+/// Series that are not taken, and the one reason for all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotTaken {
+    pub series: Vec<u32>,
+    pub reason: String,
+}
+
+#[derive(Debug)]
+struct Group {
+    id: GroupId,
+    labels: Vec<Label>,
+    /// Who has a slot: a series that is defined twice would state two values at once.
+    taken: HashMap<Slot, u32>,
+}
+
+/// The references of one lane.
+#[derive(Debug)]
+pub struct References {
+    agent: AgentId,
+    labels: Arc<[Label]>,
+    groups: Vec<Option<Group>>,
+    slots: Vec<Option<Slot>>,
+}
+
+impl References {
+    /// `labels` are those of the agent.
+    pub fn new(agent: AgentId, labels: Arc<[Label]>) -> Self {
+        Self { agent, labels, groups: Vec::new(), slots: Vec::new() }
+    }
+
+    /// Registers what a dictionary added; what was refused comes back by reason.
+    pub fn define(&mut self, sink: &dyn Sink, added: Added) -> Result<Vec<NotTaken>, Unavailable> {
+        if added.reset {
+            self.groups.clear();
+            self.slots.clear();
+        }
+        let mut not_taken = BTreeMap::<String, Vec<u32>>::new();
+        for group in added.groups {
+            let group = self.define_group(sink, group, &mut not_taken)?;
+            self.groups.push(group);
+        }
+        let mut by_group = BTreeMap::<u32, Vec<(u32, SeriesKey)>>::new();
+        self.slots.resize(self.slots.len() + added.series.len(), None);
+        for series in added.series {
+            let (group, reference) = (series.group, series.reference);
+            match self.key(series) {
+                Ok(key) => by_group.entry(group).or_default().push((reference, key)),
+                Err(reason) => not_taken.entry(reason).or_default().push(reference),
+            }
+        }
+        for (group, series) in by_group {
+            self.define_series(sink, group, series, &mut not_taken)?;
+        }
+        Ok(not_taken.into_iter().map(|(reason, series)| NotTaken { series, reason }).collect())
+    }
+
+    fn define_group(
+        &self,
+        sink: &dyn Sink,
+        group: NewGroup,
+        not_taken: &mut BTreeMap<String, Vec<u32>>,
+    ) -> Result<Option<Group>, Unavailable> {
+        match group.definition {
+            Ok((name, labels)) => {
+                let id = sink.define_group(GroupKey { agent: self.agent, name }, WriteMode::Delta)?;
+                Ok(Some(Group { id, labels, taken: HashMap::new() }))
+            }
+            // Told with no series: those of the group follow with a reason of their own.
+            Err(reason) => {
+                not_taken.entry(format!("group {}: {reason}", group.reference)).or_default();
+                Ok(None)
+            }
+        }
+    }
+
+    fn key(&self, series: NewSeries) -> Result<SeriesKey, String> {
+        let definition = series.definition?;
+        let Some(Some(group)) = self.groups.get(series.group as usize) else {
+            return Err(format!("group {} is unknown or was refused", series.group));
+        };
+        let name = Label { name: METRIC_NAME.into(), value: definition.metric };
+        let labels = self.labels.iter().cloned().chain(group.labels.iter().cloned()).chain(definition.labels);
+        Ok(SeriesKey { labels: Labels::new(labels.chain([name])), meta: definition.meta })
+    }
+
+    fn define_series(
+        &mut self,
+        sink: &dyn Sink,
+        group: u32,
+        series: Vec<(u32, SeriesKey)>,
+        not_taken: &mut BTreeMap<String, Vec<u32>>,
+    ) -> Result<(), Unavailable> {
+        let Some(Some(group)) = self.groups.get_mut(group as usize) else { return Ok(()) };
+        let (references, keys): (Vec<u32>, Vec<SeriesKey>) = series.into_iter().unzip();
+        let slots = sink.define_series(group.id, &keys)?;
+        for ((reference, key), slot) in references.into_iter().zip(keys).zip(slots) {
+            let reason = match slot {
+                Ok(slot) => match group.taken.entry(slot) {
+                    std::collections::hash_map::Entry::Vacant(free) => {
+                        free.insert(reference);
+                        self.slots[reference as usize] = Some(slot);
+                        continue;
+                    }
+                    std::collections::hash_map::Entry::Occupied(first) => {
+                        format!("{} is series {} already; define each series once", key.labels, first.get())
+                    }
+                },
+                Err(refused) => refused.to_string(),
+            };
+            not_taken.entry(reason).or_default().push(reference);
+        }
+        Ok(())
+    }
+
+    /// The ticks as the store takes them; series that were refused are left out. `shift_ms` is added to every time.
+    pub fn batches(&self, ticks: Vec<Tick>, run: Run, shift_ms: i64) -> Vec<TickBatch> {
+        let batch = |tick: Tick| {
+            let group = self.groups.get(tick.group as usize)?.as_ref()?;
+            let slot = |reference: u32| self.slots.get(reference as usize).copied().flatten();
+            let mut values: Vec<_> =
+                tick.values.into_iter().filter_map(|(reference, value)| Some((slot(reference)?, value))).collect();
+            values.sort_unstable_by_key(|(slot, _)| *slot);
+            let timestamp_ms = tick.timestamp_ms.saturating_add(shift_ms).max(0);
+            Some(TickBatch { group: group.id, timestamp_ms, run, key: tick.key, values })
+        };
+        ticks.into_iter().filter_map(batch).collect()
+    }
+
+    /// Values of label `job` among the groups.
+    pub fn jobs(&self) -> impl Iterator<Item = &Arc<str>> {
+        let labels = self.groups.iter().flatten().flat_map(|group| &group.labels);
+        labels.filter(|label| &*label.name == "job").map(|label| &label.value)
+    }
+}

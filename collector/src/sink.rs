@@ -1,0 +1,44 @@
+//! The store as writers need it: `ingest` for what agents push, `fleet` and `telemetry` for the collector's own series.
+//!
+//! A trait, so that tests can hold back durability and count what arrives; [`crate::store::Store`] is the one that keeps data.
+
+use tokio::sync::watch;
+
+use crate::store::{
+    AgentId, Batch, GroupId, GroupKey, Lsn, Refused, SequenceSet, SeriesKey, Slot, WriteMode,
+};
+
+/// What became of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appended {
+    /// The batch is durable once [`Sink::durable`] reaches this.
+    pub lsn: Lsn,
+    /// A batch with this frame was there already; nothing was appended.
+    pub duplicate: bool,
+    /// Samples that were not taken.
+    pub refused: Vec<Refused>,
+}
+
+/// The store takes nothing at present: its disk is full or broken. Whoever pushes keeps its frames and comes again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unavailable(pub String);
+
+/// Where samples go.
+pub trait Sink: Send + Sync + 'static {
+    fn define_group(&self, key: GroupKey, mode: WriteMode) -> Result<GroupId, Unavailable>;
+    /// One result per series, in their order. A series that is there already keeps its slot.
+    fn define_series(
+        &self,
+        group: GroupId,
+        series: &[SeriesKey],
+    ) -> Result<Vec<Result<Slot, Refused>>, Unavailable>;
+    /// Queryable when this returns, durable later.
+    fn append(&self, batch: Batch) -> Result<Appended, Unavailable>;
+    /// Up to where everything is on disk.
+    fn durable(&self) -> watch::Receiver<Lsn>;
+    /// Frames of this epoch that are durable.
+    fn stored(&self, agent: AgentId, epoch: u64) -> SequenceSet;
+    /// The agent has fallen silent: its series end here, until ticks of this time arrive after all.
+    fn silence(&self, agent: AgentId, at_ms: i64);
+}
