@@ -99,7 +99,11 @@ impl FromStr for Listen {
             let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
             !host.is_empty() && !bare_v6 && port.parse::<u16>().is_ok()
         });
-        if usable { Ok(Self(text.into())) } else { Err(format!("{text:?} is not HOST:PORT, as 127.0.0.1:9390 or [::1]:9390")) }
+        if usable {
+            Ok(Self(text.into()))
+        } else {
+            Err(format!("{text:?} is not HOST:PORT, as 127.0.0.1:9390 or [::1]:9390"))
+        }
     }
 }
 
@@ -310,9 +314,11 @@ mod tests {
     fn flags_win_over_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("c.toml");
-        std::fs::write(&path, "retention = \"1h\"\nhttp_listen = \"localhost:1\"\n[limits]\nlabels_per_series = 7\n").unwrap();
+        std::fs::write(&path, "retention = \"1h\"\nhttp_listen = \"localhost:1\"\n[limits]\nlabels_per_series = 7\n")
+            .unwrap();
         let path = path.to_str().unwrap();
-        let args = Args::try_parse_from(["x", "--config", path, "--retention", "0", "--enable-feature", "a,b"]).unwrap();
+        let args =
+            Args::try_parse_from(["x", "--config", path, "--retention", "0", "--enable-feature", "a,b"]).unwrap();
         let config = Config::load(&args).unwrap();
         assert_eq!(config.retention, None);
         assert_eq!(config.http_listen.to_string(), "localhost:1");

@@ -38,9 +38,7 @@ pub fn init(format: LogFormat, level: &str) -> LogLevel {
     let base = tracing_subscriber::registry().with(filter);
     let started = match format {
         LogFormat::Text => base.with(lines::layer().with_target(false).with_writer(std::io::stderr)).try_init(),
-        LogFormat::Json => {
-            base.with(lines::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init()
-        }
+        LogFormat::Json => base.with(lines::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init(),
     };
     LogLevel(started.is_ok().then_some(handle))
 }

@@ -58,7 +58,7 @@ impl Own {
                 None => new.push(sample),
             }
         }
-        self.define(group, new, &mut values)?;
+        self.define(group, new, &mut values);
         for series in self.series.values_mut().filter(|series| series.round != self.round) {
             if let (Some(slot), Some(_), false) = (series.slot, series.written.take(), self.key) {
                 values.push((slot, Value::Float(lampad_proto::stale())));
@@ -71,7 +71,7 @@ impl Own {
         // A step of the clock back must not end in an overlay.
         let timestamp_ms = now_ms.max(self.last_ms + 1);
         let tick = TickBatch { group, timestamp_ms, run: Run::Live, key: self.key, values };
-        self.sink.append(Batch { frame: None, ticks: vec![tick] })?;
+        self.sink.append(&Batch { frame: None, ticks: vec![tick] })?;
         self.last_ms = timestamp_ms;
         Ok(())
     }
@@ -81,29 +81,23 @@ impl Own {
             return Ok(group);
         }
         let key = GroupKey { agent: AgentId([0; 16]), name: self.name.into() };
-        let group = self.sink.define_group(key, WriteMode::Delta)?;
+        let group = self.sink.define_group(key, WriteMode::Delta).map_err(|error| Unavailable(error.to_string()))?;
         self.group = Some(group);
         Ok(group)
     }
 
-    fn define(
-        &mut self,
-        group: GroupId,
-        new: Vec<OwnSample>,
-        values: &mut Vec<(Slot, Value)>,
-    ) -> Result<(), Unavailable> {
+    fn define(&mut self, group: GroupId, new: Vec<OwnSample>, values: &mut Vec<(Slot, Value)>) {
         if new.is_empty() {
-            return Ok(());
+            return;
         }
         let key = |sample: &OwnSample| SeriesKey { labels: sample.labels.clone(), meta: Some(sample.meta.clone()) };
         let keys: Vec<SeriesKey> = new.iter().map(key).collect();
-        let slots = self.sink.define_series(group, &keys)?;
+        let slots = self.sink.define_series(group, &keys);
         for (sample, slot) in new.into_iter().zip(slots) {
             let mut series = Series { slot: slot.ok(), round: 0, written: None };
             values.extend(series.state(self.round, sample.value, self.key));
             self.series.insert(sample.labels, series);
         }
-        Ok(())
     }
 }
 

@@ -4,9 +4,7 @@
 
 use tokio::sync::watch;
 
-use crate::store::{
-    AgentId, Batch, GroupId, GroupKey, Lsn, Refused, SequenceSet, SeriesKey, Slot, WriteMode,
-};
+use crate::store::{AgentId, Batch, GroupId, GroupKey, Lsn, Refused, SequenceSet, SeriesKey, Slot, WriteMode};
 
 /// What became of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,18 +24,14 @@ pub struct Unavailable(pub String);
 
 /// Where samples go.
 pub trait Sink: Send + Sync + 'static {
-    fn define_group(&self, key: GroupKey, mode: WriteMode) -> Result<GroupId, Unavailable>;
+    fn define_group(&self, key: GroupKey, mode: WriteMode) -> Result<GroupId, Refused>;
     /// One result per series, in their order. A series that is there already keeps its slot.
-    fn define_series(
-        &self,
-        group: GroupId,
-        series: &[SeriesKey],
-    ) -> Result<Vec<Result<Slot, Refused>>, Unavailable>;
+    fn define_series(&self, group: GroupId, series: &[SeriesKey]) -> Vec<Result<Slot, Refused>>;
     /// Queryable when this returns, durable later.
-    fn append(&self, batch: Batch) -> Result<Appended, Unavailable>;
+    fn append(&self, batch: &Batch) -> Result<Appended, Unavailable>;
     /// Up to where everything is on disk.
     fn durable(&self) -> watch::Receiver<Lsn>;
-    /// Frames of this epoch that are durable.
+    /// Frames of this epoch that are appended, durable or soon to be.
     fn stored(&self, agent: AgentId, epoch: u64) -> SequenceSet;
     /// The agent has fallen silent: its series end here, until ticks of this time arrive after all.
     fn silence(&self, agent: AgentId, at_ms: i64);

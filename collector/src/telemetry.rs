@@ -102,7 +102,13 @@ impl Telemetry {
     }
 
     /// Writes all metrics every second until `shutdown`.
-    pub async fn run(self: Arc<Self>, sink: Arc<dyn Sink>, registry: Arc<Registry>, own: Vec<Label>, shutdown: CancellationToken) {
+    pub async fn run(
+        self: Arc<Self>,
+        sink: Arc<dyn Sink>,
+        registry: Arc<Registry>,
+        own: Vec<Label>,
+        shutdown: CancellationToken,
+    ) {
         let mut group = Own::new(sink, "lampad.collector");
         let mut every = tokio::time::interval(EVERY);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -151,8 +157,14 @@ impl Telemetry {
             (counter("streams_refused_total", "Streams refused at hello."), &self.streams_refused),
             (counter("repeated_frames_total", "Frames that were stored already."), &self.frames_repeated),
             (counter("malformed_frames_total", "Frames that could not be decoded."), &self.frames_malformed),
-            (counter("discarded_frames_total", "Frames malformed even when sent again, and given up."), &self.frames_discarded),
-            (counter("key_frames_wanted_total", "Times an agent was asked to send all values."), &self.key_frames_wanted),
+            (
+                counter("discarded_frames_total", "Frames malformed even when sent again, and given up."),
+                &self.frames_discarded,
+            ),
+            (
+                counter("key_frames_wanted_total", "Times an agent was asked to send all values."),
+                &self.key_frames_wanted,
+            ),
             (counter("ticks_total", "Ticks taken from agents."), &self.ticks),
             (counter("values_total", "Values that changed, as agents sent them."), &self.values),
             (counter("refused_series_total", "Series that were over a limit or malformed."), &self.series_refused),
@@ -220,7 +232,8 @@ struct Out<'a> {
 impl Out<'_> {
     fn push(&mut self, family: &Family, suffix: &str, labels: &[(&str, &str)], value: f64) {
         let label = |(name, value): &(&str, &str)| Label { name: (*name).into(), value: (*value).into() };
-        let name = Label { name: METRIC_NAME.into(), value: format!("lampad_collector_{}{suffix}", family.name).into() };
+        let name =
+            Label { name: METRIC_NAME.into(), value: format!("lampad_collector_{}{suffix}", family.name).into() };
         let labels = Labels::new(self.own.iter().cloned().chain(labels.iter().map(label)).chain([name]));
         self.samples.push(OwnSample { labels, meta: family.meta.clone(), value });
     }

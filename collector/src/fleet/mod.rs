@@ -5,7 +5,5 @@ mod registry;
 mod roster;
 
 pub use liveness::{Liveness, UP_HELP};
-pub use registry::{
-    Agent, Attach, AttachError, Hello, LEASE, Lease, Module, Registry, State, TAKEOVER_AFTER, hex,
-};
+pub use registry::{Agent, Attach, AttachError, Hello, LEASE, Lease, Module, Registry, State, TAKEOVER_AFTER, hex};
 pub use roster::{RosterError, read as read_roster, write as write_roster};

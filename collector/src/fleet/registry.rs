@@ -155,7 +155,8 @@ pub struct Registry {
 
 impl Registry {
     pub fn new(agents_max: usize, known: impl IntoIterator<Item = (AgentId, State)>) -> Arc<Self> {
-        let agent = |(id, state)| (id, Arc::new(Agent { id, state: Mutex::new(state), lapsed: AtomicBool::new(false) }));
+        let agent =
+            |(id, state)| (id, Arc::new(Agent { id, state: Mutex::new(state), lapsed: AtomicBool::new(false) }));
         Arc::new(Self {
             agents: RwLock::new(known.into_iter().map(agent).collect()),
             sessions: AtomicU64::new(1),
@@ -242,12 +243,7 @@ impl Registry {
 
 impl State {
     /// An agent that is known and has no stream.
-    pub fn known(
-        hello: Hello,
-        jobs: BTreeSet<String>,
-        modules: BTreeMap<String, Module>,
-        last_push_ms: i64,
-    ) -> Self {
+    pub fn known(hello: Hello, jobs: BTreeSet<String>, modules: BTreeMap<String, Module>, last_push_ms: i64) -> Self {
         Self {
             hello,
             jobs,

@@ -152,7 +152,8 @@ mod tests {
     fn histograms_whose_parts_disagree_are_refused() {
         let limits = Limits::default();
         let span = |offset, length| v1::BucketSpan { offset, length };
-        let good = v1::Histogram { positive_spans: vec![span(0, 2)], positive_deltas: vec![1, 0], ..Default::default() };
+        let good =
+            v1::Histogram { positive_spans: vec![span(0, 2)], positive_deltas: vec![1, 0], ..Default::default() };
         assert_eq!(limits.histogram(&good), Ok(()));
         assert!(limits.histogram(&v1::Histogram { schema: 9, ..good.clone() }).is_err());
         assert!(limits.histogram(&v1::Histogram { is_float: true, ..good.clone() }).is_err());

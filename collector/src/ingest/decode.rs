@@ -179,9 +179,10 @@ impl Lane {
     fn symbol(&self, reference: u32) -> Result<Arc<str>, String> {
         match self.symbols.get(reference as usize) {
             Some(Some(symbol)) => Ok(symbol.clone()),
-            Some(None) => {
-                Err(format!("the dictionary is larger than {} bytes; define fewer series", self.limits.dictionary_bytes))
-            }
+            Some(None) => Err(format!(
+                "the dictionary is larger than {} bytes; define fewer series",
+                self.limits.dictionary_bytes
+            )),
             None => Err(format!("symbol {reference} is not in the dictionary, which has {}", self.symbols.len())),
         }
     }
@@ -314,9 +315,9 @@ impl Lane {
                         Some(Value::Float(value)) => decimal::base(*value),
                         _ => 0.0,
                     };
-                    decimal::apply(base, digits, *delta)
-                        .map(Value::Float)
-                        .ok_or_else(|| format!("{base} and delta {delta} at {digits} digits give no exact value").into())
+                    decimal::apply(base, digits, *delta).map(Value::Float).ok_or_else(|| {
+                        format!("{base} and delta {delta} at {digits} digits give no exact value").into()
+                    })
                 })?;
             }
         }

@@ -73,7 +73,8 @@ impl Service {
         let mut upward = request.into_inner();
         let hello = first(&mut upward).await?;
         let clock_ms = hello.clock_ms;
-        let (who, lease, welcome) = hello::admit(ingest, hello, peer).inspect_err(|status| {
+        let stored = hello::stored(&*ingest.sink, &hello).await?;
+        let (who, lease, welcome) = hello::admit(ingest, hello, &stored, peer).inspect_err(|status| {
             if let Some(left_out) = ingest.repeats.tell(status.message()) {
                 tracing::warn!(%peer, left_out, reason = status.message(), "stream refused");
             }

@@ -3,27 +3,61 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lampad_proto::PROTOCOL;
 use lampad_proto::v1::{Hello, SequenceRange, Welcome};
+use tokio::time::timeout;
 use tonic::Status;
 
 use super::Ingest;
 use super::session::{WINDOW_FRAMES, Who};
 use crate::clock::now_ms;
 use crate::fleet::{self, Attach, AttachError, LEASE, Lease};
-use crate::store::{AgentId, Label};
+use crate::sink::Sink;
+use crate::store::{AgentId, Batch, Label, SequenceSet};
+
+/// How long an agent waits for its Welcome so that what is being written may be told as durable.
+const DURABLE_WITHIN: Duration = Duration::from_secs(2);
+
+/// The frames of the agent's epoch that are durable; fewer where the disk hangs, then some are sent again in vain.
+pub async fn stored(sink: &dyn Sink, hello: &Hello) -> Result<Stored, Status> {
+    let id = agent_id(hello)?;
+    let appended = sink.stored(id, hello.epoch);
+    if appended.is_empty() || hello.pending.is_empty() {
+        return Ok(Stored { durable: SequenceSet::default(), appended });
+    }
+    // An agent lets go of what it is told here: an empty batch behind all that is appended shows when that is flushed.
+    let Ok(mark) = sink.append(&Batch::default()) else {
+        return Ok(Stored { durable: SequenceSet::default(), appended });
+    };
+    let mut durable = sink.durable();
+    let flushed = timeout(DURABLE_WITHIN, durable.wait_for(|lsn| *lsn >= mark.lsn)).await;
+    let durable = if matches!(flushed, Ok(Ok(_))) { appended.clone() } else { SequenceSet::default() };
+    Ok(Stored { durable, appended })
+}
+
+pub struct Stored {
+    durable: SequenceSet,
+    appended: SequenceSet,
+}
 
 /// Takes a Hello: the right to push and the answer, or why not.
-pub fn admit(ingest: &Ingest, hello: Hello, peer: SocketAddr) -> Result<(Who, Lease, Welcome), Status> {
+pub fn admit(
+    ingest: &Ingest,
+    hello: Hello,
+    stored: &Stored,
+    peer: SocketAddr,
+) -> Result<(Who, Lease, Welcome), Status> {
     let protocol = protocol(&hello)?;
     let id = agent_id(&hello)?;
     let labels = labels(ingest, &hello)?;
     let Some(instance) = labels.get("instance").cloned() else {
-        return Err(Status::invalid_argument("Hello has no label `instance`; start the agent with --label instance=NAME"));
+        return Err(Status::invalid_argument(
+            "Hello has no label `instance`; start the agent with --label instance=NAME",
+        ));
     };
-    let stored = ingest.sink.stored(id, hello.epoch);
-    if let Some((_, last)) = stored.ranges().last().filter(|(_, last)| *last >= hello.next_sequence) {
+    if let Some((_, last)) = stored.appended.ranges().last().filter(|(_, last)| *last >= hello.next_sequence) {
         // Frames with these numbers would be taken for those that are stored, and be lost.
         return Err(Status::failed_precondition(format!(
             "epoch {:016x} is stored up to frame {last} and this agent would go on with {}: its state directory is older \
@@ -31,7 +65,7 @@ pub fn admit(ingest: &Ingest, hello: Hello, peer: SocketAddr) -> Result<(Who, Le
             hello.epoch, hello.next_sequence
         )));
     }
-    let durable = durable(&hello.pending, &stored);
+    let durable = durable(&hello.pending, &stored.durable);
     let said = fleet::Hello {
         epoch: hello.epoch,
         instance: instance.clone(),
@@ -96,7 +130,7 @@ fn labels(ingest: &Ingest, hello: &Hello) -> Result<BTreeMap<String, String>, St
 }
 
 /// What of `pending` is stored: the agent need not send it.
-fn durable(pending: &[SequenceRange], stored: &crate::store::SequenceSet) -> Vec<SequenceRange> {
+fn durable(pending: &[SequenceRange], stored: &SequenceSet) -> Vec<SequenceRange> {
     /// Ranges answered; an agent that names more sends a few frames in vain.
     const ANSWERED_MAX: usize = 10_000;
     let both = pending.iter().flat_map(|range| {
@@ -111,7 +145,6 @@ fn durable(pending: &[SequenceRange], stored: &crate::store::SequenceSet) -> Vec
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::SequenceSet;
 
     #[test]
     fn of_what_is_pending_the_stored_part_is_told() {

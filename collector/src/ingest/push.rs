@@ -16,8 +16,8 @@ use super::admit::cut;
 use crate::clock::now_ms;
 use crate::sink::Unavailable;
 use crate::store::{
-    AgentId, Batch, FrameId, GroupId, GroupKey, Label, Labels, METRIC_NAME, Meta, Run, SeriesKey, Slot, TickBatch, Value,
-    WriteMode,
+    AgentId, Batch, FrameId, GroupId, GroupKey, Label, Labels, METRIC_NAME, Meta, Run, SeriesKey, Slot, TickBatch,
+    Value, WriteMode,
 };
 
 /// How far ahead of our clock a sample may be.
@@ -36,7 +36,7 @@ pub async fn push(ingest: &Ingest, request: PushRequest) -> Result<PushReply, St
     let plan = Plan::new(ingest, frame, request.series)?;
     let mut reply = PushReply { stored: plan.samples, refused: plan.refused };
     reply.refused.sort_by_key(|refusal| refusal.series);
-    let appended = ingest.sink.append(plan.batch).map_err(unavailable)?;
+    let appended = ingest.sink.append(&plan.batch).map_err(unavailable)?;
     if appended.duplicate {
         ingest.telemetry.pushes_repeated.one();
     } else {
@@ -45,7 +45,9 @@ pub async fn push(ingest: &Ingest, request: PushRequest) -> Result<PushReply, St
         ingest.telemetry.pushed_samples.add(reply.stored);
         ingest.telemetry.samples_refused.add(refused);
         // The store names the series in its text; its place in the request is no longer known.
-        reply.refused.extend(appended.refused.iter().map(|refused| PushRefusal { series: u32::MAX, reason: refused.to_string() }));
+        reply.refused.extend(
+            appended.refused.iter().map(|refused| PushRefusal { series: u32::MAX, reason: refused.to_string() }),
+        );
     }
     match timeout(DURABLE_WITHIN, durable.wait_for(|lsn| *lsn >= appended.lsn)).await {
         Ok(Ok(_)) => Ok(reply),
@@ -77,7 +79,10 @@ impl Plan {
         let samples: usize = series.iter().map(|series| series.samples.len()).sum();
         if samples > SAMPLES_MAX || series.len() > ingest.limits.series_per_agent {
             let most = ingest.limits.series_per_agent;
-            let text = format!("{} series with {samples} samples in one push; send at most {most} and {SAMPLES_MAX}", series.len());
+            let text = format!(
+                "{} series with {samples} samples in one push; send at most {most} and {SAMPLES_MAX}",
+                series.len()
+            );
             return Err(Status::resource_exhausted(text));
         }
         let mut refused = Vec::new();
@@ -92,16 +97,21 @@ impl Plan {
         let mut plan = Self { batch: Batch { frame, ticks: Vec::new() }, samples: 0, refused };
         for (name, series) in groups {
             let agent = frame.map_or(AgentId([0; 16]), |frame| frame.agent);
-            let group = ingest.sink.define_group(GroupKey { agent, name }, WriteMode::Stated).map_err(unavailable)?;
-            plan.add(ingest, group, series)?;
+            match ingest.sink.define_group(GroupKey { agent, name }, WriteMode::Stated) {
+                Ok(group) => plan.add(ingest, group, series),
+                Err(refused) => {
+                    let refuse = |series| PushRefusal { series, reason: refused.to_string() };
+                    plan.refused.extend(series.into_iter().map(|(index, ..)| refuse(index)));
+                }
+            }
         }
         ingest.telemetry.series_refused.add(plan.refused.len() as u64);
         Ok(plan)
     }
 
-    fn add(&mut self, ingest: &Ingest, group: GroupId, series: Vec<(u32, SeriesKey, Vec<PushSample>)>) -> Result<(), Status> {
+    fn add(&mut self, ingest: &Ingest, group: GroupId, series: Vec<(u32, SeriesKey, Vec<PushSample>)>) {
         let keys: Vec<SeriesKey> = series.iter().map(|(_, key, _)| key.clone()).collect();
-        let slots = ingest.sink.define_series(group, &keys).map_err(unavailable)?;
+        let slots = ingest.sink.define_series(group, &keys);
         let now = now_ms();
         let mut ticks = BTreeMap::<i64, HashMap<Slot, Value>>::new();
         for ((index, key, samples), slot) in series.into_iter().zip(slots) {
@@ -137,7 +147,6 @@ impl Plan {
             values.sort_unstable_by_key(|(slot, _)| *slot);
             self.batch.ticks.push(TickBatch { group, timestamp_ms, run: Run::Live, key: false, values });
         }
-        Ok(())
     }
 }
 
@@ -146,7 +155,9 @@ fn check(ingest: &Ingest, labels: &Labels, timestamp_ms: i64, now: i64, sample: 
         return Err(format!("sample of {labels} at {timestamp_ms} is before 1970"));
     }
     if timestamp_ms > now.saturating_add(AHEAD_MAX_MS) {
-        return Err(format!("sample of {labels} at {timestamp_ms} is more than 10 minutes ahead; set the pusher's clock"));
+        return Err(format!(
+            "sample of {labels} at {timestamp_ms} is more than 10 minutes ahead; set the pusher's clock"
+        ));
     }
     match sample.histogram {
         Some(histogram) => {

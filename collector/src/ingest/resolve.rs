@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::decode::{Added, NewGroup, NewSeries, Tick};
-use crate::sink::{Sink, Unavailable};
+use crate::sink::Sink;
 use crate::store::{
     AgentId, GroupId, GroupKey, Label, Labels, METRIC_NAME, Run, SeriesKey, Slot, TickBatch, WriteMode,
 };
@@ -43,14 +43,14 @@ impl References {
     }
 
     /// Registers what a dictionary added; what was refused comes back by reason.
-    pub fn define(&mut self, sink: &dyn Sink, added: Added) -> Result<Vec<NotTaken>, Unavailable> {
+    pub fn define(&mut self, sink: &dyn Sink, added: Added) -> Vec<NotTaken> {
         if added.reset {
             self.groups.clear();
             self.slots.clear();
         }
         let mut not_taken = BTreeMap::<String, Vec<u32>>::new();
         for group in added.groups {
-            let group = self.define_group(sink, group, &mut not_taken)?;
+            let group = self.define_group(sink, group, &mut not_taken);
             self.groups.push(group);
         }
         let mut by_group = BTreeMap::<u32, Vec<(u32, SeriesKey)>>::new();
@@ -63,9 +63,9 @@ impl References {
             }
         }
         for (group, series) in by_group {
-            self.define_series(sink, group, series, &mut not_taken)?;
+            self.define_series(sink, group, series, &mut not_taken);
         }
-        Ok(not_taken.into_iter().map(|(reason, series)| NotTaken { series, reason }).collect())
+        not_taken.into_iter().map(|(reason, series)| NotTaken { series, reason }).collect()
     }
 
     fn define_group(
@@ -73,18 +73,18 @@ impl References {
         sink: &dyn Sink,
         group: NewGroup,
         not_taken: &mut BTreeMap<String, Vec<u32>>,
-    ) -> Result<Option<Group>, Unavailable> {
-        match group.definition {
-            Ok((name, labels)) => {
-                let id = sink.define_group(GroupKey { agent: self.agent, name }, WriteMode::Delta)?;
-                Ok(Some(Group { id, labels, taken: HashMap::new() }))
-            }
-            // Told with no series: those of the group follow with a reason of their own.
-            Err(reason) => {
+    ) -> Option<Group> {
+        let defined = group.definition.and_then(|(name, labels)| {
+            let key = GroupKey { agent: self.agent, name };
+            let id = sink.define_group(key, WriteMode::Delta).map_err(|refused| refused.to_string())?;
+            Ok(Group { id, labels, taken: HashMap::new() })
+        });
+        // Told with no series: those of the group follow with a reason of their own.
+        defined
+            .inspect_err(|reason| {
                 not_taken.entry(format!("group {}: {reason}", group.reference)).or_default();
-                Ok(None)
-            }
-        }
+            })
+            .ok()
     }
 
     fn key(&self, series: NewSeries) -> Result<SeriesKey, String> {
@@ -103,10 +103,10 @@ impl References {
         group: u32,
         series: Vec<(u32, SeriesKey)>,
         not_taken: &mut BTreeMap<String, Vec<u32>>,
-    ) -> Result<(), Unavailable> {
-        let Some(Some(group)) = self.groups.get_mut(group as usize) else { return Ok(()) };
+    ) {
+        let Some(Some(group)) = self.groups.get_mut(group as usize) else { return };
         let (references, keys): (Vec<u32>, Vec<SeriesKey>) = series.into_iter().unzip();
-        let slots = sink.define_series(group.id, &keys)?;
+        let slots = sink.define_series(group.id, &keys);
         for ((reference, key), slot) in references.into_iter().zip(keys).zip(slots) {
             let reason = match slot {
                 Ok(slot) => match group.taken.entry(slot) {
@@ -123,7 +123,6 @@ impl References {
             };
             not_taken.entry(reason).or_default().push(reference);
         }
-        Ok(())
     }
 
     /// The ticks as the store takes them; series that were refused are left out. `shift_ms` is added to every time.

@@ -143,7 +143,9 @@ impl Session {
         let arrived = Instant::now();
         self.lease.seen();
         match message {
-            Message::Hello(_) => Err(Status::invalid_argument("a second Hello; it is the first message of a stream only")),
+            Message::Hello(_) => {
+                Err(Status::invalid_argument("a second Hello; it is the first message of a stream only"))
+            }
             Message::Dictionary(dictionary) => self.dictionary(dictionary),
             Message::Frame(frame) => self.frame(frame, arrived),
             Message::Ping(ping) => {
@@ -176,7 +178,7 @@ impl Session {
             (track.last, track.asked) = (None, false);
         }
         let grown = !added.groups.is_empty();
-        let not_taken = track.references.define(&*self.ingest.sink, added).map_err(unavailable)?;
+        let not_taken = track.references.define(&*self.ingest.sink, added);
         if grown {
             self.lease.jobs(track.references.jobs());
         }
@@ -226,7 +228,13 @@ impl Session {
         self.append(at, &frame, ticks, arrived)
     }
 
-    fn append(&mut self, at: usize, frame: &Frame, ticks: Vec<super::decode::Tick>, arrived: Instant) -> Result<(), Status> {
+    fn append(
+        &mut self,
+        at: usize,
+        frame: &Frame,
+        ticks: Vec<super::decode::Tick>,
+        arrived: Instant,
+    ) -> Result<(), Status> {
         let telemetry = &self.ingest.telemetry;
         let track = &mut self.lanes[at];
         let groups: Vec<u32> = ticks.iter().map(|tick| tick.group).collect();
@@ -236,7 +244,7 @@ impl Session {
         let run = if at == LIVE { Run::Live } else { Run::Backfill };
         let id = FrameId { agent: self.who.id, epoch: self.who.epoch, sequence: frame.sequence };
         let ticks = track.references.batches(ticks, run, shift_ms);
-        let appended = self.ingest.sink.append(Batch { frame: Some(id), ticks }).map_err(unavailable)?;
+        let appended = self.ingest.sink.append(&Batch { frame: Some(id), ticks }).map_err(unavailable)?;
         self.newest = self.newest.max(appended.lsn);
         track.unacked.push_back(Unacked { lsn: appended.lsn, sequence: frame.sequence, arrived });
         telemetry.frames_unacked.add(1);
