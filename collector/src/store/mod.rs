@@ -1,11 +1,43 @@
 //! Keeps samples: in memory at once, in the log shortly after, in sealed blocks for good.
+//!
+//! ```text
+//! Batch -> core -> group (run: ticks and columns) -> select
+//!           |        \-- frozen -> sealed blocks  --/
+//!           \-> log -> durable
+//! ```
 
+#![allow(dead_code)]
+
+mod admit;
+mod block;
+mod bytes;
+mod column;
+mod core;
+mod datadir;
+mod entry;
+mod files;
+mod group;
+mod index;
 mod labels;
+mod log;
+mod options;
+mod postings;
+mod read;
+mod restore;
+mod run;
 mod select;
+mod sequences;
+mod store;
+#[cfg(test)]
+mod tests;
 mod write;
 
+pub use core::{Appended, StoreStats};
+pub use files::{Disk, DiskFile, RealDisk};
 pub use labels::{Label, Labels, METRIC_NAME};
+pub use options::{AppendError, Clock, Limits, OpenError, Options};
 pub use select::{Budget, Latest, MatchOp, Matcher, Meta, Sample, Select, SelectError, Series, Source, Visit};
+pub use store::Store;
 pub use write::{
     AgentId, Batch, FrameId, GroupId, GroupKey, Lsn, Refused, Run, SequenceSet, SeriesKey, Slot, TickBatch, Value,
     WriteMode,

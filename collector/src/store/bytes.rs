@@ -1,0 +1,139 @@
+//! Reading and writing the small parts that log, blocks and manifest are made of.
+//!
+//! `varint` is LEB128 of a u64; `zigzag` maps signed to unsigned so that small magnitudes stay short; a string or a byte
+//! string is its length as varint, then the bytes. Fixed-width numbers are little-endian. A reader never panics: what is
+//! cut short or impossible is `None`, and the caller knows which file and record that was.
+
+/// Appends an unsigned number.
+pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Appends a signed number.
+pub(super) fn put_signed(out: &mut Vec<u8>, value: i64) {
+    put_varint(out, zigzag(value));
+}
+
+/// Appends a length and the bytes.
+pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)) as u64
+}
+
+fn unzigzag(value: u64) -> i64 {
+    (value >> 1) as i64 ^ -((value & 1) as i64)
+}
+
+/// Takes parts off the front of a byte string.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reader<'a>(pub &'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn u8(&mut self) -> Option<u8> {
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (first, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    pub fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    pub fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    pub fn id(&mut self) -> Option<[u8; 16]> {
+        self.array()
+    }
+
+    pub fn varint(&mut self) -> Option<u64> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.u8()?;
+            // The tenth byte has room for one bit.
+            if shift == 63 && byte > 1 {
+                return None;
+            }
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    pub fn varint32(&mut self) -> Option<u32> {
+        u32::try_from(self.varint()?).ok()
+    }
+
+    pub fn signed(&mut self) -> Option<i64> {
+        self.varint().map(unzigzag)
+    }
+
+    /// A count of things of at least one byte each: more than there are bytes is damage, not a reason to allocate.
+    pub fn count(&mut self) -> Option<usize> {
+        let count = usize::try_from(self.varint()?).ok()?;
+        (count <= self.0.len()).then_some(count)
+    }
+
+    pub fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (first, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(first)
+    }
+
+    pub fn bytes(&mut self) -> Option<&'a [u8]> {
+        let length = self.count()?;
+        self.take(length)
+    }
+
+    pub fn str(&mut self) -> Option<&'a str> {
+        std::str::from_utf8(self.bytes()?).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn numbers_come_back(unsigned: u64, signed: i64, text: String) {
+            let mut out = Vec::new();
+            put_varint(&mut out, unsigned);
+            put_signed(&mut out, signed);
+            put_bytes(&mut out, text.as_bytes());
+            let mut reader = Reader(&out);
+            prop_assert_eq!(reader.varint(), Some(unsigned));
+            prop_assert_eq!(reader.signed(), Some(signed));
+            prop_assert_eq!(reader.str(), Some(text.as_str()));
+            prop_assert!(reader.is_empty());
+        }
+
+        #[test]
+        fn garbage_is_none_and_never_a_panic(bytes: Vec<u8>) {
+            let mut reader = Reader(&bytes);
+            while reader.varint().is_some() && reader.bytes().is_some() {}
+        }
+    }
+}

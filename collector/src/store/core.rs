@@ -1,0 +1,382 @@
+//! The store: groups, index and log put together, and what ingest calls.
+//!
+//! Order of locks: an agent's epochs, the index, groups by ascending number, the log's queue.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard, RwLock};
+use tokio::sync::watch;
+
+use super::admit::Admission;
+use super::entry;
+use super::group::{Group, Mark, Reject, State, Window};
+use super::index::Index;
+use super::log::Log;
+use super::sequences::Sequences;
+use super::{
+    AgentId, AppendError, Batch, GroupId, GroupKey, Lsn, Options, Refused, SequenceSet, SeriesKey, Slot, TickBatch,
+    Value, WriteMode,
+};
+
+/// Silence marks kept per group; a group that falls silent more often within the retention forgets the oldest.
+const MARKS_MAX: usize = 4096;
+
+/// What came of a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Appended {
+    /// Once the durable position has reached this, the batch survives a crash.
+    pub lsn: Lsn,
+    /// The frame was stored before; nothing was stored now.
+    pub duplicate: bool,
+    pub refused: Vec<(GroupId, Slot, Refused)>,
+}
+
+/// Figures for the collector's own metrics.
+#[derive(Debug, Clone, Default)]
+pub struct StoreStats {
+    pub series: u64,
+    pub groups: u64,
+    pub head_bytes: u64,
+    pub log_bytes: u64,
+    pub log_written_bytes: u64,
+    pub log_behind_bytes: u64,
+    pub flushes: u64,
+    pub flush_seconds: f64,
+    pub flush_failures: u64,
+    pub refused_samples: u64,
+    pub duplicate_frames: u64,
+    pub sealed_runs: u64,
+    pub sealed_bytes: u64,
+    /// Damaged records and values that were stepped over since the start.
+    pub damaged: u64,
+    pub disk_full: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub refused: AtomicU64,
+    pub duplicates: AtomicU64,
+    pub damaged: AtomicU64,
+    pub sealed_bytes: AtomicU64,
+}
+
+/// A definition that is in the log and not in the manifest yet.
+#[derive(Debug)]
+pub(super) struct Definition {
+    pub lsn: u64,
+    pub kind: u8,
+    pub payload: Vec<u8>,
+}
+
+/// All in memory; the threads share it.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub options: Options,
+    pub index: RwLock<Index>,
+    pub groups: RwLock<Groups>,
+    pub sequences: Sequences,
+    pub log: Log,
+    pub admission: Mutex<Admission>,
+    pub definitions: Mutex<Vec<Definition>>,
+    pub counters: Counters,
+    /// Bytes of unfrozen and frozen runs.
+    pub head_bytes: AtomicU64,
+    pub disk_full: AtomicBool,
+    pub closed: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Groups {
+    pub all: Vec<Arc<Group>>,
+    by_key: std::collections::HashMap<GroupKey, GroupId>,
+}
+
+impl Groups {
+    pub fn get(&self, group: GroupId) -> Option<&Arc<Group>> {
+        self.all.get(group.0 as usize)
+    }
+
+    /// Groups are numbered from 0 without a gap.
+    pub fn add(&mut self, key: GroupKey, mode: WriteMode) -> GroupId {
+        let id = GroupId(self.all.len() as u32);
+        self.by_key.insert(key.clone(), id);
+        self.all.push(Arc::new(Group { id, key, mode, state: Mutex::new(State::new(mode)) }));
+        id
+    }
+}
+
+impl Core {
+    pub fn define_group(&self, key: GroupKey, mode: WriteMode) -> Result<GroupId, Refused> {
+        self.may_define()?;
+        let mut groups = self.groups.write();
+        if let Some(known) = groups.by_key.get(&key).and_then(|id| groups.get(*id)) {
+            if known.mode == mode {
+                return Ok(known.id);
+            }
+            return Err(Refused::Invalid(format!(
+                "group {} was defined with writers of the other kind; use another name",
+                key.name
+            )));
+        }
+        let mut payload = Vec::new();
+        entry::put_group(&mut payload, GroupId(groups.all.len() as u32), &key, mode);
+        self.define(entry::GROUP, payload);
+        Ok(groups.add(key, mode))
+    }
+
+    fn may_define(&self) -> Result<(), Refused> {
+        match self.may_append() {
+            Ok(()) => Ok(()),
+            Err(error) => Err(Refused::Limit(error.to_string())),
+        }
+    }
+
+    fn may_append(&self) -> Result<(), AppendError> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(AppendError::Closed);
+        }
+        if self.disk_full.load(Ordering::Relaxed) {
+            return Err(AppendError::DiskFull);
+        }
+        match self.log.is_full() {
+            true => Err(AppendError::Behind { bytes: self.log.behind_bytes() }),
+            false => Ok(()),
+        }
+    }
+
+    fn define(&self, kind: u8, payload: Vec<u8>) {
+        let mut definitions = self.definitions.lock();
+        let lsn = self.log.push(kind, payload.clone());
+        definitions.push(Definition { lsn, kind, payload });
+    }
+
+    pub fn define_series(&self, group: GroupId, series: &[SeriesKey]) -> Vec<Result<Slot, Refused>> {
+        let found = self.groups.read().get(group).cloned();
+        let refuse = |refused: Refused| series.iter().map(|_| Err(refused.clone())).collect();
+        let Some(group) = found else {
+            return refuse(Refused::Invalid(format!("group {} is not defined; define it first", group.0)));
+        };
+        if let Err(refused) = self.may_define() {
+            return refuse(refused);
+        }
+        let mut index = self.index.write();
+        let mut state = group.state.lock();
+        let mut slots = Vec::with_capacity(series.len());
+        let mut new = Vec::new();
+        let mut count = 0;
+        for key in series {
+            if let Some(meta) = &key.meta {
+                index.describe(&key.labels, meta);
+            }
+            if let Some(slot) = index.slot(&key.labels, group.id) {
+                slots.push(Ok(slot));
+                continue;
+            }
+            let now_ms = self.options.clock.now_ms();
+            let admitted = self.admission.lock().admit(&self.options.limits, group.key.agent, key, index.len(), now_ms);
+            slots.push(admitted.map(|()| {
+                let slot = Slot(state.series.len() as u32);
+                let series = index.place(&key.labels, group.id, slot);
+                state.add_slot(series, now_ms);
+                entry::put_series(&mut new, slot, &key.labels, key.meta.as_ref());
+                count += 1;
+                slot
+            }));
+        }
+        if count > 0 {
+            let mut payload = Vec::with_capacity(new.len() + 10);
+            entry::put_series_head(&mut payload, group.id, count);
+            payload.extend_from_slice(&new);
+            self.define(entry::SERIES, payload);
+        }
+        slots
+    }
+
+    pub fn append(&self, batch: &Batch) -> Result<Appended, AppendError> {
+        self.may_append()?;
+        let Some(frame) = batch.frame else { return self.store(batch) };
+        let epochs = self.sequences.agent(frame.agent);
+        let mut epochs = epochs.lock();
+        if epochs.contains(frame.epoch, frame.sequence) {
+            self.counters.duplicates.fetch_add(1, Ordering::Relaxed);
+            return Ok(Appended { lsn: Lsn(self.log.last_lsn()), duplicate: true, refused: Vec::new() });
+        }
+        let appended = self.store(batch)?;
+        epochs.insert(frame.epoch, frame.sequence, frame.sequence);
+        Ok(appended)
+    }
+
+    fn store(&self, batch: &Batch) -> Result<Appended, AppendError> {
+        let groups = self.groups_of(batch)?;
+        let mut states: Vec<(GroupId, &Group, MutexGuard<'_, State>)> =
+            groups.iter().map(|group| (group.id, &**group, group.state.lock())).collect();
+        let now_ms = self.options.clock.now_ms();
+        let window =
+            Window { oldest_ms: self.oldest_ms(now_ms), newest_ms: now_ms.saturating_add(super::group::AHEAD_MS_MAX) };
+        // Records are numbered under the groups' locks, so the log has the order in which each group saw its ticks. The
+        // number is not known before; one that is too low only keeps the log longer.
+        let floor = self.log.last_lsn() + 1;
+        let mut payload =
+            Vec::with_capacity(64 + batch.ticks.iter().map(|tick| 16 + tick.values.len() * 8).sum::<usize>());
+        entry::put_batch_head(&mut payload, batch.frame.as_ref(), batch.ticks.len());
+        let mut rejected = Vec::new();
+        for tick in &batch.ticks {
+            let Ok(at) = states.binary_search_by_key(&tick.group, |(id, ..)| *id) else { continue };
+            let (_, group, state) = &mut states[at];
+            let before = state.bytes();
+            let outcome = state.tick(group.mode, tick, window, floor);
+            self.head_bytes.fetch_add((state.bytes() - before) as u64, Ordering::Relaxed);
+            if outcome.begun && group.mode == WriteMode::Delta && !tick.key {
+                let present = state.live.present();
+                entry::put_tick_head(&mut payload, tick, true, present.len());
+                put_values(&mut payload, present.iter().map(|carried| (carried.slot, &carried.value)));
+            } else {
+                put_tick(&mut payload, tick, &outcome.rejected);
+            }
+            rejected.extend(outcome.rejected.into_iter().map(|(value, reject)| (tick, value, reject)));
+        }
+        let lsn = self.log.push(entry::BATCH, payload);
+        for (_, _, state) in &mut states {
+            state.lsn = lsn;
+        }
+        drop(states);
+        let refused = rejected.into_iter().map(|(tick, value, reject)| self.refused(tick, value, reject)).collect();
+        Ok(Appended { lsn: Lsn(lsn), duplicate: false, refused })
+    }
+
+    /// The batch's groups, ascending, each once.
+    fn groups_of(&self, batch: &Batch) -> Result<Vec<Arc<Group>>, AppendError> {
+        let mut ids: Vec<GroupId> = batch.ticks.iter().map(|tick| tick.group).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let groups = self.groups.read();
+        ids.into_iter().map(|id| groups.get(id).cloned().ok_or(AppendError::UnknownGroup(id.0))).collect()
+    }
+
+    /// Samples before this are gone.
+    pub fn oldest_ms(&self, now_ms: i64) -> i64 {
+        match self.options.retention {
+            Duration::ZERO => i64::MIN,
+            retention => now_ms.saturating_sub(i64::try_from(retention.as_millis()).unwrap_or(i64::MAX)),
+        }
+    }
+
+    fn refused(&self, tick: &TickBatch, value: usize, reject: Reject) -> (GroupId, Slot, Refused) {
+        self.counters.refused.fetch_add(1, Ordering::Relaxed);
+        let slot = tick.values[value].0;
+        let timestamp_ms = tick.timestamp_ms;
+        let series = self.labels_text(tick.group, slot);
+        let refused = match reject {
+            Reject::Undefined => Refused::Invalid(format!(
+                "slot {} of group {} names no series (any more); define the series first",
+                slot.0, tick.group.0
+            )),
+            Reject::TooOld => Refused::TooOld { series, timestamp_ms },
+            Reject::TooNew => Refused::TooNew { series, timestamp_ms },
+            Reject::Duplicate => Refused::Duplicate { series, timestamp_ms },
+        };
+        (tick.group, slot, refused)
+    }
+
+    fn labels_text(&self, group: GroupId, slot: Slot) -> String {
+        let group = self.groups.read().get(group).cloned();
+        let series = group.and_then(|group| group.state.lock().series.get(slot.0 as usize).copied());
+        let index = self.index.read();
+        match series.and_then(|series| index.get(series)) {
+            Some(entry) => entry.labels.to_string(),
+            None => "an unknown series".to_owned(),
+        }
+    }
+
+    pub fn silence(&self, agent: AgentId, at_ms: i64) {
+        let groups: Vec<Arc<Group>> = {
+            let groups = self.groups.read();
+            let of_agent = |group: &&Arc<Group>| group.key.agent == agent && group.mode == WriteMode::Delta;
+            groups.all.iter().filter(of_agent).cloned().collect()
+        };
+        let mut states: Vec<(GroupId, MutexGuard<'_, State>)> =
+            groups.iter().map(|group| (group.id, group.state.lock())).collect();
+        states.retain(|(_, state)| state.may_mark(at_ms));
+        if states.is_empty() {
+            return;
+        }
+        let marked: Vec<(GroupId, i64)> = states.iter().map(|(id, state)| (*id, state.last_ms)).collect();
+        let mut payload = Vec::new();
+        entry::put_silence(&mut payload, at_ms, &marked);
+        let lsn = self.log.push(entry::SILENCE, payload);
+        for (_, state) in &mut states {
+            let after_ms = state.last_ms;
+            state.mark(Mark { after_ms, at_ms }, lsn);
+        }
+    }
+
+    pub fn stored(&self, agent: AgentId, epoch: u64) -> SequenceSet {
+        self.sequences.agent(agent).lock().get(epoch)
+    }
+
+    pub fn durable(&self) -> watch::Receiver<Lsn> {
+        self.log.durable()
+    }
+
+    pub fn stats(&self) -> StoreStats {
+        let log = self.log.stats();
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let groups: Vec<Arc<Group>> = self.groups.read().all.clone();
+        StoreStats {
+            series: self.index.read().len() as u64,
+            groups: groups.len() as u64,
+            head_bytes: get(&self.head_bytes),
+            log_bytes: get(&log.bytes),
+            log_written_bytes: get(&log.written_bytes),
+            log_behind_bytes: self.log.behind_bytes(),
+            flushes: get(&log.flushes),
+            flush_seconds: get(&log.flush_micros) as f64 / 1e6,
+            flush_failures: get(&log.failures),
+            refused_samples: get(&self.counters.refused),
+            duplicate_frames: get(&self.counters.duplicates),
+            sealed_runs: groups.iter().map(|group| group.state.lock().sealed.len() as u64).sum(),
+            sealed_bytes: get(&self.counters.sealed_bytes),
+            damaged: get(&self.counters.damaged),
+            disk_full: self.disk_full.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl State {
+    /// Whether a mark says something new: the group has ticks, and none of its marks stands after the last one.
+    fn may_mark(&self, at_ms: i64) -> bool {
+        self.last_ms != i64::MIN && at_ms > self.last_ms && self.marks.iter().all(|mark| mark.after_ms != self.last_ms)
+    }
+
+    pub fn mark(&mut self, mark: Mark, lsn: u64) {
+        if self.marks.len() == MARKS_MAX {
+            self.marks.remove(0);
+        }
+        self.marks.push(mark);
+        self.lsn = self.lsn.max(lsn);
+        if self.marks_first_lsn == 0 {
+            self.marks_first_lsn = lsn;
+        }
+    }
+}
+
+fn put_tick(out: &mut Vec<u8>, tick: &TickBatch, rejected: &[(usize, Reject)]) {
+    // A Stated tick of which nothing was taken must not come back as a tick either; neither must one that is too old.
+    entry::put_tick_head(out, tick, tick.key, tick.values.len() - rejected.len());
+    if rejected.is_empty() {
+        return put_values(out, tick.values.iter().map(|(slot, value)| (slot.0, value)));
+    }
+    let rejected: std::collections::HashSet<usize> = rejected.iter().map(|(at, _)| *at).collect();
+    let kept = tick.values.iter().enumerate().filter(|(at, _)| !rejected.contains(at));
+    put_values(out, kept.map(|(_, (slot, value))| (slot.0, value)));
+}
+
+fn put_values<'a>(out: &mut Vec<u8>, values: impl Iterator<Item = (u32, &'a Value)>) {
+    let mut before = 0;
+    for (slot, value) in values {
+        entry::put_value(out, before, slot, value);
+        before = slot;
+    }
+}

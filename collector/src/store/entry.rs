@@ -1,0 +1,217 @@
+//! What the log's records say. Names: group and slot are the store's own numbers, values are absolute.
+//!
+//! ```text
+//! payload   u64 LE lsn, then by kind
+//! 1 group   varint group, 16 bytes agent, u8 mode (0 delta, 1 stated), string name
+//! 2 series  varint group, varint count, count x (varint slot, labels, meta)
+//!           labels  varint count, count x (string name, string value)
+//!           meta    u8 0, or u8 1, varint type, string help, string unit
+//! 3 batch   u8 0, or u8 1, 16 bytes agent, u64 epoch, u64 sequence; varint count, count x tick
+//!           tick    varint group, signed timestamp, u8 flags (1 back-fill, 2 key), varint count, count x value
+//!           value   varint zigzag(slot - slot before) << 2 | class
+//!                   class 0 u64 LE bits; class 1 signed whole number; class 2 varint length, Histogram
+//! 4 silence signed time, varint count, count x (varint group, signed last tick)
+//! 5 forget  varint group, varint count, count x varint slot
+//! ```
+//! The first tick of a run lies in the log as a key tick of all that is present, whatever its writer sent, so that a replay
+//! that begins there needs nothing older. Kinds 1, 2 and 5 lie in the manifest too, in the same form.
+
+use std::sync::Arc;
+
+use lampad_proto::v1::{Histogram, MetricType};
+use prost::Message as _;
+
+use super::bytes::{Reader, put_bytes, put_signed, put_varint};
+use super::group::Mark;
+use super::{AgentId, FrameId, GroupId, GroupKey, Labels, Meta, Run, SeriesKey, Slot, TickBatch, Value, WriteMode};
+
+pub(super) const GROUP: u8 = 1;
+pub(super) const SERIES: u8 = 2;
+pub(super) const BATCH: u8 = 3;
+pub(super) const SILENCE: u8 = 4;
+pub(super) const FORGET: u8 = 5;
+
+const RAW: u64 = 0;
+const WHOLE: u64 = 1;
+const HISTOGRAM: u64 = 2;
+
+const BACKFILL: u8 = 1;
+const KEY: u8 = 2;
+
+/// A record as it is read back.
+#[derive(Debug)]
+pub(super) enum Entry {
+    Group { group: GroupId, key: GroupKey, mode: WriteMode },
+    Series { group: GroupId, series: Vec<(Slot, SeriesKey)> },
+    Batch { frame: Option<FrameId>, ticks: Vec<TickBatch> },
+    Silence { marks: Vec<(GroupId, Mark)> },
+    Forget { group: GroupId, slots: Vec<Slot> },
+}
+
+pub(super) fn put_group(out: &mut Vec<u8>, group: GroupId, key: &GroupKey, mode: WriteMode) {
+    put_varint(out, u64::from(group.0));
+    out.extend_from_slice(&key.agent.0);
+    out.push(u8::from(mode == WriteMode::Stated));
+    put_bytes(out, key.name.as_bytes());
+}
+
+pub(super) fn put_series_head(out: &mut Vec<u8>, group: GroupId, count: usize) {
+    put_varint(out, u64::from(group.0));
+    put_varint(out, count as u64);
+}
+
+pub(super) fn put_series(out: &mut Vec<u8>, slot: Slot, labels: &Labels, meta: Option<&Meta>) {
+    put_varint(out, u64::from(slot.0));
+    put_varint(out, labels.len() as u64);
+    for label in labels.iter() {
+        put_bytes(out, label.name.as_bytes());
+        put_bytes(out, label.value.as_bytes());
+    }
+    out.push(u8::from(meta.is_some()));
+    if let Some(meta) = meta {
+        put_varint(out, meta.kind as u64);
+        put_bytes(out, meta.help.as_bytes());
+        put_bytes(out, meta.unit.as_bytes());
+    }
+}
+
+pub(super) fn put_batch_head(out: &mut Vec<u8>, frame: Option<&FrameId>, ticks: usize) {
+    out.push(u8::from(frame.is_some()));
+    if let Some(frame) = frame {
+        out.extend_from_slice(&frame.agent.0);
+        out.extend_from_slice(&frame.epoch.to_le_bytes());
+        out.extend_from_slice(&frame.sequence.to_le_bytes());
+    }
+    put_varint(out, ticks as u64);
+}
+
+pub(super) fn put_tick_head(out: &mut Vec<u8>, tick: &TickBatch, key: bool, values: usize) {
+    put_varint(out, u64::from(tick.group.0));
+    put_signed(out, tick.timestamp_ms);
+    out.push(if tick.run == Run::Backfill { BACKFILL } else { 0 } | if key { KEY } else { 0 });
+    put_varint(out, values as u64);
+}
+
+/// `before` is the slot of the value before, 0 at first.
+pub(super) fn put_value(out: &mut Vec<u8>, before: u32, slot: u32, value: &Value) {
+    let gap = i64::from(slot) - i64::from(before);
+    let gap = (((gap << 1) ^ (gap >> 63)) as u64) << 2;
+    match value {
+        Value::Float(value) => {
+            let whole = *value as i64;
+            if (whole as f64).to_bits() == value.to_bits() {
+                put_varint(out, gap | WHOLE);
+                put_signed(out, whole);
+            } else {
+                put_varint(out, gap | RAW);
+                out.extend_from_slice(&value.to_bits().to_le_bytes());
+            }
+        }
+        Value::Histogram(histogram) => {
+            put_varint(out, gap | HISTOGRAM);
+            put_bytes(out, &histogram.encode_to_vec());
+        }
+    }
+}
+
+pub(super) fn put_silence(out: &mut Vec<u8>, at_ms: i64, groups: &[(GroupId, i64)]) {
+    put_signed(out, at_ms);
+    put_varint(out, groups.len() as u64);
+    for (group, after_ms) in groups {
+        put_varint(out, u64::from(group.0));
+        put_signed(out, *after_ms);
+    }
+}
+
+pub(super) fn put_forget(out: &mut Vec<u8>, group: GroupId, slots: &[u32]) {
+    put_varint(out, u64::from(group.0));
+    put_varint(out, slots.len() as u64);
+    slots.iter().for_each(|slot| put_varint(out, u64::from(*slot)));
+}
+
+/// Reads the payload behind its LSN.
+pub(super) fn read(kind: u8, reader: &mut Reader<'_>) -> Option<Entry> {
+    match kind {
+        GROUP => read_group(reader),
+        SERIES => {
+            let group = GroupId(reader.varint32()?);
+            let series = (0..reader.count()?).map(|_| read_series(reader)).collect::<Option<_>>()?;
+            Some(Entry::Series { group, series })
+        }
+        BATCH => read_batch(reader),
+        SILENCE => {
+            let at_ms = reader.signed()?;
+            let count = reader.count()?;
+            let mut mark = || Some((GroupId(reader.varint32()?), Mark { after_ms: reader.signed()?, at_ms }));
+            let marks = (0..count).map(|_| mark()).collect::<Option<_>>()?;
+            Some(Entry::Silence { marks })
+        }
+        FORGET => {
+            let group = GroupId(reader.varint32()?);
+            let slots = (0..reader.count()?).map(|_| reader.varint32().map(Slot)).collect::<Option<_>>()?;
+            Some(Entry::Forget { group, slots })
+        }
+        _ => None,
+    }
+}
+
+fn read_group(reader: &mut Reader<'_>) -> Option<Entry> {
+    let group = GroupId(reader.varint32()?);
+    let agent = AgentId(reader.id()?);
+    let mode = match reader.u8()? {
+        0 => WriteMode::Delta,
+        1 => WriteMode::Stated,
+        _ => return None,
+    };
+    Some(Entry::Group { group, key: GroupKey { agent, name: reader.str()?.into() }, mode })
+}
+
+fn read_series(reader: &mut Reader<'_>) -> Option<(Slot, SeriesKey)> {
+    let slot = Slot(reader.varint32()?);
+    let mut pairs = Vec::new();
+    for _ in 0..reader.count()? {
+        pairs.push((reader.str()?, reader.str()?));
+    }
+    let labels = Labels::from_pairs(pairs);
+    let meta = match reader.u8()? {
+        0 => None,
+        _ => Some(Meta {
+            kind: MetricType::try_from(i32::try_from(reader.varint()?).ok()?).unwrap_or(MetricType::Unknown),
+            help: reader.str()?.into(),
+            unit: reader.str()?.into(),
+        }),
+    };
+    Some((slot, SeriesKey { labels, meta }))
+}
+
+fn read_batch(reader: &mut Reader<'_>) -> Option<Entry> {
+    let frame = match reader.u8()? {
+        0 => None,
+        _ => Some(FrameId { agent: AgentId(reader.id()?), epoch: reader.u64()?, sequence: reader.u64()? }),
+    };
+    let ticks = (0..reader.count()?).map(|_| read_tick(reader)).collect::<Option<_>>()?;
+    Some(Entry::Batch { frame, ticks })
+}
+
+fn read_tick(reader: &mut Reader<'_>) -> Option<TickBatch> {
+    let group = GroupId(reader.varint32()?);
+    let timestamp_ms = reader.signed()?;
+    let flags = reader.u8()?;
+    let count = reader.count()?;
+    let mut values = Vec::with_capacity(count);
+    let mut slot = 0;
+    for _ in 0..count {
+        let head = reader.varint()?;
+        let gap = (head >> 3) as i64 ^ -((head >> 2 & 1) as i64);
+        slot = u32::try_from(i64::from(slot).checked_add(gap)?).ok()?;
+        let value = match head & 3 {
+            RAW => Value::Float(f64::from_bits(reader.u64()?)),
+            WHOLE => Value::Float(reader.signed()? as f64),
+            HISTOGRAM => Value::Histogram(Arc::new(Histogram::decode(reader.bytes()?).ok()?)),
+            _ => return None,
+        };
+        values.push((Slot(slot), value));
+    }
+    let run = if flags & BACKFILL != 0 { Run::Backfill } else { Run::Live };
+    Some(TickBatch { group, timestamp_ms, run, key: flags & KEY != 0, values })
+}

@@ -1,0 +1,341 @@
+//! A group in memory: the run that grows, late runs beside it, what is frozen and waits to be sealed, and where the sealed
+//! runs lie. One lock per group; a select sees all of it in one state.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::block::SealedRun;
+use super::column::{Samples, same_value};
+use super::run::{Carried, Run};
+use super::{GroupId, GroupKey, Run as Lane, Slot, TickBatch, Value, WriteMode};
+
+/// Samples of a writer that states them may be this far ahead of the collector's clock.
+pub(super) const AHEAD_MS_MAX: i64 = 10 * 60 * 1000;
+
+/// Series number of a slot whose series is forgotten. Slots are not given out again.
+pub(super) const FORGOTTEN: u32 = u32::MAX;
+
+#[derive(Debug)]
+pub(super) struct Group {
+    pub id: GroupId,
+    pub key: GroupKey,
+    pub mode: WriteMode,
+    pub state: Mutex<State>,
+}
+
+/// The agent fell silent after tick `after_ms`; seen at `at_ms`. Holds while no tick lies in `(after_ms, at_ms]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub after_ms: i64,
+    pub at_ms: i64,
+}
+
+/// What waits to be sealed.
+#[derive(Debug)]
+pub(super) struct Frozen {
+    /// In the order in which they were begun: the first stored value of a timestamp wins.
+    pub runs: Vec<Run>,
+    /// Last log record with something of these runs.
+    pub last_lsn: u64,
+    pub first_lsn: u64,
+    pub bytes: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    /// Series number of each slot, [`FORGOTTEN`] where it has none any more.
+    pub series: Vec<u32>,
+    /// Per slot, until when it had samples when last looked at.
+    pub seen_ms: Vec<i64>,
+    pub live: Run,
+    /// Present when the last run was frozen; goes into the first tick of the next one.
+    pub carried: Vec<Carried>,
+    pub overlays: Vec<Run>,
+    /// Late samples of a writer that states them: by slot and time.
+    late: BTreeMap<(u32, i64), Value>,
+    late_lsn: u64,
+    pub frozen: Vec<Arc<Frozen>>,
+    pub sealed: Arc<Vec<Arc<SealedRun>>>,
+    pub marks: Vec<Mark>,
+    /// Marks that are not in the manifest yet begin here.
+    pub marks_first_lsn: u64,
+    /// Newest tick ever, sealed ones included.
+    pub last_ms: i64,
+    /// Last log record applied.
+    pub lsn: u64,
+    /// Up to this record all is in blocks.
+    pub sealed_lsn: u64,
+}
+
+/// Why a sample was not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reject {
+    Undefined,
+    TooOld,
+    TooNew,
+    Duplicate,
+}
+
+/// Times that samples may have.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Window {
+    pub oldest_ms: i64,
+    pub newest_ms: i64,
+}
+
+/// What came of a tick.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    pub rejected: Vec<(usize, Reject)>,
+    /// The tick was the first of a run: the log must say all present series.
+    pub begun: bool,
+}
+
+impl State {
+    pub fn new(mode: WriteMode) -> Self {
+        Self {
+            series: Vec::new(),
+            seen_ms: Vec::new(),
+            live: Run::new(mode),
+            carried: Vec::new(),
+            overlays: Vec::new(),
+            late: BTreeMap::new(),
+            late_lsn: 0,
+            frozen: Vec::new(),
+            sealed: Arc::default(),
+            marks: Vec::new(),
+            marks_first_lsn: 0,
+            last_ms: i64::MIN,
+            lsn: 0,
+            sealed_lsn: 0,
+        }
+    }
+
+    pub fn add_slot(&mut self, series: u32, now_ms: i64) {
+        self.series.push(series);
+        self.seen_ms.push(now_ms);
+    }
+
+    fn is_defined(&self, slot: Slot) -> bool {
+        self.series.get(slot.0 as usize).is_some_and(|series| *series != FORGOTTEN)
+    }
+
+    /// Stores a tick. `values` that are rejected are named by their place.
+    pub fn tick(&mut self, mode: WriteMode, tick: &TickBatch, window: Window, lsn: u64) -> Outcome {
+        self.lsn = self.lsn.max(lsn);
+        let undefined = tick.values.iter().enumerate().filter(|(_, (slot, _))| !self.is_defined(*slot));
+        let undefined: Vec<(usize, Reject)> = undefined.map(|(at, _)| (at, Reject::Undefined)).collect();
+        match mode {
+            WriteMode::Delta if !undefined.is_empty() => {
+                let mut fewer = tick.clone();
+                fewer.values.retain(|(slot, _)| self.is_defined(*slot));
+                Outcome { rejected: undefined, ..self.delta_tick(&fewer, window, lsn) }
+            }
+            WriteMode::Delta => self.delta_tick(tick, window, lsn),
+            WriteMode::Stated => {
+                let mut outcome = Outcome { rejected: undefined, begun: false };
+                self.stated_tick(tick, window, lsn, &mut outcome);
+                outcome
+            }
+        }
+    }
+
+    fn delta_tick(&mut self, tick: &TickBatch, window: Window, lsn: u64) -> Outcome {
+        let mut outcome = Outcome::default();
+        if tick.timestamp_ms < window.oldest_ms {
+            outcome.rejected = (0..tick.values.len()).map(|at| (at, Reject::TooOld)).collect();
+            return outcome;
+        }
+        // After a restart the sealed ticks count too, or two runs of the newest data would overlap.
+        let newer = tick.timestamp_ms > self.live.last_ms().unwrap_or(self.last_ms);
+        if tick.run == Lane::Live && newer {
+            outcome.begun = self.live.is_empty();
+            if outcome.begun {
+                self.live.first_lsn = lsn;
+            }
+            let carried = std::mem::take(&mut self.carried);
+            self.live.delta_tick(tick.timestamp_ms, tick.key, &tick.values, &carried);
+            self.last_ms = self.last_ms.max(tick.timestamp_ms);
+            return outcome;
+        }
+        let fits = |run: &Run| !tick.key && run.last_ms().is_some_and(|last| tick.timestamp_ms > last);
+        if !self.overlays.last().is_some_and(fits) {
+            let mut run = Run::new(WriteMode::Delta);
+            run.first_lsn = lsn;
+            self.overlays.push(run);
+        }
+        if let Some(run) = self.overlays.last_mut() {
+            run.delta_tick(tick.timestamp_ms, tick.key, &tick.values, &[]);
+        }
+        outcome
+    }
+
+    fn stated_tick(&mut self, tick: &TickBatch, window: Window, lsn: u64, outcome: &mut Outcome) {
+        let at_ms = tick.timestamp_ms;
+        let outside = match at_ms {
+            _ if at_ms < window.oldest_ms => Some(Reject::TooOld),
+            _ if at_ms > window.newest_ms => Some(Reject::TooNew),
+            _ => None,
+        };
+        if let Some(reject) = outside {
+            outcome.rejected = (0..tick.values.len()).map(|at| (at, reject)).collect();
+            return;
+        }
+        // A tick before the first of this run may be sealed already: it is late, and never the run's first.
+        let late = self.live.is_empty() && at_ms <= self.last_ms;
+        let known = tick.values.iter().any(|(slot, _)| self.is_defined(*slot));
+        let begun = self.live.is_empty() && !late && known;
+        let number = if late || !known { None } else { self.live.stated_tick(at_ms) };
+        if begun {
+            self.live.first_lsn = lsn;
+        }
+        for (at, (slot, value)) in tick.values.iter().enumerate() {
+            if !self.is_defined(*slot) {
+                continue;
+            }
+            if number.is_some_and(|number| self.live.state(number, *slot, value)) {
+                continue;
+            }
+            if let Err(reject) = self.late_sample(*slot, at_ms, value, lsn) {
+                outcome.rejected.push((at, reject));
+            }
+        }
+        self.last_ms = self.last_ms.max(at_ms);
+    }
+
+    fn late_sample(&mut self, slot: Slot, at_ms: i64, value: &Value, lsn: u64) -> Result<(), Reject> {
+        if let Some(there) = self.value_in_head(slot.0, at_ms) {
+            return if same_value(&there, value) { Ok(()) } else { Err(Reject::Duplicate) };
+        }
+        if self.late.is_empty() {
+            self.late_lsn = lsn;
+        }
+        self.late.insert((slot.0, at_ms), value.clone());
+        Ok(())
+    }
+
+    fn value_in_head(&self, slot: u32, at_ms: i64) -> Option<Value> {
+        if let Some(value) = self.late.get(&(slot, at_ms)) {
+            return Some(value.clone());
+        }
+        let mut found = Samples::default();
+        for run in self.frozen.iter().flat_map(|frozen| &frozen.runs).chain([&self.live]).chain(&self.overlays) {
+            run.expand(slot, at_ms, at_ms, &mut found);
+            if let Some(sample) = found.floats.first() {
+                return Some(Value::Float(sample.value));
+            }
+            if let Some((_, histogram)) = found.histograms.first() {
+                return Some(Value::Histogram(histogram.clone()));
+            }
+        }
+        None
+    }
+
+    /// Bytes that the group's unfrozen data takes.
+    pub fn bytes(&self) -> usize {
+        // A node of the tree and the value, about.
+        self.live.bytes + self.overlays.iter().map(|run| run.bytes).sum::<usize>() + self.late.len() * 64
+    }
+
+    /// First log record that is needed because its data is in no block.
+    pub fn first_lsn(&self) -> Option<u64> {
+        let frozen = self.frozen.iter().map(|frozen| frozen.first_lsn);
+        self.unfrozen_lsns().chain(frozen).chain((self.marks_first_lsn > 0).then_some(self.marks_first_lsn)).min()
+    }
+
+    fn unfrozen_lsns(&self) -> impl Iterator<Item = u64> + '_ {
+        let runs = [&self.live].into_iter().chain(&self.overlays).filter(|run| !run.is_empty());
+        runs.map(|run| run.first_lsn).chain((!self.late.is_empty()).then_some(self.late_lsn))
+    }
+
+    /// Takes what grew aside; the next tick begins a new run. `None` when nothing did.
+    pub fn freeze(&mut self, mode: WriteMode) -> Option<Arc<Frozen>> {
+        let first_lsn = self.unfrozen_lsns().min()?;
+        let mut runs = Vec::new();
+        let mut live = std::mem::replace(&mut self.live, Run::new(mode));
+        if !live.is_empty() {
+            live.live = true;
+            let mut carried = live.present();
+            if mode == WriteMode::Stated {
+                carried.retain(|carried| !is_stale(&carried.value));
+            }
+            self.carried = carried;
+            runs.push(live);
+        }
+        runs.append(&mut self.overlays);
+        if !self.late.is_empty() {
+            runs.push(late_run(std::mem::take(&mut self.late)));
+        }
+        let bytes = runs.iter().map(|run| run.bytes).sum();
+        let frozen = Arc::new(Frozen { runs, first_lsn, last_lsn: self.lsn, bytes });
+        self.frozen.push(frozen.clone());
+        Some(frozen)
+    }
+
+    /// The last sample of a series that goes on, with no mark upon it.
+    pub fn current(&self, slot: u32) -> Option<(i64, Value)> {
+        let carried = || {
+            let at = self.carried.binary_search_by_key(&slot, |carried| carried.slot).ok()?;
+            Some((self.carried[at].timestamp_ms, self.carried[at].value.clone()))
+        };
+        let newest = self.live.current(slot).or_else(|| self.live.column(slot).is_none().then(carried).flatten())?;
+        let silent = self.marks.iter().any(|mark| mark.after_ms >= newest.0);
+        (!silent && !is_stale(&newest.1)).then_some(newest)
+    }
+
+    /// Whether late data lies beside the run that grows, so that the newest value needs a merge.
+    pub fn is_plain(&self) -> bool {
+        self.overlays.is_empty()
+            && self.late.is_empty()
+            && self.frozen.iter().flat_map(|frozen| &frozen.runs).all(|run| run.live)
+    }
+
+    /// Runs in memory in the order in which they were stored.
+    pub fn runs(&self) -> impl Iterator<Item = &Run> {
+        self.frozen.iter().flat_map(|frozen| &frozen.runs).chain([&self.live]).chain(&self.overlays)
+    }
+
+    /// Late samples of one series.
+    pub fn late(&self, slot: u32, from_ms: i64, to_ms: i64, out: &mut Samples) {
+        if from_ms > to_ms {
+            return;
+        }
+        for ((_, timestamp_ms), value) in self.late.range((slot, from_ms)..=(slot, to_ms)) {
+            match value {
+                Value::Float(value) => {
+                    out.floats.push(super::Sample { timestamp_ms: *timestamp_ms, value: *value });
+                }
+                Value::Histogram(histogram) => out.histograms.push((*timestamp_ms, histogram.clone())),
+            }
+        }
+    }
+
+    /// Oldest and newest time of anything in the group.
+    pub fn span(&self) -> Option<(i64, i64)> {
+        let late = self.late.keys().map(|(_, at)| (*at, *at));
+        let sealed = self.sealed.iter().map(|run| (run.min_ms, run.max_ms));
+        let spans = self.runs().filter_map(Run::span).chain(sealed).chain(late);
+        spans.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+    }
+}
+
+fn late_run(late: BTreeMap<(u32, i64), Value>) -> Run {
+    let mut by_time: BTreeMap<i64, Vec<(u32, Value)>> = BTreeMap::new();
+    for ((slot, at_ms), value) in late {
+        by_time.entry(at_ms).or_default().push((slot, value));
+    }
+    let mut run = Run::new(WriteMode::Stated);
+    for (at_ms, values) in by_time {
+        let Some(tick) = run.stated_tick(at_ms) else { continue };
+        for (slot, value) in values {
+            run.state(tick, Slot(slot), &value);
+        }
+    }
+    run
+}
+
+fn is_stale(value: &Value) -> bool {
+    matches!(value, Value::Float(value) if lampad_proto::is_stale(*value))
+}

@@ -1,0 +1,131 @@
+//! What a store is opened with, and how opening and appending fail.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Tells the time in milliseconds since 1970.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> i64 + Send + Sync>);
+
+impl Clock {
+    pub fn new(now_ms: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now_ms))
+    }
+
+    pub fn now_ms(&self) -> i64 {
+        (self.0)()
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new(|| jiff::Timestamp::now().as_millisecond())
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+/// What one agent, and all together, may take (rule 14). What is over is refused series by series.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    pub series: usize,
+    pub series_per_agent: usize,
+    pub new_series_per_minute: usize,
+    pub labels_per_series: usize,
+    /// Longest label name or value.
+    pub label_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            series: 10_000_000,
+            series_per_agent: 1_000_000,
+            new_series_per_minute: 1_000_000,
+            labels_per_series: 64,
+            label_bytes: 4096,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub data_dir: PathBuf,
+    /// Samples older than this go; zero keeps them for ever.
+    pub retention: Duration,
+    /// Longest time that a batch waits for others to share its flush.
+    pub commit_delay: Duration,
+    /// Most bytes of samples in memory; over it the fullest groups are sealed early.
+    pub head_bytes: u64,
+    /// Most bytes of log; over it the groups that hold it back are sealed.
+    pub log_bytes: u64,
+    /// Age at which a group's samples are sealed.
+    pub window: Duration,
+    /// Kept free for opening an almost full disk again (rule 13).
+    pub reserve_bytes: u64,
+    pub limits: Limits,
+    pub clock: Clock,
+}
+
+impl Options {
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            retention: Duration::from_secs(30 * 24 * 3600),
+            commit_delay: Duration::from_millis(50),
+            head_bytes: 256 * 1024 * 1024,
+            log_bytes: 512 * 1024 * 1024,
+            window: Duration::from_secs(2 * 3600),
+            reserve_bytes: 16 * 1024 * 1024,
+            limits: Limits::default(),
+            clock: Clock::default(),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("{} holds other files and no Lampad data; name an empty directory or the one that was used before", path.display())]
+    NotOurs { path: PathBuf },
+    #[error("{} has data format {found}, this build reads up to {known}; run a newer lampad-collector", path.display())]
+    Newer { path: PathBuf, found: u32, known: u32 },
+    #[error("{} is in use by another lampad-collector; stop that one or name another directory", path.display())]
+    Locked { path: PathBuf },
+    #[error("the disk of {} is full; free some space and start again", path.display())]
+    Full { path: PathBuf, source: std::io::Error },
+    #[error("cannot use {}: {source}; check that it exists and that this user may write there", path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{}: {detail}; move the directory aside to start empty, or restore a backup", path.display())]
+    Damaged { path: PathBuf, detail: String },
+}
+
+impl OpenError {
+    pub(super) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| match source.kind() {
+            std::io::ErrorKind::StorageFull => Self::Full { path, source },
+            _ => Self::Io { path, source },
+        }
+    }
+}
+
+/// Why a batch was not stored at all.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    #[error("the disk does not keep up: {bytes} bytes wait to become durable; keep the frame and send it again")]
+    Behind { bytes: u64 },
+    #[error(
+        "the disk of the data directory is almost full; keep the frame, free space on the collector and send it again"
+    )]
+    DiskFull,
+    #[error("group {0} is not defined; define it first")]
+    UnknownGroup(u32),
+    #[error("the store is closed")]
+    Closed,
+}

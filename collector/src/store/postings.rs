@@ -1,0 +1,206 @@
+//! Which series meet which conditions: label name -> value -> bitmap of series numbers.
+//!
+//! A missing label counts as the empty string, so a condition that the empty string meets also takes the series without
+//! the label. What a regex matches of a label's values is kept until these change.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use roaring::RoaringBitmap;
+
+use super::{Labels, MatchOp, Matcher};
+
+/// Kept regex results; when full all are dropped, which costs one evaluation each.
+const CACHED_MAX: usize = 256;
+
+#[derive(Debug, Default)]
+struct Name {
+    values: BTreeMap<Arc<str>, RoaringBitmap>,
+    /// Series with the label.
+    any: RoaringBitmap,
+    /// Counts additions and removals of values.
+    version: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Postings {
+    names: BTreeMap<Arc<str>, Name>,
+    all: RoaringBitmap,
+    cached: Mutex<HashMap<(String, String), (u64, Arc<[Arc<str>]>)>>,
+}
+
+impl Postings {
+    pub fn add(&mut self, series: u32, labels: &Labels) {
+        self.all.insert(series);
+        for label in labels.iter() {
+            let name = self.names.entry(label.name.clone()).or_default();
+            name.any.insert(series);
+            name.version += u64::from(!name.values.contains_key(&label.value));
+            name.values.entry(label.value.clone()).or_default().insert(series);
+        }
+    }
+
+    pub fn remove(&mut self, series: u32, labels: &Labels) {
+        self.all.remove(series);
+        for label in labels.iter() {
+            let Some(name) = self.names.get_mut(&label.name) else { continue };
+            name.any.remove(series);
+            if let Some(bitmap) = name.values.get_mut(&label.value) {
+                bitmap.remove(series);
+                if bitmap.is_empty() {
+                    name.values.remove(&label.value);
+                    name.version += 1;
+                }
+            }
+            if name.values.is_empty() {
+                self.names.remove(&label.name);
+            }
+        }
+    }
+
+    /// The string itself where one is interned.
+    pub fn symbols(&self, name: &str, value: &str) -> (Option<Arc<str>>, Option<Arc<str>>) {
+        match self.names.get_key_value(name) {
+            Some((key, name)) => (Some(key.clone()), name.values.get_key_value(value).map(|(value, _)| value.clone())),
+            None => (None, None),
+        }
+    }
+
+    pub fn values(&self, name: &str) -> impl Iterator<Item = (&Arc<str>, &RoaringBitmap)> {
+        self.names.get(name).into_iter().flat_map(|name| &name.values)
+    }
+
+    /// The names of labels, and the series that have them.
+    pub fn names(&self) -> impl Iterator<Item = (&Arc<str>, &RoaringBitmap)> {
+        self.names.iter().map(|(key, name)| (key, &name.any))
+    }
+
+    /// Series with this very label.
+    pub fn of(&self, name: &str, value: &str) -> RoaringBitmap {
+        self.names.get(name).and_then(|name| name.values.get(value)).cloned().unwrap_or_default()
+    }
+
+    /// Series that meet any of the lists; all where there is none.
+    pub fn any_of(&self, lists: &[Vec<Matcher>]) -> RoaringBitmap {
+        if lists.is_empty() {
+            return self.all.clone();
+        }
+        lists.iter().fold(RoaringBitmap::new(), |found, matchers| found | self.all_of(matchers))
+    }
+
+    /// Series that meet every condition.
+    pub fn all_of(&self, matchers: &[Matcher]) -> RoaringBitmap {
+        let mut found: Option<RoaringBitmap> = None;
+        let mut without = Vec::new();
+        for matcher in matchers {
+            let (set, excludes) = self.one(matcher);
+            match (excludes, &mut found) {
+                (true, _) => without.push(set),
+                (false, Some(found)) => *found &= set,
+                (false, None) => found = Some(set),
+            }
+            if found.as_ref().is_some_and(RoaringBitmap::is_empty) {
+                return RoaringBitmap::new();
+            }
+        }
+        let mut found = found.unwrap_or_else(|| self.all.clone());
+        without.into_iter().for_each(|set| found -= set);
+        found
+    }
+
+    /// The series that meet a condition, or (true) those that do not: whichever does not need the series without the label.
+    fn one(&self, matcher: &Matcher) -> (RoaringBitmap, bool) {
+        let Some(name) = self.names.get(matcher.name.as_str()) else {
+            return (RoaringBitmap::new(), matcher.matches(""));
+        };
+        let value = |value: &str| name.values.get(value).cloned().unwrap_or_default();
+        match &matcher.op {
+            MatchOp::Equal if matcher.value.is_empty() => (name.any.clone(), true),
+            MatchOp::Equal => (value(&matcher.value), false),
+            MatchOp::NotEqual if matcher.value.is_empty() => (name.any.clone(), false),
+            MatchOp::NotEqual => (value(&matcher.value), true),
+            MatchOp::Match(regex) => self.regex(name, matcher, regex.is_match(""), true),
+            MatchOp::NoMatch(regex) => self.regex(name, matcher, !regex.is_match(""), false),
+        }
+    }
+
+    /// With `empty` the values that do not meet the condition are collected, and excluded.
+    fn regex(&self, name: &Name, matcher: &Matcher, empty: bool, positive: bool) -> (RoaringBitmap, bool) {
+        let wanted = positive != empty;
+        if let Some(alternatives) = literals(&matcher.value).filter(|_| wanted) {
+            let sets = alternatives.filter_map(|value| name.values.get(value));
+            return (sets.fold(RoaringBitmap::new(), |found, set| found | set), empty);
+        }
+        let sets = self.matching(name, matcher);
+        let union = sets.iter().filter_map(|value| name.values.get(value)).fold(RoaringBitmap::new(), |a, b| a | b);
+        // `union` has the values that the regex matches. What meets the condition is that set or its complement.
+        if wanted { (union, empty) } else { (&name.any - &union, empty) }
+    }
+
+    fn matching(&self, name: &Name, matcher: &Matcher) -> Arc<[Arc<str>]> {
+        let (MatchOp::Match(regex) | MatchOp::NoMatch(regex)) = &matcher.op else { return Arc::from([]) };
+        let key = (matcher.name.clone(), matcher.value.clone());
+        if let Some((version, values)) = self.cached.lock().get(&key)
+            && *version == name.version
+        {
+            return values.clone();
+        }
+        let values: Arc<[Arc<str>]> = name.values.keys().filter(|value| regex.is_match(value)).cloned().collect();
+        let mut cached = self.cached.lock();
+        if cached.len() >= CACHED_MAX {
+            cached.clear();
+        }
+        cached.insert(key, (name.version, values.clone()));
+        values
+    }
+}
+
+/// The alternatives of a regex that is plain strings between bars.
+fn literals(regex: &str) -> Option<impl Iterator<Item = &str>> {
+    let plain = |c: char| c.is_alphanumeric() || "_-:/ |,".contains(c);
+    (!regex.is_empty() && regex.chars().all(plain)).then(|| regex.split('|'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn matcher(name: &str, op: u8, value: &str) -> Matcher {
+        let regex = || regex::Regex::new(&format!("^(?s:{value})$")).unwrap();
+        let op = match op {
+            0 => MatchOp::Equal,
+            1 => MatchOp::NotEqual,
+            2 => MatchOp::Match(regex()),
+            _ => MatchOp::NoMatch(regex()),
+        };
+        Matcher { name: name.into(), op, value: value.into() }
+    }
+
+    proptest! {
+        /// Against the definition: every matcher holds for the label's value, or for "" where it is missing.
+        #[test]
+        fn postings_agree_with_the_matchers(
+            series in prop::collection::vec(prop::collection::btree_map("[ab]", "[xy]{0,2}", 0..3), 1..12),
+            conditions in prop::collection::vec(("[abc]", 0u8..4, "(|x|y|xy|x\\||x\\|xy|\\.\\*|\\.\\+|x\\.\\*|\\[xy\\]|\\(x\\|\\))"), 0..4),
+            removed in 0usize..3,
+        ) {
+            let matchers: Vec<Matcher> = conditions.iter().map(|(name, op, value)| matcher(name, *op, value)).collect();
+            let mut postings = Postings::default();
+            let labels: Vec<Labels> = series.iter()
+                .map(|pairs| Labels::from_pairs(pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())))).collect();
+            for (at, labels) in labels.iter().enumerate() {
+                postings.add(at as u32, labels);
+            }
+            postings.all_of(&matchers);
+            for (at, labels) in labels.iter().enumerate().take(removed) {
+                postings.remove(at as u32, labels);
+            }
+            let wanted: Vec<u32> = (removed..labels.len())
+                .filter(|at| matchers.iter().all(|m| m.matches(labels[*at].get(&m.name).map_or("", |v| v))))
+                .map(|at| at as u32).collect();
+            prop_assert_eq!(postings.all_of(&matchers).iter().collect::<Vec<_>>(), wanted);
+        }
+    }
+}

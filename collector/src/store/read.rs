@@ -1,0 +1,291 @@
+//! The store as queries see it: which series match, and their samples out of memory and blocks.
+//!
+//! A group is read under its lock, so a select sees each group in one state. Places of one series and runs of one group are
+//! merged by time; of two samples with one time the one that was stored first counts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use roaring::RoaringBitmap;
+
+use super::column::Samples;
+use super::core::Core;
+use super::group::{Group, Mark, State};
+use super::{
+    Budget, GroupId, Labels, Latest, METRIC_NAME, Matcher, Meta, Sample, Select, SelectError, Series, Slot, Value,
+    Visit,
+};
+
+/// A series without a sample for longer than this has no current value, as in an instant query.
+const LOOKBACK_MS: i64 = 5 * 60 * 1000;
+
+/// Samples of one wanted series from one group.
+type Wanted = (usize, Slot);
+
+impl Core {
+    pub fn select(&self, matchers: &[Matcher], select: Select, budget: &Budget) -> Result<Vec<Series>, SelectError> {
+        let (from_ms, to_ms) = match select {
+            Select::Range { from_ms, to_ms } | Select::Last { from_ms, to_ms } => (from_ms, to_ms),
+        };
+        let from_ms = from_ms.max(self.oldest_ms(self.options.clock.now_ms()));
+        let last = matches!(select, Select::Last { .. });
+        let (labels, by_group) = self.wanted(matchers);
+        let mut found: Vec<Samples> = vec![Samples::default(); labels.len()];
+        for (group, wanted) in by_group {
+            budget.check()?;
+            let Some(group) = self.groups.read().get(group).cloned() else { continue };
+            for (series, samples) in self.read_group(&group, &wanted, from_ms, to_ms, last, budget)? {
+                let into = &mut found[series];
+                if into.len() == 0 {
+                    *into = samples;
+                } else {
+                    merge(into, samples);
+                }
+            }
+        }
+        let series = labels.into_iter().zip(found).filter(|(_, samples)| samples.len() > 0);
+        Ok(series
+            .map(|(labels, mut samples)| {
+                if last {
+                    keep_last(&mut samples);
+                }
+                Series { labels, floats: samples.floats, histograms: samples.histograms }
+            })
+            .collect())
+    }
+
+    fn wanted(&self, matchers: &[Matcher]) -> (Vec<Labels>, BTreeMap<GroupId, Vec<Wanted>>) {
+        let index = self.index.read();
+        let mut labels = Vec::new();
+        let mut by_group: BTreeMap<GroupId, Vec<Wanted>> = BTreeMap::new();
+        for entry in index.postings.all_of(matchers).iter().filter_map(|series| index.get(series)) {
+            for (group, slot) in &entry.places {
+                by_group.entry(*group).or_default().push((labels.len(), *slot));
+            }
+            labels.push(entry.labels.clone());
+        }
+        (labels, by_group)
+    }
+
+    fn read_group(
+        &self,
+        group: &Group,
+        wanted: &[Wanted],
+        from_ms: i64,
+        to_ms: i64,
+        last: bool,
+        budget: &Budget,
+    ) -> Result<Vec<(usize, Samples)>, SelectError> {
+        let state = group.state.lock();
+        let mut found = Vec::with_capacity(wanted.len());
+        if from_ms > to_ms
+            || state.span().is_none_or(|(min, max)| max.max(state.last_mark_ms()) < from_ms || min > to_ms)
+        {
+            return Ok(found);
+        }
+        let marks: Vec<Mark> =
+            state.marks.iter().filter(|mark| (from_ms..=to_ms).contains(&mark.at_ms)).copied().collect();
+        let plain = last && marks.is_empty() && state.is_plain();
+        let mut slow = Vec::new();
+        for (series, slot) in wanted {
+            match state.current(slot.0).filter(|(at_ms, _)| plain && (from_ms..=to_ms).contains(at_ms)) {
+                Some((at_ms, value)) => {
+                    budget.take(1)?;
+                    found.push((*series, one(at_ms, value)));
+                }
+                None => slow.push((*series, *slot)),
+            }
+        }
+        if slow.is_empty() {
+            return Ok(found);
+        }
+        let marks: Vec<Mark> = marks.into_iter().filter(|mark| state.is_silent(mark)).collect();
+        // Who was present when the agent fell silent is told by the sample at that tick.
+        let low_ms = marks.iter().map(|mark| mark.after_ms).fold(from_ms, i64::min);
+        let mut slow: Vec<(usize, Slot, Samples)> =
+            slow.into_iter().map(|(series, slot)| (series, slot, Samples::default())).collect();
+        for run in state.runs() {
+            if run.span().is_none_or(|(min, max)| max < low_ms || min > to_ms) {
+                continue;
+            }
+            for (_, slot, into) in &mut slow {
+                let mut more = Samples::default();
+                run.expand(slot.0, low_ms, to_ms, &mut more);
+                budget.take(if last { more.len().min(1) } else { more.len() } as u64)?;
+                merge(into, more);
+            }
+        }
+        for (series, slot, mut samples) in slow {
+            let mut late = Samples::default();
+            state.late(slot.0, low_ms, to_ms, &mut late);
+            merge(&mut samples, late);
+            finish(&mut samples, &marks, from_ms);
+            found.push((series, samples));
+        }
+        Ok(found)
+    }
+
+    /// Series that match and whose groups have times near the range.
+    fn near(&self, any_of: &[Vec<Matcher>], from_ms: i64, to_ms: i64) -> RoaringBitmap {
+        let from_ms = from_ms.max(self.oldest_ms(self.options.clock.now_ms()));
+        let groups: Vec<Arc<Group>> = self.groups.read().all.clone();
+        let near: Vec<bool> = groups
+            .iter()
+            .map(|group| group.state.lock().span().is_some_and(|(min, max)| max >= from_ms && min <= to_ms))
+            .collect();
+        let index = self.index.read();
+        let mut found = index.postings.any_of(any_of);
+        if near.contains(&false) {
+            let is_near = |(group, _): &(GroupId, Slot)| near.get(group.0 as usize).copied().unwrap_or(true);
+            let far = |series: &u32| !index.get(*series).is_some_and(|entry| entry.places.iter().any(is_near));
+            let far: RoaringBitmap = found.iter().filter(far).collect();
+            found -= far;
+        }
+        found
+    }
+
+    pub fn series(&self, any_of: &[Vec<Matcher>], from_ms: i64, to_ms: i64) -> Vec<Labels> {
+        let found = self.near(any_of, from_ms, to_ms);
+        let index = self.index.read();
+        found.iter().filter_map(|series| index.get(series)).map(|entry| entry.labels.clone()).collect()
+    }
+
+    pub fn label_names(&self, any_of: &[Vec<Matcher>], from_ms: i64, to_ms: i64) -> Vec<Arc<str>> {
+        let found = self.near(any_of, from_ms, to_ms);
+        let index = self.index.read();
+        index.postings.names().filter(|(_, any)| !any.is_disjoint(&found)).map(|(name, _)| name.clone()).collect()
+    }
+
+    pub fn label_values(&self, name: &str, any_of: &[Vec<Matcher>], from_ms: i64, to_ms: i64) -> Vec<Arc<str>> {
+        let found = self.near(any_of, from_ms, to_ms);
+        let index = self.index.read();
+        let values = index.postings.values(name).filter(|(_, series)| !series.is_disjoint(&found));
+        values.map(|(value, _)| value.clone()).collect()
+    }
+
+    pub fn metadata(&self, metric: Option<&str>) -> Vec<(Arc<str>, Meta)> {
+        let index = self.index.read();
+        match metric {
+            Some(metric) => {
+                let found = index.meta.get_key_value(metric);
+                found.map(|(name, meta)| (name.clone(), meta.clone())).into_iter().collect()
+            }
+            None => index.meta.iter().map(|(name, meta)| (name.clone(), meta.clone())).collect(),
+        }
+    }
+
+    pub fn latest(&self, any_of: &[Vec<Matcher>], visit: Visit<'_>) {
+        let now_ms = self.options.clock.now_ms();
+        let oldest_ms = now_ms.saturating_sub(LOOKBACK_MS);
+        let (names, found) = {
+            let index = self.index.read();
+            let found = index.postings.any_of(any_of);
+            let with_some = index.postings.values(METRIC_NAME).filter(|(_, series)| !series.is_disjoint(&found));
+            (with_some.map(|(name, _)| name.clone()).collect::<Vec<_>>(), found)
+        };
+        for name in names {
+            // The index is locked name by name, so that a slow reader delays nobody who defines series.
+            let places: Vec<(Labels, Vec<(GroupId, Slot)>)> = {
+                let index = self.index.read();
+                let series = index.postings.of(METRIC_NAME, &name) & &found;
+                let entries = series.iter().filter_map(|series| index.get(series));
+                entries.map(|entry| (entry.labels.clone(), entry.places.clone())).collect()
+            };
+            let current = places.into_iter().filter_map(|(labels, places)| {
+                let newest =
+                    places.into_iter().filter_map(|place| self.current(place)).max_by_key(|(at_ms, _)| *at_ms)?;
+                (newest.0 >= oldest_ms).then(|| (labels, Latest { timestamp_ms: newest.0, value: newest.1 }))
+            });
+            let mut current: Vec<(Labels, Latest)> = current.collect();
+            current.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+            if !current.is_empty() && !visit(&name, &current) {
+                return;
+            }
+        }
+    }
+
+    fn current(&self, (group, slot): (GroupId, Slot)) -> Option<(i64, Value)> {
+        let group = self.groups.read().get(group).cloned()?;
+        group.state.lock().current(slot.0)
+    }
+}
+
+impl State {
+    fn last_mark_ms(&self) -> i64 {
+        self.marks.last().map_or(i64::MIN, |mark| mark.at_ms)
+    }
+
+    /// Whether no tick in memory contradicts the mark.
+    fn is_silent(&self, mark: &Mark) -> bool {
+        !self.runs().any(|run| run.has_tick_in(mark.after_ms, mark.at_ms))
+    }
+}
+
+fn one(at_ms: i64, value: Value) -> Samples {
+    match value {
+        Value::Float(value) => Samples { floats: vec![Sample { timestamp_ms: at_ms, value }], histograms: Vec::new() },
+        Value::Histogram(histogram) => Samples { floats: Vec::new(), histograms: vec![(at_ms, histogram)] },
+    }
+}
+
+/// Adds stale markers for the marks, and cuts off what was read only for these.
+fn finish(samples: &mut Samples, marks: &[Mark], from_ms: i64) {
+    let mut more = Samples::default();
+    for mark in marks {
+        let at = |sample: &&Sample| sample.timestamp_ms == mark.after_ms && !lampad_proto::is_stale(sample.value);
+        let float = samples.floats.iter().rev().find(at).is_some();
+        if float || samples.histograms.iter().any(|(at_ms, _)| *at_ms == mark.after_ms) {
+            more.floats.push(Sample { timestamp_ms: mark.at_ms, value: lampad_proto::stale() });
+        }
+    }
+    more.floats.sort_unstable_by_key(|sample| sample.timestamp_ms);
+    merge(samples, more);
+    samples.floats.retain(|sample| sample.timestamp_ms >= from_ms);
+    samples.histograms.retain(|(at_ms, _)| *at_ms >= from_ms);
+}
+
+/// Adds samples with other times; where `into` has a sample already, that one stays.
+fn merge(into: &mut Samples, mut more: Samples) {
+    if more.len() == 0 {
+        return;
+    }
+    if into.len() == 0 {
+        *into = more;
+        return;
+    }
+    if !more.floats.is_empty() && !into.histograms.is_empty() {
+        let there = &into.histograms;
+        more.floats.retain(|sample| there.binary_search_by_key(&sample.timestamp_ms, |(at_ms, _)| *at_ms).is_err());
+    }
+    if !more.histograms.is_empty() && !into.floats.is_empty() {
+        let there = &into.floats;
+        more.histograms.retain(|(at_ms, _)| there.binary_search_by_key(at_ms, |sample| sample.timestamp_ms).is_err());
+    }
+    merge_list(&mut into.floats, more.floats, |sample| sample.timestamp_ms);
+    merge_list(&mut into.histograms, more.histograms, |(at_ms, _)| *at_ms);
+}
+
+fn merge_list<T: Clone>(into: &mut Vec<T>, more: Vec<T>, time: impl Fn(&T) -> i64) {
+    let appends = match (into.last(), more.first()) {
+        (Some(last), Some(first)) => time(last) < time(first),
+        _ => true,
+    };
+    into.extend(more);
+    if !appends {
+        // Stable, so of equal times the one that was there first comes first and is the one that stays.
+        into.sort_by_key(&time);
+        into.dedup_by_key(|item| time(item));
+    }
+}
+
+fn keep_last(samples: &mut Samples) {
+    let float = samples.floats.last().map(|sample| sample.timestamp_ms);
+    let histogram = samples.histograms.last().map(|(at_ms, _)| *at_ms);
+    if float > histogram {
+        samples.floats.drain(..samples.floats.len() - 1);
+        samples.histograms.clear();
+    } else {
+        samples.histograms.drain(..samples.histograms.len() - 1);
+        samples.floats.clear();
+    }
+}

@@ -1,0 +1,135 @@
+//! Putting a store together again from what its files say.
+
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::admit::Admission;
+use super::core::{Core, Counters, Definition, Groups};
+use super::entry::Entry;
+use super::group::{FORGOTTEN, Window};
+use super::index::Index;
+use super::log::Log;
+use super::sequences::Sequences;
+use super::{AgentId, FrameId, GroupId, Options, Run, SeriesKey, Slot, TickBatch, WriteMode};
+
+#[derive(Debug, Default)]
+pub(super) struct Restored {
+    pub index: Index,
+    pub groups: Groups,
+    pub sequences: Sequences,
+    pub admission: Admission,
+    pub definitions: Vec<Definition>,
+    /// Records that are whole and yet make no sense.
+    pub unreadable: u64,
+    /// Groups whose base may be lost: only a key tick can be believed.
+    broken: Vec<GroupId>,
+}
+
+impl Restored {
+    pub fn apply(&mut self, entry: Entry, lsn: u64, window: Window, now_ms: i64) {
+        match entry {
+            Entry::Group { group, key, mode } if group.0 as usize == self.groups.all.len() => {
+                self.groups.add(key, mode);
+            }
+            Entry::Group { .. } => {}
+            Entry::Series { group, series } => self.series(group, series, now_ms),
+            Entry::Batch { frame, ticks } => self.batch(frame, &ticks, lsn, window),
+            Entry::Silence { marks } => {
+                for (group, mark) in marks {
+                    let Some(group) = self.groups.get(group) else { continue };
+                    let mut state = group.state.lock();
+                    if !state.marks.contains(&mark) {
+                        state.mark(mark, lsn);
+                    }
+                }
+            }
+            Entry::Forget { group, slots } => slots.into_iter().for_each(|slot| self.forget(group, slot)),
+        }
+    }
+
+    fn series(&mut self, group: GroupId, series: Vec<(Slot, SeriesKey)>, now_ms: i64) {
+        let Some(group) = self.groups.get(group) else {
+            self.unreadable += 1;
+            return;
+        };
+        let mut state = group.state.lock();
+        let mut added = 0;
+        for (slot, key) in series {
+            if let Some(meta) = &key.meta {
+                self.index.describe(&key.labels, meta);
+            }
+            if (slot.0 as usize) < state.series.len() {
+                continue;
+            }
+            // A definition that was lost leaves a hole.
+            while state.series.len() < slot.0 as usize {
+                state.add_slot(FORGOTTEN, now_ms);
+            }
+            let series = self.index.place(&key.labels, group.id, slot);
+            state.add_slot(series, now_ms);
+            added += 1;
+        }
+        self.admission.restore(group.key.agent, added);
+    }
+
+    fn batch(&mut self, frame: Option<FrameId>, ticks: &[TickBatch], lsn: u64, window: Window) {
+        for tick in ticks {
+            let Some(group) = self.groups.get(tick.group) else {
+                self.unreadable += 1;
+                continue;
+            };
+            let mut state = group.state.lock();
+            if lsn <= state.sealed_lsn {
+                continue;
+            }
+            if let Some(at) = self.broken.iter().position(|broken| *broken == tick.group) {
+                if tick.run == Run::Backfill || !tick.key {
+                    continue;
+                }
+                self.broken.swap_remove(at);
+            }
+            state.tick(group.mode, tick, window, lsn);
+        }
+        if let Some(FrameId { agent, epoch, sequence }) = frame {
+            self.sequences.agent(agent).lock().insert(epoch, sequence, sequence);
+        }
+    }
+
+    fn forget(&mut self, group: GroupId, slot: Slot) {
+        let Some(group) = self.groups.get(group) else { return };
+        let mut state = group.state.lock();
+        let Some(series) = state.series.get_mut(slot.0 as usize).filter(|series| **series != FORGOTTEN) else { return };
+        let forgotten = std::mem::replace(series, FORGOTTEN);
+        self.index.displace(forgotten, group.id, slot);
+        self.admission.release(group.key.agent, 1);
+    }
+
+    /// Records are missing: what changed in them is not known, so silence means nothing until the next key tick.
+    pub fn gap(&mut self) {
+        let delta = self.groups.all.iter().filter(|group| group.mode == WriteMode::Delta);
+        self.broken = delta.map(|group| group.id).collect();
+    }
+
+    /// Frames of an epoch that are stored.
+    pub fn stored(&mut self, agent: AgentId, epoch: u64, first: u64, last: u64) {
+        self.sequences.agent(agent).lock().insert(epoch, first, last);
+    }
+
+    pub fn into_core(self, options: Options, log: Log, counters: Counters) -> Core {
+        let head_bytes: usize = self.groups.all.iter().map(|group| group.state.lock().bytes()).sum();
+        Core {
+            options,
+            index: RwLock::new(self.index),
+            groups: RwLock::new(self.groups),
+            sequences: self.sequences,
+            log,
+            admission: Mutex::new(self.admission),
+            definitions: Mutex::new(self.definitions),
+            counters,
+            head_bytes: AtomicU64::new(head_bytes as u64),
+            disk_full: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+        }
+    }
+}

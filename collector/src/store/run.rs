@@ -1,0 +1,268 @@
+//! A run: ticks of one group in ascending order, and per series the change points on them.
+//!
+//! The newest data of a group is one run; late data makes further ones. A run grows in memory, is then frozen, and is sealed
+//! into blocks as it is. What silence means depends on the mode, see [`WriteMode`].
+
+use super::column::{Column, OPEN, Samples, expand};
+use super::{Slot, Value, WriteMode};
+
+/// No column for this slot.
+const NONE: u32 = u32::MAX;
+
+/// Bytes that a column takes in memory beside its points.
+const COLUMN_BYTES: usize = size_of::<Column>() + 2 * size_of::<u32>();
+
+#[derive(Debug)]
+pub(super) struct Run {
+    pub mode: WriteMode,
+    /// The newest data of its group, as opposed to an overlay.
+    pub live: bool,
+    pub ticks: Vec<i64>,
+    /// Slot of each column.
+    pub slots: Vec<u32>,
+    pub columns: Vec<Column>,
+    /// Column of each slot, [`NONE`] where there is none.
+    lookup: Vec<u32>,
+    /// What it takes in memory, about.
+    pub bytes: usize,
+    /// Longest column, in bytes.
+    pub longest: usize,
+    /// First log record with something of this run.
+    pub first_lsn: u64,
+}
+
+impl Run {
+    pub fn new(mode: WriteMode) -> Self {
+        Self {
+            mode,
+            live: false,
+            ticks: Vec::new(),
+            slots: Vec::new(),
+            columns: Vec::new(),
+            lookup: Vec::new(),
+            bytes: 0,
+            longest: 0,
+            first_lsn: 0,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ticks.is_empty()
+    }
+
+    pub fn last_ms(&self) -> Option<i64> {
+        self.ticks.last().copied()
+    }
+
+    /// First and last tick.
+    pub fn span(&self) -> Option<(i64, i64)> {
+        Some((*self.ticks.first()?, *self.ticks.last()?))
+    }
+
+    pub fn column(&self, slot: u32) -> Option<&Column> {
+        let at = *self.lookup.get(slot as usize)?;
+        self.columns.get(at as usize)
+    }
+
+    fn column_at(&mut self, slot: u32) -> usize {
+        if self.lookup.len() <= slot as usize {
+            self.lookup.resize(slot as usize + 1, NONE);
+        }
+        if self.lookup[slot as usize] == NONE {
+            self.lookup[slot as usize] = self.columns.len() as u32;
+            self.columns.push(Column::default());
+            self.slots.push(slot);
+            self.bytes += COLUMN_BYTES;
+        }
+        self.lookup[slot as usize] as usize
+    }
+
+    fn grown(&mut self, at: usize, before: usize) {
+        let length = self.columns[at].bytes.len();
+        self.bytes += length - before;
+        self.longest = self.longest.max(length);
+    }
+
+    fn push_tick(&mut self, timestamp_ms: i64) -> u32 {
+        let tick = self.ticks.len() as u32;
+        self.ticks.push(timestamp_ms);
+        self.bytes += size_of::<i64>();
+        tick
+    }
+
+    /// Adds a tick on which all series go on except those in `values`; the stale marker ends one. `carried` is what was
+    /// present before the first tick of this run.
+    pub fn delta_tick(&mut self, timestamp_ms: i64, key: bool, values: &[(Slot, Value)], carried: &[Carried]) {
+        let tick = self.push_tick(timestamp_ms);
+        for carried in carried {
+            if values.binary_search_by_key(&carried.slot, |(slot, _)| slot.0).is_ok() {
+                continue;
+            }
+            let at = self.column_at(carried.slot);
+            let before = self.columns[at].bytes.len();
+            if key {
+                self.columns[at].ended(tick);
+            } else {
+                self.columns[at].set(tick, &carried.value);
+                self.columns[at].through = OPEN;
+            }
+            self.grown(at, before);
+        }
+        for (slot, value) in values {
+            let at = self.column_at(slot.0);
+            let column = &mut self.columns[at];
+            let before = column.bytes.len();
+            if matches!(value, Value::Float(value) if lampad_proto::is_stale(*value)) {
+                if column.is_present() || carried.iter().any(|carried| carried.slot == slot.0) {
+                    column.ended(tick);
+                }
+            } else if !column.is_last(value) {
+                column.set(tick, value);
+            }
+            column.through = OPEN;
+            self.grown(at, before);
+        }
+        if key && tick > 0 {
+            self.end_unlisted(tick, values);
+        }
+    }
+
+    fn end_unlisted(&mut self, tick: u32, values: &[(Slot, Value)]) {
+        let mut listed = vec![false; self.columns.len()];
+        for (slot, _) in values {
+            listed[self.lookup[slot.0 as usize] as usize] = true;
+        }
+        for at in (0..self.columns.len()).filter(|at| !listed[*at]) {
+            let before = self.columns[at].bytes.len();
+            if self.columns[at].is_present() {
+                self.columns[at].ended(tick);
+                self.grown(at, before);
+            }
+        }
+    }
+
+    /// The number of the tick at this time, which is added when it is newer than all others; `None` when it would have to be
+    /// put between two.
+    pub fn stated_tick(&mut self, timestamp_ms: i64) -> Option<u32> {
+        if self.last_ms().is_none_or(|last| timestamp_ms > last) {
+            return Some(self.push_tick(timestamp_ms));
+        }
+        self.ticks.binary_search(&timestamp_ms).ok().map(|tick| tick as u32)
+    }
+
+    /// The series has this value at this tick and nothing is said of later ones. False when it has something there or later.
+    pub fn state(&mut self, tick: u32, slot: Slot, value: &Value) -> bool {
+        let at = self.column_at(slot.0);
+        let column = &mut self.columns[at];
+        if column.through > tick {
+            return false;
+        }
+        let before = column.bytes.len();
+        if !column.is_last(value) || column.through < tick {
+            if column.is_present() && column.through < tick {
+                column.absent(column.through);
+            }
+            column.set(tick, value);
+        }
+        column.through = tick + 1;
+        self.grown(at, before);
+        true
+    }
+
+    /// Slots that have a value at the end, ascending.
+    pub fn present(&self) -> Vec<Carried> {
+        let mut present: Vec<Carried> = Vec::with_capacity(self.columns.len());
+        for (slot, column) in self.slots.iter().zip(&self.columns) {
+            let through = (column.through as usize).min(self.ticks.len());
+            if let (Some(value), Some(last)) = (column.last(), through.checked_sub(1)) {
+                present.push(Carried { slot: *slot, timestamp_ms: self.ticks[last], value });
+            }
+        }
+        present.sort_unstable_by_key(|carried| carried.slot);
+        present
+    }
+
+    /// The last sample of a series that goes on.
+    pub fn current(&self, slot: u32) -> Option<(i64, Value)> {
+        let column = self.column(slot)?;
+        let last = (column.through as usize).min(self.ticks.len()).checked_sub(1)?;
+        Some((self.ticks[last], column.last()?))
+    }
+
+    /// Adds the samples of one series in `[from_ms, to_ms]`.
+    pub fn expand(&self, slot: u32, from_ms: i64, to_ms: i64, out: &mut Samples) -> bool {
+        match self.column(slot) {
+            Some(column) => expand(&column.bytes, column.through, &self.ticks, from_ms, to_ms, out),
+            None => true,
+        }
+    }
+
+    /// Whether some tick lies in `(after, until]`.
+    pub fn has_tick_in(&self, after: i64, until: i64) -> bool {
+        self.ticks.partition_point(|tick| *tick <= after) < self.ticks.partition_point(|tick| *tick <= until)
+    }
+}
+
+/// A series' last sample, kept when its run is frozen.
+#[derive(Debug, Clone)]
+pub(super) struct Carried {
+    pub slot: u32,
+    pub timestamp_ms: i64,
+    pub value: Value,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn floats(run: &Run, slot: u32) -> Vec<(i64, f64)> {
+        let mut out = Samples::default();
+        assert!(run.expand(slot, i64::MIN, i64::MAX, &mut out));
+        out.floats.iter().map(|sample| (sample.timestamp_ms, sample.value)).collect()
+    }
+
+    fn float(slot: u32, value: f64) -> (Slot, Value) {
+        (Slot(slot), Value::Float(value))
+    }
+
+    #[test]
+    fn silence_repeats_the_value_and_a_key_tick_ends_what_it_does_not_list() {
+        let mut run = Run::new(WriteMode::Delta);
+        run.delta_tick(10, true, &[float(0, 1.0), float(1, 2.0)], &[]);
+        run.delta_tick(20, false, &[float(1, 3.0)], &[]);
+        let bytes = run.bytes;
+        run.delta_tick(30, true, &[float(1, 3.0)], &[]);
+        assert_eq!(floats(&run, 1), [(10, 2.0), (20, 3.0), (30, 3.0)]);
+        let first = floats(&run, 0);
+        assert_eq!(first[..2], [(10, 1.0), (20, 1.0)]);
+        assert!(first.len() == 3 && first[2].0 == 30 && lampad_proto::is_stale(first[2].1));
+        assert_eq!(run.bytes, bytes + 8 + 2, "a tick and an end; the unchanged value costs nothing");
+    }
+
+    #[test]
+    fn a_run_begins_with_what_was_carried_over() {
+        let mut run = Run::new(WriteMode::Delta);
+        let carried = [0, 1].map(|slot| Carried { slot, timestamp_ms: 5, value: Value::Float(7.0) });
+        run.delta_tick(10, false, &[float(1, 8.0)], &carried);
+        run.delta_tick(20, false, &[], &[]);
+        assert_eq!(floats(&run, 0), [(10, 7.0), (20, 7.0)]);
+        assert_eq!(floats(&run, 1), [(10, 8.0), (20, 8.0)]);
+    }
+
+    #[test]
+    fn of_stated_series_silence_is_absence() {
+        let mut run = Run::new(WriteMode::Stated);
+        for (timestamp_ms, slots) in [(10, &[0, 1][..]), (20, &[1]), (30, &[0, 1]), (40, &[1])] {
+            let tick = run.stated_tick(timestamp_ms).unwrap();
+            for slot in slots {
+                assert!(run.state(tick, Slot(*slot), &Value::Float(5.0)));
+            }
+        }
+        assert_eq!(floats(&run, 0), [(10, 5.0), (30, 5.0)]);
+        assert_eq!(floats(&run, 1), [(10, 5.0), (20, 5.0), (30, 5.0), (40, 5.0)]);
+        let tick = run.stated_tick(40).unwrap();
+        assert!(run.state(tick, Slot(0), &Value::Float(5.0)), "late, yet nothing is there");
+        assert!(!run.state(tick, Slot(0), &Value::Float(5.0)), "something is there now");
+        assert_eq!(run.stated_tick(25), None);
+    }
+}

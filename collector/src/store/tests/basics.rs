@@ -1,0 +1,109 @@
+//! Appending, selecting, reopening.
+
+use super::*;
+
+#[test]
+fn what_is_appended_is_selected_at_once_and_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let stale = lampad_proto::stale();
+    let (t, wanted) = (NOW_MS, bits(&[(NOW_MS, 1.0), (NOW_MS + 1000, 1.0), (NOW_MS + 2000, stale)]));
+    {
+        let store = open(dir.path());
+        let group = group(&store, 1, "host.cpu", WriteMode::Delta);
+        let slots = series(&store, group, &["a", "b"]);
+        assert_eq!(series(&store, group, &["a", "b"]), slots, "the same labels have the same slots");
+        store.append(&frame(1, vec![tick(group, t, true, &[(slots[0], 1.0), (slots[1], 2.0)])])).unwrap();
+        store.append(&frame(2, vec![tick(group, t + 1000, false, &[(slots[1], 3.0)])])).unwrap();
+        let appended = store.append(&frame(3, vec![tick(group, t + 2000, false, &[(slots[0], stale)])])).unwrap();
+        assert!(!appended.duplicate);
+        assert_eq!(range(&store, "a", 0, i64::MAX), wanted);
+        assert_eq!(last(&store, "b", 0, i64::MAX), Some((t + 2000, 3f64.to_bits())));
+        assert_eq!(last(&store, "a", 0, i64::MAX), Some((t + 2000, stale.to_bits())));
+        let again = store.append(&frame(2, vec![tick(group, t + 1000, false, &[(slots[1], 9.0)])])).unwrap();
+        assert!(again.duplicate);
+        assert!(store.flush(Duration::from_secs(20)) && store.durable().borrow().0 >= appended.lsn.0);
+    }
+    let store = open(dir.path());
+    assert_eq!(range(&store, "a", 0, i64::MAX), wanted);
+    assert_eq!(range(&store, "b", t + 1000, t + 1000), bits(&[(t + 1000, 3.0)]));
+    assert_eq!(store.stored(agent(1), 7).ranges().collect::<Vec<_>>(), [(1, 3)]);
+    assert_eq!(store.label_names(&[], 0, i64::MAX).unwrap(), [Arc::from(METRIC_NAME), Arc::from("host")]);
+    assert_eq!(store.label_values(METRIC_NAME, &[], 0, i64::MAX).unwrap(), [Arc::from("a"), Arc::from("b")]);
+    assert!(store.series(&[vec![named("a")]], 0, t - 1).unwrap().is_empty(), "no samples before");
+    let mut latest = Vec::new();
+    store.latest(&[], &mut |name, series| {
+        latest.push((name.to_owned(), series.len()));
+        true
+    });
+    assert_eq!(latest, [("b".to_owned(), 1)], "a has ended");
+}
+
+#[test]
+fn silence_ends_a_series_until_late_ticks_fill_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let group = group(&store, 1, "host.cpu", WriteMode::Delta);
+    let slots = series(&store, group, &["a"]);
+    let t = NOW_MS;
+    store.append(&frame(1, vec![tick(group, t, true, &[(slots[0], 1.0)])])).unwrap();
+    store.silence(agent(1), t + 3000);
+    store.silence(agent(1), t + 4000);
+    let marked = bits(&[(t, 1.0), (t + 3000, lampad_proto::stale())]);
+    assert_eq!(range(&store, "a", 0, i64::MAX), marked, "one mark for one silence");
+    assert_eq!(range(&store, "a", t + 1, i64::MAX), marked[1..], "though the sample before is not selected");
+    assert_eq!(last(&store, "a", 0, i64::MAX), marked.last().copied());
+    let mut shown = 0;
+    store.latest(&[], &mut |_, series| {
+        shown += series.len();
+        true
+    });
+    assert_eq!(shown, 0);
+    let late = TickBatch { run: Run::Backfill, ..tick(group, t + 1000, true, &[(slots[0], 2.0)]) };
+    store.append(&frame(2, vec![late])).unwrap();
+    assert_eq!(range(&store, "a", 0, i64::MAX), bits(&[(t, 1.0), (t + 1000, 2.0)]), "the mark was soft");
+}
+
+#[test]
+fn of_stated_samples_the_first_one_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let group = group(&store, 0, "job/a", WriteMode::Stated);
+    let slots = series(&store, group, &["a", "b"]);
+    let t = NOW_MS - 100_000;
+    let append = |at_ms: i64, values: &[(Slot, f64)]| {
+        let batch = Batch { frame: None, ticks: vec![tick(group, at_ms, false, values)] };
+        let refused = store.append(&batch).unwrap().refused;
+        refused.into_iter().map(|(_, _, refused)| refused).collect::<Vec<_>>()
+    };
+    assert!(append(t, &[(slots[0], 1.0)]).is_empty());
+    assert!(append(t + 20, &[(slots[0], 1.0), (slots[1], 5.0)]).is_empty());
+    assert!(append(t + 10, &[(slots[0], 2.0)]).is_empty(), "between two");
+    assert!(append(t, &[(slots[0], 1.0), (slots[1], 4.0)]).is_empty(), "equal, and late for b");
+    assert!(matches!(append(t + 10, &[(slots[0], 3.0)])[..], [Refused::Duplicate { .. }]));
+    assert!(matches!(append(NOW_MS + 11 * 60_000, &[(slots[0], 3.0)])[..], [Refused::TooNew { .. }]));
+    assert!(matches!(append(1000, &[(slots[0], 3.0)])[..], [Refused::TooOld { .. }]));
+    assert!(matches!(append(t + 30, &[(Slot(99), 3.0)])[..], [Refused::Invalid(_)]));
+    assert_eq!(range(&store, "a", 0, i64::MAX), bits(&[(t, 1.0), (t + 10, 2.0), (t + 20, 1.0)]));
+    assert_eq!(range(&store, "b", 0, i64::MAX), bits(&[(t, 4.0), (t + 20, 5.0)]));
+}
+
+#[test]
+fn a_directory_that_cannot_be_used_is_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = |path: &std::path::Path| Store::open(options(path), Arc::new(RealDisk)).unwrap_err();
+    let foreign = dir.path().join("foreign");
+    std::fs::create_dir(&foreign).unwrap();
+    std::fs::write(foreign.join("letter.txt"), "x").unwrap();
+    assert!(matches!(error(&foreign), OpenError::NotOurs { .. }));
+    let used = dir.path().join("used");
+    let store = open(&used);
+    assert!(matches!(error(&used), OpenError::Locked { .. }));
+    drop(store);
+    drop(open(&used));
+    std::fs::write(used.join("FORMAT"), "lampad-collector data, format 99\n").unwrap();
+    assert!(matches!(error(&used), OpenError::Newer { found: 99, .. }));
+    let file = dir.path().join("file");
+    std::fs::write(&file, "x").unwrap();
+    let text = error(&file).to_string();
+    assert!(text.contains("file") && text.contains("check that"), "{text}");
+}
