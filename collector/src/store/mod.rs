@@ -17,6 +17,7 @@ mod datadir;
 mod entry;
 mod files;
 mod group;
+mod handle;
 mod index;
 mod labels;
 mod log;
@@ -27,17 +28,16 @@ mod restore;
 mod run;
 mod select;
 mod sequences;
-mod store;
 #[cfg(test)]
 mod tests;
 mod write;
 
 pub use core::{Appended, StoreStats};
 pub use files::{Disk, DiskFile, RealDisk};
+pub use handle::Store;
 pub use labels::{Label, Labels, METRIC_NAME};
 pub use options::{AppendError, Clock, Limits, OpenError, Options};
 pub use select::{Budget, Latest, MatchOp, Matcher, Meta, Sample, Select, SelectError, Series, Source, Visit};
-pub use store::Store;
 pub use write::{
     AgentId, Batch, FrameId, GroupId, GroupKey, Lsn, Refused, Run, SequenceSet, SeriesKey, Slot, TickBatch, Value,
     WriteMode,

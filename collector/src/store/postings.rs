@@ -23,11 +23,14 @@ struct Name {
     version: u64,
 }
 
+/// The values that a regex matches, and the version of the label's values that were asked.
+type Matched = (u64, Arc<[Arc<str>]>);
+
 #[derive(Debug, Default)]
 pub(super) struct Postings {
     names: BTreeMap<Arc<str>, Name>,
     all: RoaringBitmap,
-    cached: Mutex<HashMap<(String, String), (u64, Arc<[Arc<str>]>)>>,
+    cached: Mutex<HashMap<(String, String), Matched>>,
 }
 
 impl Postings {

@@ -194,7 +194,7 @@ impl Core {
             let current = places.into_iter().filter_map(|(labels, places)| {
                 let newest =
                     places.into_iter().filter_map(|place| self.current(place)).max_by_key(|(at_ms, _)| *at_ms)?;
-                (newest.0 >= oldest_ms).then(|| (labels, Latest { timestamp_ms: newest.0, value: newest.1 }))
+                (newest.0 >= oldest_ms).then_some((labels, Latest { timestamp_ms: newest.0, value: newest.1 }))
             });
             let mut current: Vec<(Labels, Latest)> = current.collect();
             current.sort_unstable_by(|a, b| a.0.cmp(&b.0));
