@@ -9,10 +9,13 @@ mod collector;
 mod cost;
 pub mod load;
 pub mod mariadb;
+pub mod needs;
 mod ports;
 mod process;
 mod proxy;
 mod query;
+pub mod series;
+pub mod servers;
 mod wait;
 
 pub use agent::Agent;

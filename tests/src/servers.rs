@@ -1,0 +1,84 @@
+//! Programs of others that tests and benchmarks run beside ours: Prometheus and the two exporters.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use tempfile::TempDir;
+
+use crate::{Api, PATIENCE, Process, Program, free_port, until};
+
+/// Where a program is, if it is installed.
+pub fn installed(name: &str) -> Option<PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+    std::env::split_paths(&path).map(|directory| directory.join(name)).find(|file| file.is_file())
+}
+
+/// A server that answers HTTP on a port of its own.
+pub struct Server {
+    pub process: Process,
+    pub address: SocketAddr,
+    _directory: TempDir,
+}
+
+impl Server {
+    async fn start(
+        name: &str,
+        ready: &str,
+        with: impl FnOnce(Program, &TempDir, SocketAddr) -> anyhow::Result<Program>,
+    ) -> anyhow::Result<Self> {
+        let path = installed(name).with_context(|| format!("{name} is not installed; tests/run.sh installs it"))?;
+        let directory = TempDir::with_prefix(format!("lampad-{name}-"))?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+        let program = with(Program::at(path, directory.path().join("log")), &directory, address)?;
+        let process = program.start()?;
+        let server = Self { process, address, _directory: directory };
+        let api = server.api();
+        until(&format!("{name} to answer"), PATIENCE, || async { matches!(api.get(ready, &[]).await, Ok((200, _))) })
+            .await
+            .with_context(|| server.process.log_tail())?;
+        Ok(server)
+    }
+
+    /// A Prometheus that scrapes these targets (job, address) at `interval`; `options` go under each job.
+    pub async fn prometheus(targets: &[(&str, SocketAddr)], interval: Duration, options: &str) -> anyhow::Result<Self> {
+        let interval = interval.as_millis();
+        let mut config =
+            format!("global: {{scrape_interval: {interval}ms, scrape_timeout: {interval}ms}}\nscrape_configs:\n");
+        for (job, target) in targets {
+            config += &format!("- job_name: {job}\n  static_configs: [{{targets: ['{target}']}}]\n");
+            config += options;
+        }
+        Self::start("prometheus", "/-/ready", |program, directory, address| {
+            let file = directory.path().join("prometheus.yml");
+            std::fs::write(&file, config)?;
+            Ok(program
+                .arg(format!("--config.file={}", file.display()))
+                .arg(format!("--storage.tsdb.path={}", directory.path().join("data").display()))
+                .arg(format!("--web.listen-address={address}")))
+        })
+        .await
+    }
+
+    pub async fn node_exporter() -> anyhow::Result<Self> {
+        Self::start("prometheus-node-exporter", "/", |program, _, address| {
+            Ok(program.arg(format!("--web.listen-address={address}")))
+        })
+        .await
+    }
+
+    /// `login` is `user:password@unix(/path)/` or `user:password@tcp(host:port)/`.
+    pub async fn mysqld_exporter(login: &str) -> anyhow::Result<Self> {
+        Self::start("prometheus-mysqld-exporter", "/", |program, _, address| {
+            Ok(program
+                .env("DATA_SOURCE_NAME", login)
+                .args([&format!("--web.listen-address={address}"), "--config.my-cnf=/dev/null"]))
+        })
+        .await
+    }
+
+    pub fn api(&self) -> Api {
+        Api::new(format!("http://{}", self.address))
+    }
+}
