@@ -39,6 +39,9 @@ struct Args {
     /// Send as fast as acks come, not one tick per interval
     #[arg(long)]
     flat_out: bool,
+    /// How far the agents' clocks are ahead of this machine's
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    clock_ahead_ms: i64,
     /// One agent that is stuck in this way, until ended from outside (SIGSTOP works on any)
     #[arg(long, value_enum)]
     stuck: Option<Stuck>,
@@ -62,6 +65,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         ticks: args.ticks,
         change_percent: args.change,
         pace: if args.flat_out { Pace::FlatOut } else { Pace::Real },
+        clock_ahead_ms: args.clock_ahead_ms,
         patience: Duration::from_secs(30),
     };
     if let Some(how) = args.stuck {

@@ -18,7 +18,8 @@ pub struct Encoder {
     groups: u32,
     interval_ms: i64,
     percent: u8,
-    /// Time of tick 0.
+    clock_ahead_ms: i64,
+    /// Time of tick 0, by the agent's clock.
     pub start_ms: i64,
 }
 
@@ -33,8 +34,13 @@ impl Encoder {
             groups,
             interval_ms: plan.interval_ms(),
             percent: plan.change_percent,
+            clock_ahead_ms: plan.clock_ahead_ms,
             start_ms,
         }
+    }
+
+    fn now_ms(&self) -> i64 {
+        jiff::Timestamp::now().as_millisecond() + self.clock_ahead_ms
     }
 
     pub fn time_ms(&self, tick: u64) -> i64 {
@@ -65,7 +71,7 @@ impl Encoder {
                 .collect(),
             next_sequence: Self::sequence(next_tick),
             pending,
-            clock_ms: jiff::Timestamp::now().as_millisecond(),
+            clock_ms: self.now_ms(),
         }))
     }
 
@@ -105,7 +111,7 @@ impl Encoder {
             lane: lane.into(),
             sequence: Self::sequence(tick),
             base_ms: self.time_ms(tick),
-            sent_ms: jiff::Timestamp::now().as_millisecond(),
+            sent_ms: self.now_ms(),
             ticks: (0..self.groups).map(|group| self.group_tick(group, tick, key)).collect(),
         }))
     }

@@ -25,6 +25,8 @@ pub struct Plan {
     pub ticks: u64,
     pub change_percent: u8,
     pub pace: Pace,
+    /// How far the agents' clocks are ahead of this machine's.
+    pub clock_ahead_ms: i64,
     /// How long an agent goes on trying to have everything acked after its last tick.
     pub patience: Duration,
 }
@@ -42,6 +44,7 @@ impl Plan {
             ticks: 20,
             change_percent: 36,
             pace: Pace::Real,
+            clock_ahead_ms: 0,
             patience: Duration::from_secs(20),
         }
     }

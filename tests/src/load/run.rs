@@ -76,7 +76,7 @@ struct Stream {
 
 impl LoadAgent {
     pub fn new(plan: &Plan, agent: u32, late: Duration) -> Self {
-        let now_ms = jiff::Timestamp::now().as_millisecond();
+        let now_ms = jiff::Timestamp::now().as_millisecond() + plan.clock_ahead_ms;
         let start_ms = match plan.pace {
             Pace::Real => now_ms + late.as_millis() as i64,
             Pace::FlatOut => now_ms - plan.ticks as i64 * plan.interval_ms(),
@@ -90,6 +90,12 @@ impl LoadAgent {
             ..Record::default()
         };
         Self { plan: plan.clone(), encoder: Encoder::new(plan, agent, start_ms), begin: Instant::now() + late, record }
+    }
+
+    /// As an agent whose identity is given: a copy of another one.
+    pub fn with_identity(mut self, id: [u8; 16], epoch: u64) -> Self {
+        (self.encoder.id, self.encoder.epoch) = (id, epoch);
+        self
     }
 
     pub async fn work(&mut self) {
