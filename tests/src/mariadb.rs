@@ -79,7 +79,7 @@ impl Server {
             Kind::MariaDb => {
                 let mut command = Command::new(find_program("mariadb-install-db").context("mariadb-install-db")?);
                 command.args(["--no-defaults", "--skip-test-db", "--auth-root-authentication-method=normal"]);
-                command.arg(self.argument("--datadir=", "data"));
+                command.arg(self.argument("--datadir=", "data")).arg(self.argument("--tmpdir=", ""));
                 if is_root() {
                     command.arg("--user=mysql");
                 }
@@ -109,7 +109,8 @@ impl Server {
                 command
             }
         };
-        command.arg("--no-defaults").arg(self.argument("--datadir=", "data"));
+        // Temporary tables are named by process id, and two of one id can share a machine's /tmp.
+        command.arg("--no-defaults").arg(self.argument("--datadir=", "data")).arg(self.argument("--tmpdir=", ""));
         if is_root() {
             // In the chroot there is no user `mysql`.
             command.arg(if self.kind == Kind::MariaDb { "--user=mysql" } else { "--user=root" });

@@ -1,0 +1,240 @@
+//! Which server this is and what it calls things; decided once per connection.
+//!
+//! Trying one statement after another costs failed statements on every sample (up to eight on MySQL 8.4), so the
+//! version decides. Every difference between servers that the modules know of stands in this file.
+
+use std::fmt;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flavor {
+    /// MySQL and Percona Server.
+    MySql,
+    MariaDb,
+}
+
+/// What a server said of itself at login.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    pub flavor: Flavor,
+    /// Major, minor, patch.
+    pub number: (u16, u16, u16),
+    pub version: String,
+    pub version_comment: String,
+    /// Empty on servers that have no such variable (MariaDB from 10.10 on).
+    pub innodb_version: String,
+    /// `performance_schema = ON`.
+    pub performance_schema: bool,
+    /// The plugin that counts statements by duration is there and counts.
+    pub query_response_time: bool,
+}
+
+impl Server {
+    pub fn new(version: &str, version_comment: &str) -> Self {
+        let maria = [version, version_comment].iter().any(|text| text.to_ascii_lowercase().contains("mariadb"));
+        // Old MariaDB put 5.5.5- before its version, for replicas that know nothing above 5.
+        let plain = if maria { version.strip_prefix("5.5.5-").unwrap_or(version) } else { version };
+        let mut numbers = plain.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+        let mut next = || numbers.next().unwrap_or(0);
+        Self {
+            flavor: if maria { Flavor::MariaDb } else { Flavor::MySql },
+            number: (next(), next(), next()),
+            version: version.to_owned(),
+            version_comment: version_comment.to_owned(),
+            innodb_version: String::new(),
+            performance_schema: false,
+            query_response_time: false,
+        }
+    }
+
+    pub fn is_mariadb(&self) -> bool {
+        self.flavor == Flavor::MariaDb
+    }
+
+    fn mysql_from(&self, number: (u16, u16, u16)) -> bool {
+        self.flavor == Flavor::MySql && self.number >= number
+    }
+
+    fn mariadb_from(&self, number: (u16, u16, u16)) -> bool {
+        self.flavor == Flavor::MariaDb && self.number >= number
+    }
+
+    /// One row per source that this server replicates from.
+    pub fn replica_status(&self) -> &'static str {
+        if self.is_mariadb() {
+            // The only form that shows all sources, each with its name.
+            if self.mariadb_from((10, 0, 0)) { "SHOW ALL SLAVES STATUS" } else { "SHOW SLAVE STATUS" }
+        } else if self.mysql_from((8, 0, 22)) {
+            "SHOW REPLICA STATUS"
+        } else {
+            "SHOW SLAVE STATUS"
+        }
+    }
+
+    /// File and position that the server writes its binary log at.
+    pub fn binary_log_status(&self) -> &'static str {
+        if self.mysql_from((8, 2, 0)) { "SHOW BINARY LOG STATUS" } else { "SHOW MASTER STATUS" }
+    }
+
+    /// Where sessions are listed at the least cost.
+    pub fn processlist(&self) -> &'static str {
+        // information_schema's takes a global mutex; this one does not.
+        if self.mysql_from((8, 0, 22)) && self.performance_schema {
+            "performance_schema.processlist"
+        } else {
+            "information_schema.processlist"
+        }
+    }
+
+    /// Ends the session's own statements after this time, by the server itself. MySQL counts SELECTs only.
+    pub fn statement_limit(&self, limit: std::time::Duration) -> Option<String> {
+        if self.mariadb_from((10, 1, 1)) {
+            Some(format!("max_statement_time={:.3}", limit.as_secs_f64()))
+        } else if self.mysql_from((5, 7, 8)) {
+            Some(format!("max_execution_time={}", limit.as_millis()))
+        } else {
+            None
+        }
+    }
+
+    /// Keep our own statements out of the slow log; one of them may be refused, the session goes on without.
+    pub fn quiet_settings(&self) -> &'static [&'static str] {
+        match self.flavor {
+            Flavor::MariaDb => &["SET SESSION slow_query_log=0", "SET SESSION log_slow_filter='filesort_on_disk'"],
+            Flavor::MySql => &["SET SESSION long_query_time=31536000"],
+        }
+    }
+
+    /// Global rights that the default modules need.
+    pub fn rights(&self) -> &'static [Right] {
+        if self.mariadb_from((10, 5, 9)) {
+            &[Right::Process, Right::BinlogMonitor, Right::SlaveMonitor]
+        } else if self.mariadb_from((10, 5, 2)) {
+            &[Right::Process, Right::BinlogMonitor, Right::ReplicationSlaveAdmin]
+        } else {
+            &[Right::Process, Right::ReplicationClient]
+        }
+    }
+
+    /// The right that [`Self::replica_status`] asks for.
+    pub fn replica_right(&self) -> Right {
+        if self.mariadb_from((10, 5, 9)) {
+            Right::SlaveMonitor
+        } else if self.mariadb_from((10, 5, 2)) {
+            Right::ReplicationSlaveAdmin
+        } else {
+            Right::ReplicationClient
+        }
+    }
+
+    /// The right that [`Self::binary_log_status`] asks for.
+    pub fn binlog_right(&self) -> Right {
+        if self.mariadb_from((10, 5, 2)) { Right::BinlogMonitor } else { Right::ReplicationClient }
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = if self.is_mariadb() { "MariaDB" } else { "MySQL" };
+        write!(out, "{name} {} ({})", self.version, self.version_comment)
+    }
+}
+
+/// A right as a GRANT statement names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Right {
+    Process,
+    ReplicationClient,
+    BinlogMonitor,
+    SlaveMonitor,
+    ReplicationSlaveAdmin,
+    /// SELECT on performance_schema.
+    PerformanceSchema,
+}
+
+impl Right {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Process => "PROCESS",
+            Self::ReplicationClient => "REPLICATION CLIENT",
+            Self::BinlogMonitor => "BINLOG MONITOR",
+            Self::SlaveMonitor => "SLAVE MONITOR",
+            Self::ReplicationSlaveAdmin => "REPLICATION SLAVE ADMIN",
+            Self::PerformanceSchema => "SELECT ON performance_schema.*",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_version_gets_its_statements() {
+        const OLD: &str = "SHOW SLAVE STATUS";
+        const ALL: &str = "SHOW ALL SLAVES STATUS";
+        const NEW: &str = "SHOW REPLICA STATUS";
+        const MASTER: &str = "SHOW MASTER STATUS";
+        const LOG: &str = "SHOW BINARY LOG STATUS";
+        let table = [
+            ("5.7.44-log", "MySQL Community Server", Flavor::MySql, (5, 7, 44), OLD, MASTER, Right::ReplicationClient),
+            ("8.0.21", "MySQL Community Server", Flavor::MySql, (8, 0, 21), OLD, MASTER, Right::ReplicationClient),
+            ("8.0.36-28", "Percona Server (GPL)", Flavor::MySql, (8, 0, 36), NEW, MASTER, Right::ReplicationClient),
+            ("8.4.3", "MySQL Community Server", Flavor::MySql, (8, 4, 3), NEW, LOG, Right::ReplicationClient),
+            ("9.7.4", "(Debian)", Flavor::MySql, (9, 7, 4), NEW, LOG, Right::ReplicationClient),
+            (
+                "5.5.5-10.3.39-MariaDB-log",
+                "MariaDB Server",
+                Flavor::MariaDb,
+                (10, 3, 39),
+                ALL,
+                MASTER,
+                Right::ReplicationClient,
+            ),
+            (
+                "10.5.4-MariaDB",
+                "MariaDB Server",
+                Flavor::MariaDb,
+                (10, 5, 4),
+                ALL,
+                MASTER,
+                Right::ReplicationSlaveAdmin,
+            ),
+            (
+                "10.11.19-MariaDB-0+deb12u1",
+                "Debian 12",
+                Flavor::MariaDb,
+                (10, 11, 19),
+                ALL,
+                MASTER,
+                Right::SlaveMonitor,
+            ),
+            ("11.4.2-MariaDB", "MariaDB Server", Flavor::MariaDb, (11, 4, 2), ALL, MASTER, Right::SlaveMonitor),
+        ];
+        for (version, comment, flavor, number, replica, binlog, right) in table {
+            let server = Server::new(version, comment);
+            assert_eq!((server.flavor, server.number), (flavor, number), "{version}");
+            assert_eq!((server.replica_status(), server.binary_log_status()), (replica, binlog), "{version}");
+            assert_eq!(server.replica_right(), right, "{version}");
+            assert!(server.rights().contains(&server.replica_right()), "{version}");
+            assert!(server.rights().contains(&server.binlog_right()), "{version}");
+        }
+    }
+
+    #[test]
+    fn the_processlist_is_read_without_the_mutex_where_that_can_be() {
+        let mut server = Server::new("8.4.3", "");
+        assert_eq!(server.processlist(), "information_schema.processlist");
+        server.performance_schema = true;
+        assert_eq!(server.processlist(), "performance_schema.processlist");
+        let mut old = Server::new("8.0.20", "");
+        old.performance_schema = true;
+        assert_eq!(old.processlist(), "information_schema.processlist");
+    }
+
+    #[test]
+    fn nonsense_is_the_oldest_mysql() {
+        let server = Server::new("", "");
+        assert_eq!((server.flavor, server.number), (Flavor::MySql, (0, 0, 0)));
+        assert_eq!(server.replica_status(), "SHOW SLAVE STATUS");
+    }
+}

@@ -1,0 +1,345 @@
+//! Where the server is.
+//!
+//! Source: the first of these that says anything: the configuration (`--mysql`, `LAMPAD_MYSQL`, `[mysql] server`); an
+//!         option file (configured, or `mysql.cnf` of systemd's credentials, or `~/.my.cnf`); the usual sockets; 127.0.0.1:3306.
+//! Shape:  a list of targets, likeliest first. A server that somebody named is the only one on the list.
+//! Errors: a name that cannot be understood, or an option file that cannot be read, with what to write instead.
+
+use std::path::{Path, PathBuf};
+
+use super::option_file::{OptionFileError, Options};
+use super::settings::{MysqlSettings, Secret};
+use super::target::{Address, DEFAULT_PORT, Target, Tls, TlsMode};
+
+/// Where distributions put the socket.
+const SOCKETS: &[&str] =
+    &["/run/mysqld/mysqld.sock", "/var/run/mysqld/mysqld.sock", "/tmp/mysql.sock", "/var/lib/mysql/mysql.sock"];
+
+#[derive(Debug, thiserror::Error)]
+pub enum DiscoveryError {
+    /// Never with the text itself: it may hold a password.
+    #[error(
+        "the configured MySQL server is not understood: {detail}; write mysql://user:password@host:3306 or \
+         mysql://user@localhost?socket=/run/mysqld/mysqld.sock, with other characters in a password as %XX"
+    )]
+    Dsn { detail: String },
+    #[error(transparent)]
+    OptionFile(#[from] OptionFileError),
+    #[error("{}: {detail}", path.display())]
+    Option { path: PathBuf, detail: String },
+}
+
+/// What of the surroundings decides; a value, so that tests can make it up.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// `LAMPAD_MYSQL`.
+    pub server: Option<Secret>,
+    /// `CREDENTIALS_DIRECTORY`, set by systemd.
+    pub credentials: Option<PathBuf>,
+    pub home: Option<PathBuf>,
+    /// Name of the operating system's user, whom socket authentication lets in.
+    pub user: String,
+    /// Before the usual sockets; `/` outside tests.
+    pub root: PathBuf,
+}
+
+impl Surroundings {
+    pub fn of_this_process() -> Self {
+        let text = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let (user, home) = account();
+        Self {
+            server: text("LAMPAD_MYSQL").map(Secret::new),
+            credentials: text("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+            home: text("HOME").map(PathBuf::from).or(home),
+            user,
+            root: PathBuf::from("/"),
+        }
+    }
+}
+
+/// Name and home of the effective user, as `/etc/passwd` has them.
+fn account() -> (String, Option<PathBuf>) {
+    let uid = rustix::process::geteuid().as_raw().to_string();
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let fields =
+        passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields.get(2) == Some(&&*uid));
+    match fields {
+        Some(fields) => (fields[0].to_owned(), fields.get(5).map(PathBuf::from)),
+        // Directory services do not list their users here; the login shell names them.
+        None => (std::env::var("USER").unwrap_or_else(|_| "root".to_owned()), None),
+    }
+}
+
+/// Servers to try, likeliest first.
+pub fn targets(settings: &MysqlSettings, around: &Surroundings) -> Result<Vec<Target>, DiscoveryError> {
+    if let Some(dsn) = settings.server.as_ref().or(around.server.as_ref()) {
+        return Ok(vec![parse_dsn(dsn, &around.user)?]);
+    }
+    let configured = settings.option_file.clone();
+    let credential = around.credentials.as_ref().map(|dir| dir.join("mysql.cnf")).filter(|file| file.exists());
+    let personal = around.home.as_ref().map(|home| home.join(".my.cnf")).filter(|file| file.exists());
+    let Some(file) = configured.or(credential).or(personal) else {
+        let login =
+            Login { user: around.user.clone(), password: None, tls: Tls::default(), origin: "a usual place".into() };
+        return Ok(login.usual_places(&around.root));
+    };
+    let options = Options::read(&file)?;
+    let wrong = |detail: String| DiscoveryError::Option { path: file.clone(), detail };
+    let login = Login {
+        user: options.get("user").filter(|user| !user.is_empty()).unwrap_or(&around.user).to_owned(),
+        password: options.get("password").filter(|password| !password.is_empty()).map(Secret::new),
+        tls: tls_of(&options).map_err(wrong)?,
+        origin: file.display().to_string(),
+    };
+    let port = match options.get("port") {
+        Some(port) => Some(port.parse::<u16>().map_err(|_| wrong(format!("port = {port} is not a port")))?),
+        None => None,
+    };
+    let named = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
+    let host = named(options.get("host"));
+    let over_tcp = options.get("protocol").is_some_and(|protocol| protocol.eq_ignore_ascii_case("tcp"));
+    // As the clients have it: `localhost` means the socket unless the protocol says otherwise.
+    let by_socket = !over_tcp && host.as_deref().is_none_or(|host| host == "localhost");
+    Ok(match (named(options.get("socket")), host, port) {
+        (Some(socket), ..) if by_socket => vec![login.target(Address::Socket(socket.into()), true)],
+        (_, Some(host), port) if !by_socket => {
+            vec![login.target(Address::Tcp { host, port: port.unwrap_or(DEFAULT_PORT) }, true)]
+        }
+        (_, _, Some(port)) => vec![login.target(Address::Tcp { host: "127.0.0.1".into(), port }, true)],
+        _ => login.usual_places(&around.root),
+    })
+}
+
+struct Login {
+    user: String,
+    password: Option<Secret>,
+    tls: Tls,
+    origin: String,
+}
+
+impl Login {
+    fn target(&self, address: Address, explicit: bool) -> Target {
+        Target {
+            address,
+            user: self.user.clone(),
+            password: self.password.clone(),
+            tls: self.tls.clone(),
+            origin: self.origin.clone(),
+            explicit,
+        }
+    }
+
+    fn usual_places(&self, root: &Path) -> Vec<Target> {
+        let mut seen = Vec::new();
+        let mut targets = Vec::new();
+        for socket in SOCKETS {
+            let path = root.join(socket.trim_start_matches('/'));
+            // /var/run is a link to /run nearly everywhere: one server, not two.
+            let Ok(real) = path.canonicalize() else { continue };
+            if !seen.contains(&real) {
+                seen.push(real);
+                targets.push(self.target(Address::Socket(path), false));
+            }
+        }
+        targets.push(self.target(Address::Tcp { host: "127.0.0.1".into(), port: DEFAULT_PORT }, false));
+        targets
+    }
+}
+
+fn tls_of(options: &Options) -> Result<Tls, String> {
+    let file = |name: &str| options.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let on =
+        |name: &str| options.get(name).is_some_and(|value| matches!(value, "" | "1" | "on" | "ON" | "true" | "TRUE"));
+    let off =
+        |name: &str| options.get(name).is_some_and(|value| matches!(value, "0" | "off" | "OFF" | "false" | "FALSE"));
+    let ca = file("ssl-ca");
+    let mode = match options.get("ssl-mode") {
+        Some(mode) => TlsMode::parse(mode).ok_or_else(|| {
+            format!("ssl-mode = {mode} is none of DISABLED, PREFERRED, REQUIRED, VERIFY_CA, VERIFY_IDENTITY")
+        })?,
+        None if options.get("skip-ssl").is_some() || off("ssl") => TlsMode::Disabled,
+        None if on("ssl-verify-server-cert") => TlsMode::VerifyIdentity,
+        // Who names an authority wants it asked.
+        None if ca.is_some() => TlsMode::VerifyCa,
+        None if on("ssl") => TlsMode::Required,
+        None => TlsMode::Preferred,
+    };
+    Ok(Tls { mode, ca, cert: file("ssl-cert"), key: file("ssl-key") })
+}
+
+/// `mysql://[user[:password]@][host[:port]][?socket=PATH&ssl-mode=MODE&ssl-ca=FILE&ssl-cert=FILE&ssl-key=FILE]`, or the bare
+/// path of a socket. The last `@` before the address ends the password, so that most passwords need no `%XX`.
+fn parse_dsn(dsn: &Secret, os_user: &str) -> Result<Target, DiscoveryError> {
+    let wrong = |detail: &str| DiscoveryError::Dsn { detail: detail.to_owned() };
+    let origin = "--mysql or LAMPAD_MYSQL or [mysql] server".to_owned();
+    let login = |user: &str, password, tls| Login { user: user.to_owned(), password, tls, origin: origin.clone() };
+    let dsn = dsn.reveal().trim();
+    if dsn.starts_with('/') {
+        return Ok(login(os_user, None, Tls::default()).target(Address::Socket(dsn.into()), true));
+    }
+    let rest = dsn
+        .strip_prefix("mysql://")
+        .or_else(|| dsn.strip_prefix("mariadb://"))
+        .ok_or_else(|| wrong("it does not begin with mysql://"))?;
+    let (credentials, place) = rest.rsplit_once('@').unwrap_or(("", rest));
+    let (user, password) = match credentials.split_once(':') {
+        Some((user, password)) => (user, Some(password)),
+        None => (credentials, None),
+    };
+    let decode = |text: &str| percent_decode(text).ok_or_else(|| wrong("%XX does not give UTF-8 text"));
+    let user = if user.is_empty() { os_user.to_owned() } else { decode(user)? };
+    let password = password.map(decode).transpose()?.filter(|password| !password.is_empty()).map(Secret::new);
+    let (place, query) = place.split_once('?').unwrap_or((place, ""));
+    let (address, _database) = place.split_once('/').unwrap_or((place, ""));
+    let mut tls = Tls::default();
+    let mut socket = None;
+    for (name, value) in
+        query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+    {
+        let value = decode(value)?;
+        match name.replace('_', "-").as_str() {
+            "socket" => socket = Some(PathBuf::from(value)),
+            "ssl-mode" | "sslmode" => tls.mode = TlsMode::parse(&value).ok_or_else(|| wrong("ssl-mode is unknown"))?,
+            "ssl-ca" => tls.ca = Some(value.into()),
+            "ssl-cert" => tls.cert = Some(value.into()),
+            "ssl-key" => tls.key = Some(value.into()),
+            other => {
+                return Err(wrong(&format!(
+                    "?{other}= is unknown (socket, ssl-mode, ssl-ca, ssl-cert, ssl-key are known)"
+                )));
+            }
+        }
+    }
+    let address = match socket {
+        Some(socket) => Address::Socket(socket),
+        None => parse_address(address).ok_or_else(|| wrong("the part behind @ is no host:port"))?,
+    };
+    Ok(login(&user, password, tls).target(address, true))
+}
+
+fn parse_address(text: &str) -> Option<Address> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').map(|(host, port)| (host, port.strip_prefix(':')))?,
+        None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
+    };
+    let port = port.map_or(Some(DEFAULT_PORT), |port| port.parse().ok())?;
+    (!host.is_empty()).then(|| Address::Tcp { host: host.to_owned(), port })
+}
+
+fn percent_decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let hex = |digit: &u8| char::from(*digit).to_digit(16);
+        match (first, tail) {
+            (b'%', [high, low, after @ ..]) if hex(high).is_some() && hex(low).is_some() => {
+                bytes.push((hex(high)? * 16 + hex(low)?) as u8);
+                rest = after;
+            }
+            // A lone % is what it looks like.
+            _ => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn around() -> Surroundings {
+        Surroundings { user: "os".into(), root: "/nonexistent".into(), ..Surroundings::default() }
+    }
+
+    fn dsn(text: &str) -> Result<Target, String> {
+        parse_dsn(&Secret::new(text), "os").map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn dsns() {
+        let table = [
+            ("mysql://u:p@h:3307", "h:3307 as u", Some("p")),
+            ("mysql://u@h", "h:3306 as u", None),
+            ("mysql://u:@h", "h:3306 as u", None),
+            ("mysql://h", "h:3306 as os", None),
+            ("mysql://u:p@ss:w#rd?&%/@h/db", "h:3306 as u", Some("p@ss:w#rd?&%/")),
+            ("mysql://u:p%40%C3%A4@h", "h:3306 as u", Some("p@ä")),
+            ("mysql://u:p@[::1]:3307", "[::1]:3307 as u", Some("p")),
+            ("mysql://u@localhost?socket=/run/x.sock", "/run/x.sock as u", None),
+            ("/run/x.sock", "/run/x.sock as os", None),
+        ];
+        for (text, place, password) in table {
+            let target = dsn(text).unwrap();
+            assert_eq!(format!("{} as {}", target.address, target.user), place, "{text}");
+            assert_eq!(target.password.as_ref().map(Secret::reveal), password, "{text}");
+            assert!(target.explicit);
+        }
+    }
+
+    #[test]
+    fn a_wrong_dsn_is_told_without_its_password() {
+        for text in ["u:geheim@h", "mysql://u:geheim@h:port", "mysql://u:geheim@", "mysql://u:geheim@h?colour=red"] {
+            let error = dsn(text).unwrap_err();
+            assert!(error.contains("write mysql://") && !error.contains("geheim"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_was_named_is_the_only_target() {
+        let settings = MysqlSettings { server: Some(Secret::new("mysql://a@b")), ..MysqlSettings::default() };
+        let from_env = Surroundings { server: Some(Secret::new("mysql://c@d")), ..around() };
+        let both = targets(&settings, &from_env).unwrap();
+        assert_eq!(both.iter().map(|target| target.user.as_str()).collect::<Vec<_>>(), ["a"]);
+        let env = targets(&MysqlSettings::default(), &from_env).unwrap();
+        assert_eq!(env[0].user, "c");
+    }
+
+    #[test]
+    fn option_files_lead_where_they_say() {
+        let table = [
+            ("user=a\npassword=b\nsocket=/s", vec!["/s"], true),
+            ("host=db1", vec!["db1:3306"], true),
+            ("host=db1\nport=3310", vec!["db1:3310"], true),
+            ("port=3310", vec!["127.0.0.1:3310"], true),
+            ("host=localhost\nsocket=/s", vec!["/s"], true),
+            ("host=db1\nsocket=/s", vec!["db1:3306"], true),
+            ("protocol=tcp\nhost=localhost\nsocket=/s", vec!["localhost:3306"], true),
+            ("user=a\npassword=b", vec!["127.0.0.1:3306"], false),
+        ];
+        let home = tempfile::tempdir().unwrap();
+        for (text, places, explicit) in table {
+            std::fs::write(home.path().join(".my.cnf"), format!("[client]\n{text}\n")).unwrap();
+            let found =
+                targets(&MysqlSettings::default(), &Surroundings { home: Some(home.path().into()), ..around() })
+                    .unwrap();
+            assert_eq!(found.iter().map(|target| target.address.to_string()).collect::<Vec<_>>(), places, "{text}");
+            assert!(found.iter().all(|target| target.explicit == explicit), "{text}");
+        }
+    }
+
+    #[test]
+    fn credentials_of_systemd_go_before_the_home_directory() {
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        std::fs::write(dirs[0].path().join("mysql.cnf"), "[client]\nhost=credential\n").unwrap();
+        std::fs::write(dirs[1].path().join(".my.cnf"), "[client]\nhost=home\n").unwrap();
+        let around =
+            Surroundings { credentials: Some(dirs[0].path().into()), home: Some(dirs[1].path().into()), ..around() };
+        let found = targets(&MysqlSettings::default(), &around).unwrap();
+        assert_eq!(found[0].address.to_string(), "credential:3306");
+    }
+
+    #[test]
+    fn usual_sockets_are_tried_before_tcp_and_links_once() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("run/mysqld")).unwrap();
+        std::fs::create_dir_all(root.path().join("var")).unwrap();
+        std::os::unix::fs::symlink("../run", root.path().join("var/run")).unwrap();
+        std::fs::write(root.path().join("run/mysqld/mysqld.sock"), "").unwrap();
+        let found = targets(&MysqlSettings::default(), &Surroundings { root: root.path().into(), ..around() }).unwrap();
+        assert_eq!(found.len(), 2);
+        assert!(matches!(&found[0].address, Address::Socket(_)) && !found[0].explicit);
+    }
+}

@@ -1,0 +1,373 @@
+//! The one session that all modules of a server share.
+//!
+//! At most two connections: one that samples, and for moments a second one that ends a statement past its deadline.
+//! Statements run one after another, each in a task of its own, so that a caller that gives up leaves the connection
+//! whole. A module has one statement under way at a time; the next one is refused until that is over. After a deadline
+//! nothing else runs until the server has confirmed the end of the statement, or the connection has been replaced.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::discovery::{self, Surroundings};
+use super::login::{self, Kill, Link, LoginError};
+use super::rows::Rows;
+use super::settings::MysqlSettings;
+use super::target::Target;
+use crate::module::ModuleError;
+
+/// Where nothing was ever found we look again this often.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// A server that we know and that is away is asked this often: it may be back any moment, and asking is cheap.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
+/// After a refusal: doubled each time, from the first to the second.
+const REFUSED_FIRST: Duration = Duration::from_secs(1);
+const REFUSED_MOST: Duration = Duration::from_secs(30);
+/// How long the server may take to confirm that a statement ended, before we ask again.
+const CONFIRM: Duration = Duration::from_secs(1);
+/// Kills asked before we hold the connection for dead.
+const KILLS_MAX: u32 = 10;
+/// From this one on the connection is ended and not just its statement.
+const KILLS_OF_QUERY: u32 = 3;
+
+/// What the last contact with the server told.
+#[derive(Debug, Clone)]
+pub enum Health {
+    Unknown,
+    /// No server was named and none was found.
+    Absent,
+    Up(Arc<super::dialect::Server>),
+    Down,
+}
+
+/// An answer, and who gave it.
+#[derive(Debug)]
+pub struct Answer {
+    pub rows: Rows,
+    pub server: Arc<super::dialect::Server>,
+}
+
+pub struct Session {
+    settings: MysqlSettings,
+    around: Surroundings,
+    state: tokio::sync::Mutex<State>,
+    /// Keys of the statements under way or waiting.
+    flights: Mutex<HashSet<&'static str>>,
+    health: Mutex<(Health, Instant)>,
+}
+
+#[derive(Default)]
+struct State {
+    link: Option<Open>,
+    /// Not asked before then, and what the last attempt said.
+    pause: Option<(Instant, Trouble)>,
+    /// A server was there once, so its absence is news.
+    found: bool,
+    refusals: u32,
+    told: Told,
+}
+
+struct Open {
+    link: Link,
+    server: Arc<super::dialect::Server>,
+    target: Target,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Trouble {
+    NoneFound,
+    Connect { server: String, detail: String },
+}
+
+/// The last thing that was logged, so that a state is told once.
+#[derive(Debug, Default, PartialEq)]
+enum Told {
+    #[default]
+    Nothing,
+    Connected,
+    Trouble(Trouble),
+}
+
+impl Session {
+    pub fn new(settings: MysqlSettings, around: Surroundings) -> Arc<Self> {
+        Arc::new(Self {
+            settings,
+            around,
+            state: tokio::sync::Mutex::default(),
+            flights: Mutex::default(),
+            health: Mutex::new((Health::Unknown, Instant::now())),
+        })
+    }
+
+    pub fn settings(&self) -> &MysqlSettings {
+        &self.settings
+    }
+
+    /// What is known of the server, and since when.
+    pub fn health(&self) -> (Health, Duration) {
+        let health = lock(&self.health);
+        (health.0.clone(), health.1.elapsed())
+    }
+
+    fn set_health(&self, health: Health) {
+        *lock(&self.health) = (health, Instant::now());
+    }
+
+    /// Runs the statement that `sql` gives for this server. `key` names it: of two with one key the second is refused.
+    pub async fn query<F>(self: &Arc<Self>, key: &'static str, sql: F) -> Result<Answer, ModuleError>
+    where
+        F: FnOnce(&super::dialect::Server) -> Result<Cow<'static, str>, ModuleError> + Send + 'static,
+    {
+        let deadline = self.settings.statement_deadline;
+        let Some(flight) = Flight::begin(self, key) else {
+            return Err(ModuleError::TimedOut { deadline });
+        };
+        let (reply, answer) = oneshot::channel();
+        let session = Arc::clone(self);
+        tokio::spawn(async move { session.run(flight, sql, reply).await });
+        match tokio::time::timeout(deadline, answer).await {
+            Ok(Ok(answer)) => answer,
+            // The task drops `reply` unused only when it found its deadline past.
+            Ok(Err(_)) | Err(_) => Err(ModuleError::TimedOut { deadline }),
+        }
+    }
+
+    /// Asks the server whether it is there, without a statement. `Ok` once it answered or was found to be away.
+    pub async fn ping(self: &Arc<Self>) -> Result<(), ModuleError> {
+        self.query("ping", |_| Ok(Cow::Borrowed(""))).await.map(|_| ())
+    }
+
+    async fn run<F>(self: Arc<Self>, flight: Flight, sql: F, reply: oneshot::Sender<Result<Answer, ModuleError>>)
+    where
+        F: FnOnce(&super::dialect::Server) -> Result<Cow<'static, str>, ModuleError>,
+    {
+        let mut state = self.state.lock().await;
+        if reply.is_closed() {
+            return; // waited past its deadline behind others
+        }
+        let outcome = match self.open(&mut state).await {
+            Ok(()) => self.ask(&mut state, sql, reply).await,
+            Err(trouble) => {
+                let _ = reply.send(Err(trouble.into()));
+                Ok(())
+            }
+        };
+        if let Err(lost) = outcome {
+            // Its thread at the server is gone, or we have no way to reach it: either way this connection is over.
+            tracing::debug!(%lost, "connection to MySQL given up");
+            state.link = None;
+        }
+        drop(flight);
+    }
+
+    /// Asks on the open connection. `Err` when that connection is of no use any more.
+    async fn ask<F>(
+        &self,
+        state: &mut State,
+        sql: F,
+        reply: oneshot::Sender<Result<Answer, ModuleError>>,
+    ) -> Result<(), String>
+    where
+        F: FnOnce(&super::dialect::Server) -> Result<Cow<'static, str>, ModuleError>,
+    {
+        let Some(Open { link, server, target }) = state.link.as_mut() else { return Err("not open".into()) };
+        let sql = match sql(server) {
+            Ok(sql) => sql,
+            Err(error) => {
+                let _ = reply.send(Err(error));
+                return Ok(());
+            }
+        };
+        let deadline = self.settings.statement_deadline;
+        let id = link.id;
+        let mut fetch = std::pin::pin!(async {
+            if sql.is_empty() {
+                sqlx::Connection::ping(&mut link.connection).await.map(|()| Rows::default())
+            } else {
+                Rows::fetch(&mut link.connection, &sql).await
+            }
+        });
+        let fetched = match tokio::time::timeout(deadline, &mut fetch).await {
+            Ok(fetched) => fetched,
+            Err(_) => {
+                self.set_health(Health::Down);
+                let _ = reply.send(Err(ModuleError::TimedOut { deadline }));
+                return end_statement(target, id, fetch)
+                    .await
+                    .map(|()| self.set_health(Health::Up(Arc::clone(server))));
+            }
+        };
+        match fetched {
+            Ok(rows) => {
+                self.set_health(Health::Up(Arc::clone(server)));
+                let _ = reply.send(Ok(Answer { rows, server: Arc::clone(server) }));
+                Ok(())
+            }
+            Err(error) if login::is_lost(&error) => {
+                self.set_health(Health::Down);
+                let _ = reply.send(Err(ModuleError::Connect { server: target.to_string(), detail: error.to_string() }));
+                Err(error.to_string())
+            }
+            Err(error) => {
+                self.set_health(Health::Up(Arc::clone(server)));
+                let _ = reply.send(Err(refusal(&sql, &error, deadline)));
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes sure that there is a connection, unless it is too early to try again.
+    async fn open(&self, state: &mut State) -> Result<(), Trouble> {
+        if state.link.is_some() {
+            return Ok(());
+        }
+        if let Some((until, trouble)) = &state.pause
+            && Instant::now() < *until
+        {
+            return Err(trouble.clone());
+        }
+        match self.connect(state.found).await {
+            Ok(open) => {
+                state.tell_connected(&open);
+                self.set_health(Health::Up(Arc::clone(&open.server)));
+                state.link = Some(open);
+                Ok(())
+            }
+            Err((trouble, refused)) => {
+                let pause = match &trouble {
+                    Trouble::NoneFound => LOOK_AGAIN,
+                    Trouble::Connect { .. } if refused => {
+                        state.found = true;
+                        state.refusals += 1;
+                        (REFUSED_FIRST * (1 << (state.refusals - 1).min(5))).min(REFUSED_MOST)
+                    }
+                    Trouble::Connect { .. } => ASK_AGAIN,
+                };
+                self.set_health(if trouble == Trouble::NoneFound { Health::Absent } else { Health::Down });
+                state.tell_trouble(&trouble);
+                state.pause = Some((Instant::now() + pause, trouble.clone()));
+                Err(trouble)
+            }
+        }
+    }
+
+    /// Tries the servers that may be meant, likeliest first. The flag tells a refusal from an absence.
+    async fn connect(&self, found: bool) -> Result<Open, (Trouble, bool)> {
+        let targets = discovery::targets(&self.settings, &self.around).map_err(|error| {
+            (Trouble::Connect { server: "the MySQL server".into(), detail: with_causes(&error) }, true)
+        })?;
+        let mut absent = None;
+        for target in targets {
+            match login::log_in(&target, self.settings.statement_deadline).await {
+                Ok(link) => return Ok(Open { server: Arc::new(link.server.clone()), link, target }),
+                Err(error @ LoginError::Refused { .. }) => {
+                    return Err((Trouble::Connect { server: target.to_string(), detail: error.to_string() }, true));
+                }
+                Err(error) => absent = absent.or(Some((target, error))),
+            }
+        }
+        Err(match absent {
+            Some((target, error)) if target.explicit || found => {
+                (Trouble::Connect { server: target.to_string(), detail: error.to_string() }, false)
+            }
+            _ => (Trouble::NoneFound, false),
+        })
+    }
+}
+
+/// Has the server end the statement on connection `id` and waits until `fetch` has seen it end.
+async fn end_statement<F>(target: &Target, id: u64, mut fetch: std::pin::Pin<&mut F>) -> Result<(), String>
+where
+    F: Future<Output = Result<Rows, sqlx::Error>>,
+{
+    for kill in 0..KILLS_MAX {
+        let what = if kill < KILLS_OF_QUERY { Kill::Query } else { Kill::Connection };
+        // Both to their end: a KILL cut off in the middle would count as an aborted client at the server.
+        let kill = tokio::time::timeout(CONFIRM, login::kill(target, what, id));
+        let (ended, _) = tokio::join!(tokio::time::timeout(CONFIRM, &mut fetch), kill);
+        match ended {
+            Ok(Err(error)) if login::is_lost(&error) => return Err(error.to_string()),
+            Ok(_) => return Ok(()),
+            Err(_) => {}
+        }
+    }
+    Err(format!("the server did not confirm the end of a statement after {KILLS_MAX} KILLs"))
+}
+
+/// A statement that the server refused or ended.
+fn refusal(sql: &str, error: &sqlx::Error, deadline: Duration) -> ModuleError {
+    let way_out = match login::error_number(error) {
+        // Interrupted; over max_statement_time (MariaDB), over max_execution_time (MySQL).
+        Some(1317 | 1969 | 3024) => return ModuleError::TimedOut { deadline },
+        Some(1044 | 1045 | 1142 | 1143 | 1227 | 1370) => "; `lampad-agent check` prints the missing GRANT",
+        _ => "",
+    };
+    let statement = sql.split_whitespace().collect::<Vec<_>>().join(" ");
+    ModuleError::Query { statement, detail: format!("{error}{way_out}") }
+}
+
+impl State {
+    fn tell_connected(&mut self, open: &Open) {
+        self.found = true;
+        self.refusals = 0;
+        self.pause = None;
+        if self.told != Told::Connected {
+            tracing::info!(server = %open.server, at = %open.target, account = open.link.account, "connected to MySQL");
+            self.told = Told::Connected;
+        }
+    }
+
+    fn tell_trouble(&mut self, trouble: &Trouble) {
+        if matches!(&self.told, Told::Trouble(told) if told == trouble) {
+            return;
+        }
+        match trouble {
+            Trouble::NoneFound => tracing::info!(
+                "no MySQL or MariaDB at the usual sockets or 127.0.0.1:3306; looking again every {LOOK_AGAIN:?}; name one by \
+                 --mysql or in ~/.my.cnf"
+            ),
+            Trouble::Connect { server, detail } => tracing::error!(server, "cannot sample MySQL: {detail}"),
+        }
+        self.told = Told::Trouble(trouble.clone());
+    }
+}
+
+impl From<Trouble> for ModuleError {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::NoneFound => Self::Absent { what: "a MySQL or MariaDB server".into() },
+            Trouble::Connect { server, detail } => Self::Connect { server, detail },
+        }
+    }
+}
+
+/// Held while a statement is under way, by the task that runs it.
+struct Flight {
+    session: Arc<Session>,
+    key: &'static str,
+}
+
+impl Flight {
+    fn begin(session: &Arc<Session>, key: &'static str) -> Option<Self> {
+        lock(&session.flights).insert(key).then(|| Self { session: Arc::clone(session), key })
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        lock(&self.session.flights).remove(self.key);
+    }
+}
+
+/// Plain data behind these locks: whoever panicked left it whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    std::iter::once(error.to_string()).chain(causes.map(ToString::to_string)).collect::<Vec<_>>().join(": ")
+}

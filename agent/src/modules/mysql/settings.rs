@@ -1,0 +1,104 @@
+//! What the configuration says about MySQL: `[mysql]` of the agent's file.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Where the server is, how long it may take, and which dearer modules run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MysqlSettings {
+    /// `false`: no MySQL module runs and no server is looked for.
+    pub enabled: bool,
+    /// `mysql://user:password@host:port` or `mysql://user@localhost?socket=/run/mysqld/mysqld.sock`; see
+    /// [`super::discovery`]. Empty: the usual places are looked at.
+    pub server: Option<Secret>,
+    /// An option file to read in place of `~/.my.cnf`.
+    pub option_file: Option<PathBuf>,
+    /// How long one statement may run before it is ended with KILL QUERY.
+    #[serde(with = "humantime_serde")]
+    pub statement_deadline: Duration,
+    /// Modules that are off unless named here: `engine_innodb_status`, `binlog_size`, `innodb_metrics`, `heartbeat`.
+    pub extra: Vec<Extra>,
+    /// `database.table` that pt-heartbeat writes, for `heartbeat`.
+    pub heartbeat_table: String,
+}
+
+impl Default for MysqlSettings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            server: None,
+            option_file: None,
+            statement_deadline: Duration::from_secs(2),
+            extra: Vec::new(),
+            heartbeat_table: "heartbeat.heartbeat".to_owned(),
+        }
+    }
+}
+
+/// A module that costs more than most servers need to pay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Extra {
+    EngineInnodbStatus,
+    BinlogSize,
+    InnodbMetrics,
+    Heartbeat,
+}
+
+/// Text that must not reach a log: its `Debug` and `Display` hide it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself, for the one who needs it to log in.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl std::str::FromStr for Secret {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("(hidden)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_is_refused() {
+        let refused = toml::from_str::<MysqlSettings>("sever = 'x'").unwrap_err().to_string();
+        assert!(refused.contains("unknown field `sever`"), "{refused}");
+    }
+
+    #[test]
+    fn a_password_is_not_printed() {
+        let settings =
+            toml::from_str::<MysqlSettings>("server = 'mysql://a:geheim@h'\nstatement_deadline = '3s'").unwrap();
+        assert_eq!(settings.statement_deadline, Duration::from_secs(3));
+        assert!(!format!("{settings:?}").contains("geheim"));
+    }
+}

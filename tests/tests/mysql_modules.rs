@@ -1,0 +1,269 @@
+//! The MySQL modules against servers of their own.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use lampad_agent::module::{Entry, ModuleError};
+use lampad_agent::modules::mysql::{MysqlSettings, Secret, Session, Surroundings, modules_on};
+use lampad_agent::tick::Tick;
+use lampad_tests::mariadb::Server;
+
+/// Far above what any step takes on a busy machine; a condition not met by then never will be.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn settings(dsn: String) -> MysqlSettings {
+    MysqlSettings { server: Some(Secret::new(dsn)), ..MysqlSettings::default() }
+}
+
+fn session(settings: MysqlSettings) -> std::sync::Arc<Session> {
+    Session::new(settings, Surroundings::default())
+}
+
+fn find<'a>(entries: &'a mut [Entry], name: &str) -> Result<&'a mut Entry> {
+    entries.iter_mut().find(|entry| entry.spec.name == name).with_context(|| format!("no module {name}"))
+}
+
+/// All samples of one tick: name and labels as text, value.
+async fn sample(entry: &mut Entry) -> Result<BTreeMap<String, f64>, ModuleError> {
+    let mut tick = Tick::new();
+    entry.module.sample(&mut tick).await?;
+    assert_eq!(tick.repeated(), 0, "{} tells a series twice", entry.spec.name);
+    let write = |(name, labels, value): (&str, Vec<(&str, &str)>, f64)| {
+        let labels: Vec<_> = labels.iter().map(|(name, text)| format!("{name}={text:?}")).collect();
+        (if labels.is_empty() { name.to_owned() } else { format!("{name}{{{}}}", labels.join(",")) }, value)
+    };
+    Ok(tick.samples().map(write).collect())
+}
+
+/// Samples `mysql.up` until it says so.
+async fn wait_for_up(entries: &mut [Entry], expected: f64) -> Result<Duration> {
+    let begun = Instant::now();
+    loop {
+        let seen = sample(find(entries, "mysql.up")?).await;
+        if matches!(&seen, Ok(samples) if samples.get("mysql_up") == Some(&expected)) {
+            return Ok(begun.elapsed());
+        }
+        if begun.elapsed() > PATIENCE {
+            bail!("mysql_up is not {expected}: {seen:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn sessions_of(server: &Server, user: &str) -> Result<u32> {
+    let sql = format!("SELECT COUNT(*) FROM information_schema.processlist WHERE user = '{user}'");
+    Ok(server.ask(&sql).await?.parse()?)
+}
+
+async fn with_each_server<F, Run>(flags: &[&str], run: Run) -> Result<()>
+where
+    Run: Fn(Server) -> F,
+    F: Future<Output = Result<()>>,
+{
+    run(Server::mariadb(flags).await?).await.context("MariaDB")?;
+    match Server::mysql9(flags).await? {
+        Some(server) => run(server).await.context("MySQL 9"),
+        None => Ok(()),
+    }
+}
+
+#[tokio::test]
+async fn every_default_module_samples_and_no_series_is_in_two_groups() -> Result<()> {
+    with_each_server(&["--performance-schema=ON"], |server| async move {
+        let _bystander = server.connect().await?; // without one the list of other sessions is empty
+        let mut entries = modules_on(&session(settings(server.dsn())));
+        let mut owners = BTreeMap::new();
+        for entry in &mut entries {
+            let samples = match sample(entry).await {
+                Ok(samples) => samples,
+                Err(ModuleError::Absent { .. }) if entry.spec.name == "mysql.query_response_time" => continue,
+                Err(error) => bail!("{}: {error}", entry.spec.name),
+            };
+            assert!(!samples.is_empty() || entry.spec.name == "mysql.replication", "{}", entry.spec.name);
+            for series in samples.into_keys() {
+                if let Some(other) = owners.insert(series.clone(), entry.spec.name) {
+                    bail!("{series} is in {other} and in {}", entry.spec.name);
+                }
+            }
+        }
+        assert!(owners.len() > 500, "{} series", owners.len());
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn mysql_up_follows_the_server() -> Result<()> {
+    with_each_server(&[], |mut server| async move {
+        let mut entries = modules_on(&session(settings(server.dsn())));
+        wait_for_up(&mut entries, 1.0).await?;
+        server.stop();
+        let noticed = wait_for_up(&mut entries, 0.0).await?;
+        assert!(noticed < Duration::from_secs(1), "noticed after {noticed:?}");
+        let vital = sample(find(&mut entries, "mysql.vital")?).await;
+        assert!(matches!(vital, Err(ModuleError::Connect { .. })), "{vital:?}");
+        server.start().await?;
+        let noticed = wait_for_up(&mut entries, 1.0).await?;
+        assert!(noticed < Duration::from_secs(2), "noticed after {noticed:?}");
+        sample(find(&mut entries, "mysql.vital")?).await?;
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_statement_past_its_deadline_is_killed_and_two_connections_suffice() -> Result<()> {
+    with_each_server(&[], |server| async move {
+        server.execute("CREATE USER lampad@localhost; GRANT PROCESS ON *.* TO lampad@localhost").await?;
+        let dsn = server.dsn().replace("root@", "lampad@");
+        let settings = MysqlSettings { statement_deadline: Duration::from_millis(500), ..settings(dsn) };
+        let session = session(settings);
+        let sleep = |_: &_| Ok(Cow::Borrowed("SELECT SLEEP(600)"));
+        session.ping().await?;
+        let asleep = tokio::spawn({
+            let session = session.clone();
+            async move { session.query("sleep", sleep).await }
+        });
+        let mut most = 0;
+        let begun = Instant::now();
+        loop {
+            most = most.max(sessions_of(&server, "lampad").await?);
+            let again = session.query("sleep", |_| Ok(Cow::Borrowed("SELECT 1"))).await;
+            match again {
+                // Refused at once while the first is under way.
+                Err(ModuleError::TimedOut { .. }) if begun.elapsed() < PATIENCE => {}
+                Err(error) => bail!("{error}"),
+                Ok(_) => break,
+            }
+        }
+        let outcome = asleep.await?;
+        assert!(matches!(outcome, Err(ModuleError::TimedOut { .. })), "{outcome:?}");
+        assert!(begun.elapsed() >= Duration::from_millis(500), "the statement never ran");
+        assert!((1..=2).contains(&most), "{most} connections");
+        let sleeping = "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP(600)%'";
+        assert_eq!(server.ask(sleeping).await?, "0");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn sampling_prepares_no_statements() -> Result<()> {
+    with_each_server(&[], |server| async move {
+        let prepared = "SHOW GLOBAL STATUS LIKE 'Com_stmt_prepare'";
+        let before = server.ask(prepared).await?;
+        let mut entries = modules_on(&session(settings(server.dsn())));
+        for _ in 0..3 {
+            for entry in &mut entries {
+                let _ = sample(entry).await; // `Absent` is fine here
+            }
+        }
+        assert_eq!(server.ask(prepared).await?, before);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_absent_server_is_an_error_only_where_it_was_named() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut named =
+        modules_on(&session(settings(format!("mysql://root@localhost?socket={}/no.sock", dir.path().display()))));
+    wait_for_up(&mut named, 0.0).await?;
+    let vital = sample(find(&mut named, "mysql.vital")?).await;
+    assert!(matches!(vital, Err(ModuleError::Connect { .. })), "{vital:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn refused_logins_back_off_and_say_what_to_do() -> Result<()> {
+    let server = Server::mariadb(&[]).await?;
+    server.execute("CREATE USER lampad@localhost IDENTIFIED BY 'right'").await?;
+    let session = session(settings(server.dsn().replace("root@", "lampad:wrong@")));
+    let mut entries = modules_on(&session);
+    for _ in 0..20 {
+        let refused = sample(find(&mut entries, "mysql.vital")?).await;
+        let Err(ModuleError::Connect { detail, .. }) = refused else { bail!("{refused:?}") };
+        assert!(detail.contains("Access denied") && detail.contains("lampad-agent check"), "{detail}");
+    }
+    assert_eq!(sample(find(&mut entries, "mysql.up")?).await?.get("mysql_up"), Some(&0.0));
+    let refusals: u32 = server.ask("SHOW GLOBAL STATUS LIKE 'Access_denied_errors'").await?.parse()?;
+    assert!((1..=2).contains(&refusals), "{refusals} logins in well under two seconds");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_transaction_that_waits_for_a_row_is_seen() -> Result<()> {
+    with_each_server(&[], |server| async move {
+        server
+            .execute(
+                "CREATE DATABASE d; CREATE TABLE d.t (a INT PRIMARY KEY) ENGINE=InnoDB; INSERT INTO d.t VALUES (1)",
+            )
+            .await?;
+        let mut holder = server.connect().await?;
+        sqlx::raw_sql("BEGIN; UPDATE d.t SET a = 2").execute(&mut holder).await?;
+        let mut waiter = server.connect().await?;
+        let waiting = tokio::spawn(async move { sqlx::raw_sql("UPDATE d.t SET a = 3").execute(&mut waiter).await });
+        let mut entries = modules_on(&session(settings(server.dsn())));
+        let begun = Instant::now();
+        loop {
+            let vital = sample(find(&mut entries, "mysql.vital")?).await?;
+            let transactions = sample(find(&mut entries, "mysql.transactions")?).await?;
+            if vital["mysql_global_status_innodb_row_lock_current_waits"] == 1.0
+                && transactions["lampad_mysql_row_lock_waits"] == 1.0
+                && transactions["lampad_mysql_transactions"] == 2.0
+                && transactions["lampad_mysql_longest_transaction_seconds"] >= 1.0
+            {
+                break;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{vital:?} {transactions:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        sqlx::raw_sql("ROLLBACK").execute(&mut holder).await?;
+        waiting.await??;
+        Ok(())
+    })
+    .await
+}
+
+/// Names of mysqld_exporter's default collectors' families that a fresh MariaDB does not give, and why.
+#[tokio::test]
+async fn families_known_to_every_server_are_told() -> Result<()> {
+    let server = Server::mariadb(&["--performance-schema=ON", "--plugin-load-add=query_response_time"]).await?;
+    server.execute("SET GLOBAL query_response_time_stats = 1").await?;
+    let _bystander = server.connect().await?;
+    let mut entries = modules_on(&session(settings(server.dsn())));
+    let mut families = BTreeSet::new();
+    for entry in &mut entries {
+        families.extend(
+            sample(entry).await?.into_keys().map(|series| series.split('{').next().unwrap_or_default().to_owned()),
+        );
+    }
+    for name in [
+        "mysql_up",
+        "mysql_version_info",
+        "mysql_transaction_isolation",
+        "mysql_global_status_threads_connected",
+        "mysql_global_status_commands_total",
+        "mysql_global_status_handlers_total",
+        "mysql_global_status_connection_errors_total",
+        "mysql_global_status_buffer_pool_pages",
+        "mysql_global_status_buffer_pool_dirty_pages",
+        "mysql_global_status_buffer_pool_page_changes_total",
+        "mysql_global_status_performance_schema_lost_total",
+        "mysql_global_status_uptime",
+        "mysql_global_variables_max_connections",
+        "mysql_global_variables_innodb_buffer_pool_size",
+        "mysql_info_schema_innodb_cmp_compress_ops_total",
+        "mysql_info_schema_innodb_cmpmem_pages_used_total",
+        "mysql_info_schema_query_response_time_seconds_bucket",
+        "mysql_info_schema_query_response_time_seconds_sum",
+        "mysql_info_schema_query_response_time_seconds_count",
+        "mysql_info_schema_processlist_threads",
+    ] {
+        assert!(families.contains(name), "{name} is missing");
+    }
+    Ok(())
+}
