@@ -108,3 +108,9 @@ pub fn float(value: f64) -> String {
         value.to_string()
     }
 }
+
+/// Labels with the name among them, as Prometheus' messages write them: `{__name__="up", job="node"}`.
+pub fn braced(labels: &Labels) -> String {
+    let labels: Vec<String> = labels.iter().map(|label| format!("{}={:?}", label.name, label.value)).collect();
+    format!("{{{}}}", labels.join(", "))
+}

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::query::QueryError;
 use crate::query::plan::{BinaryOp, Cardinality, Expr, Grouping, Kind, Matching};
-use crate::query::value::{Row, Steps, Value, absent, filter, is_absent, with};
+use crate::query::value::{Row, Steps, Value, absent, braced, filter, is_absent, with};
 use crate::store::{Labels, METRIC_NAME};
 
 use super::selector::map_rows;
@@ -144,6 +144,9 @@ impl Work<'_> {
     /// All rows of one match group.
     fn group(&self, key: &Labels, many: Vec<Row>, one: Vec<Row>, steps: Steps) -> Result<Vec<Row>, QueryError> {
         let mut rows = Vec::new();
+        if matches!(self.matching.cardinality, Cardinality::OneToOne) {
+            check_one_to_one(&many, &one, steps)?;
+        }
         for left in &many {
             for right in &one {
                 rows.push(self.pair(
@@ -167,15 +170,6 @@ impl Work<'_> {
             }
         }
         rows.retain(Row::has_any);
-        if matches!(self.matching.cardinality, Cardinality::OneToOne) && rows.len() > 1 {
-            for step in 0..steps.count {
-                if rows.iter().filter(|row| !is_absent(row.cells[step])).count() > 1 {
-                    return Err(QueryError::execution(
-                        "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)",
-                    ));
-                }
-            }
-        }
         Ok(rows)
     }
 
@@ -243,11 +237,24 @@ fn check_unique(key: &Labels, rows: &[Row], occupied: Option<&[bool]>, swapped: 
         if let (Some(first), Some(second)) = (present.next(), present.next()) {
             let side = if swapped { "left" } else { "right" };
             return Err(QueryError::execution(format!(
-                "found duplicate series for the match group {key} on the {side} hand-side of the operation: [{}, {}];\
+                "found duplicate series for the match group {} on the {side} hand-side of the operation: [{}, {}];\
                  many-to-many matching not allowed: matching labels must be unique on one side",
-                first.labels, second.labels
+                braced(key),
+                braced(&first.labels),
+                braced(&second.labels)
             )));
         }
+    }
+    Ok(())
+}
+
+/// Two samples on the left for one on the right are an error, even where a comparison would filter them out.
+fn check_one_to_one(many: &[Row], one: &[Row], steps: Steps) -> Result<(), QueryError> {
+    let present = |rows: &[Row], step: usize| rows.iter().filter(|row| !is_absent(row.cells[step])).count();
+    if many.len() > 1 && (0..steps.count).any(|step| present(many, step) > 1 && present(one, step) > 0) {
+        return Err(QueryError::execution(
+            "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)",
+        ));
     }
     Ok(())
 }

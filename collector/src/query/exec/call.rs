@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use crate::query::QueryError;
 use crate::query::functions::histogram::{self, Bucket};
-use crate::query::functions::{Body, Function, Special, label};
+use crate::query::functions::{Body, Function, Special, cell, label};
 use crate::query::plan::{Expr, Kind, Selector};
 use crate::query::value::{Row, Steps, Value, absent, filter, is_absent};
 use crate::store::{Label, Labels, METRIC_NAME, MatchOp};
@@ -72,7 +72,7 @@ impl Eval<'_> {
             Special::MinOf | Special::MaxOf => {
                 let [left, right] = args else { return Err(arity(name)) };
                 let pairs = self.scalar(left, steps)?.into_iter().zip(self.scalar(right, steps)?);
-                let pick = if special == Special::MinOf { f64::min } else { f64::max };
+                let pick = if special == Special::MinOf { cell::min } else { cell::max };
                 Ok(Value::Scalar(pairs.map(|(l, r)| pick(l, r)).collect()))
             }
             Special::Scalar => {

@@ -1,6 +1,6 @@
 //! The table of functions. A row names a function, what it returns, and how its cells come about.
 
-mod cell;
+pub mod cell;
 mod date;
 pub mod histogram;
 pub mod kahan;

@@ -74,9 +74,12 @@ pub fn quantile_over_time(window: &Window<'_>) -> Option<f64> {
     Some(quantile(*window.args.first()?, &mut values))
 }
 
-/// Median distance from the median.
+/// Median distance from the median; NaN as soon as one sample is.
 pub fn mad(window: &Window<'_>) -> Option<f64> {
     let mut values: Vec<f64> = window.samples.iter().map(|sample| sample.value).collect();
+    if values.iter().any(|value| value.is_nan()) {
+        return Some(f64::NAN);
+    }
     let median = quantile(0.5, &mut values);
     values.iter_mut().for_each(|value| *value = (*value - median).abs());
     Some(quantile(0.5, &mut values))
