@@ -1,5 +1,6 @@
 //! PromQL by scripts: ours in tests/promql, all of which pass; and Prometheus' own where the conformance kit lies beside the
 //! repository or LAMPAD_SHARED names it, of which the count is printed.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod promql_support {
     pub mod memory;

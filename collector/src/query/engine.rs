@@ -119,7 +119,7 @@ pub struct Answer {
     /// Seconds from parsing to the last cell, and seconds of waiting before it.
     pub seconds: f64,
     pub queued_seconds: f64,
-    /// Samples loaded by the selectors.
+    /// Samples looked at, one counted as often as a step looked at it.
     pub samples: u64,
 }
 
@@ -247,7 +247,7 @@ fn range(eval: &Eval<'_>, expr: &Expr, steps: Steps) -> Result<Output, QueryErro
     if matches!(kind, Kind::Matrix | Kind::Text) {
         let name = kind.name();
         return Err(QueryError::Bad(format!(
-            "invalid parameter \"query\": invalid expression type \"{name}\" for range query, must be Scalar or instant Vector"
+            "invalid expression type \"{name}\" for range query, must be Scalar or instant Vector"
         )));
     }
     let rows = match eval.eval(expr, steps)? {

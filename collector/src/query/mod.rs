@@ -13,6 +13,6 @@ mod value;
 
 pub use engine::{Answer, Engine, Features, Limits, Output, Request, Span};
 pub use error::QueryError;
-pub use parse::{parse, parse_selector};
+pub use parse::{format, parse, parse_selector, tree};
 pub use plan::{Expr, Kind};
-pub use value::{Points, Row, Steps, is_absent};
+pub use value::{Points, Row, Steps, float, is_absent};

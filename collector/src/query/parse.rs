@@ -17,23 +17,34 @@ use super::{Features, QueryError};
 
 /// Reads a query. Errors are Prometheus' `bad_data`.
 pub fn parse(text: &str, features: Features) -> Result<Expr, QueryError> {
-    let parsed = promql_parser::parser::parse(text).map_err(|reason| bad(text, &reason))?;
-    Lowering { features }.expr(&parsed).map_err(|reason| bad(text, &reason))
+    let parsed = promql_parser::parser::parse(text).map_err(|reason| bad(&reason))?;
+    Lowering { features }.expr(&parsed).map_err(|reason| bad(&reason))
 }
 
 /// Reads one selector (`match[]`) as lists of matchers of which any must hold.
 pub fn parse_selector(text: &str) -> Result<Vec<Vec<Matcher>>, QueryError> {
-    let parsed = promql_parser::parser::parse(text).map_err(|reason| bad(text, &reason))?;
+    let parsed = promql_parser::parser::parse(text).map_err(|reason| bad(&reason))?;
     match &parsed {
         Parsed::VectorSelector(selector) if selector.offset.is_none() && selector.at.is_none() => {
-            matchers(selector).map_err(|reason| bad(text, &reason))
+            matchers(selector).map_err(|reason| bad(&reason))
         }
-        _ => Err(bad(text, "expected a selector such as name{label=\"value\"}")),
+        _ => Err(bad("expected a selector such as name{label=\"value\"}")),
     }
 }
 
-fn bad(text: &str, reason: &str) -> QueryError {
-    QueryError::Bad(format!("invalid parameter \"query\": {text}: parse error: {reason}"))
+fn bad(reason: &str) -> QueryError {
+    QueryError::Bad(format!("parse error: {reason}"))
+}
+
+/// The query as Prometheus' formatter would lay it out.
+pub fn format(text: &str) -> Result<String, QueryError> {
+    promql_parser::parser::parse(text).map(|parsed| parsed.prettify()).map_err(|reason| bad(&reason))
+}
+
+/// The query's tree as JSON.
+pub fn tree(text: &str) -> Result<serde_json::Value, QueryError> {
+    let parsed = promql_parser::parser::parse(text).map_err(|reason| bad(&reason))?;
+    serde_json::to_value(&parsed).map_err(|error| QueryError::Internal(format!("the tree cannot be written: {error}")))
 }
 
 struct Lowering {

@@ -81,7 +81,6 @@ impl Eval<'_> {
                 series.labels
             )));
         }
-        self.notes.count_samples(found.iter().map(|series| series.floats.len() as u64).sum());
         Ok(found)
     }
 
@@ -128,7 +127,10 @@ impl Eval<'_> {
             }
             Row::new(series.labels, cells)
         });
-        Ok(rows.into_iter().filter(Row::has_any).collect())
+        let rows: Vec<Row> = rows.into_iter().filter(Row::has_any).collect();
+        let present = |row: &Row| row.cells.iter().filter(|cell| !is_absent(**cell)).count() as u64;
+        self.notes.count_samples(rows.iter().map(present).sum());
+        Ok(rows)
     }
 
     /// Samples of a range selector or subquery over the windows of all steps.

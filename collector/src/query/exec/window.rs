@@ -52,6 +52,7 @@ impl Eval<'_> {
         let rows = map_rows(points, steps.count * 8, |points| {
             let mut cells = vec![absent(); steps.count];
             let (mut from, mut to) = (0, 0);
+            let mut looked_at = 0;
             for (step, cell) in cells.iter_mut().enumerate() {
                 if step & 0xff == 0 && self.budget.check().is_err() {
                     break; // the check after the loop tells why
@@ -69,6 +70,7 @@ impl Eval<'_> {
                 if from == to {
                     continue;
                 }
+                looked_at += (to - from) as u64;
                 let window = Window { samples: &samples[from..to], from_ms, to_ms, step_ms, args: &by_step[step] };
                 if let Some(value) = body(&window) {
                     *cell = value;
@@ -77,6 +79,7 @@ impl Eval<'_> {
                     break;
                 }
             }
+            self.notes.count_samples(looked_at);
             if once {
                 let first = cells[0];
                 cells.fill(first);

@@ -1,0 +1,351 @@
+//! The envelope of every answer, and results as JSON in Prometheus' form.
+//!
+//! Results are written piece by piece while the client reads: a reply is never held in memory as a whole.
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::query::{Answer, Output, QueryError, Row, Steps, is_absent};
+use crate::store::{Labels, Sample, SelectError};
+
+/// An answer other than success.
+#[derive(Debug)]
+pub struct ApiError {
+    status: StatusCode,
+    kind: &'static str,
+    message: String,
+}
+
+impl ApiError {
+    pub fn bad(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, kind: "bad_data", message: message.into() }
+    }
+
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::INTERNAL_SERVER_ERROR, kind: "internal", message: message.into() }
+    }
+
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+}
+
+impl From<QueryError> for ApiError {
+    fn from(error: QueryError) -> Self {
+        let message = error.to_string();
+        let (status, kind) = match error {
+            QueryError::Bad(reason) => return super::params::invalid("query", &reason),
+            QueryError::Execution(_) => (StatusCode::UNPROCESSABLE_ENTITY, "execution"),
+            QueryError::TimedOut => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),
+            // Whoever asked is gone; the number only shows in logs.
+            QueryError::Cancelled => (StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST), "canceled"),
+            QueryError::Busy(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+            QueryError::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        };
+        Self { status, kind, message }
+    }
+}
+
+impl From<SelectError> for ApiError {
+    fn from(error: SelectError) -> Self {
+        QueryError::from(error).into()
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        #[derive(Serialize)]
+        struct Envelope<'a> {
+            status: &'a str,
+            #[serde(rename = "errorType")]
+            kind: &'a str,
+            error: &'a str,
+        }
+        json(self.status, &Envelope { status: "error", kind: self.kind, error: &self.message })
+    }
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(text) => (status, content_type(), text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+fn content_type() -> [(header::HeaderName, HeaderValue); 1] {
+    [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]
+}
+
+#[derive(Serialize)]
+struct Envelope<T> {
+    status: &'static str,
+    data: T,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+pub fn success(data: impl Serialize) -> Response {
+    json(StatusCode::OK, &Envelope { status: "success", data, warnings: Vec::new() })
+}
+
+/// Cuts a list to its limit, and says so in a warning.
+pub fn limited<T: Serialize>(mut list: Vec<T>, limit: Option<usize>) -> Response {
+    let mut warnings = Vec::new();
+    if let Some(limit) = limit.filter(|limit| *limit < list.len()) {
+        list.truncate(limit);
+        warnings.push(TRUNCATED.to_owned());
+    }
+    json(StatusCode::OK, &Envelope { status: "success", data: list, warnings })
+}
+
+pub const TRUNCATED: &str = "results truncated due to limit";
+
+/// Labels as a JSON object.
+pub struct LabelsJson(pub Labels);
+
+impl Serialize for LabelsJson {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|label| (&*label.name, &*label.value)))
+    }
+}
+
+/// Bytes of one piece of a streamed reply.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// A query's answer. `stats` adds timings and counts.
+pub fn answer(answer: Answer, limit: Option<usize>, stats: bool) -> Response {
+    let mut tail = String::from("]");
+    if stats {
+        tail.push_str(&format!(",\"stats\":{}", stats_json(&answer)));
+    }
+    tail.push('}');
+    let Answer { mut output, mut warnings, infos, .. } = answer;
+    if let Some(limit) = limit
+        && truncate(&mut output, limit)
+    {
+        warnings.push(TRUNCATED.to_owned());
+    }
+    for (name, notes) in [("warnings", &warnings), ("infos", &infos)] {
+        if !notes.is_empty() {
+            tail.push_str(&format!(",{name:?}:{}", serde_json::json!(notes)));
+        }
+    }
+    tail.push('}');
+    let (kind, pieces): (&str, Box<dyn Iterator<Item = Vec<u8>> + Send>) = match output {
+        Output::Scalar { at_ms, value } => ("scalar", Box::new(std::iter::once(scalar(at_ms, value)))),
+        Output::Text { at_ms, text } => ("string", Box::new(std::iter::once(string(at_ms, &text)))),
+        Output::Vector { at_ms, rows } => {
+            ("vector", Box::new(rows.into_iter().map(move |row| vector_row(&row, at_ms))))
+        }
+        Output::Matrix { steps, rows } => {
+            ("matrix", Box::new(rows.into_iter().map(move |row| matrix_row(&row, steps))))
+        }
+        Output::Points(points) => {
+            ("matrix", Box::new(points.into_iter().map(|points| points_row(&points.labels, &points.samples))))
+        }
+    };
+    let head = format!("{{\"status\":\"success\",\"data\":{{\"resultType\":{kind:?},\"result\":[");
+    let pieces = joined(head.into_bytes(), pieces, tail.into_bytes());
+    let body = Body::from_stream(futures::stream::iter(pieces.map(Ok::<_, std::convert::Infallible>)));
+    (StatusCode::OK, content_type(), body).into_response()
+}
+
+/// Rows with commas between them, gathered into pieces of [`PIECE_BYTES`].
+fn joined(head: Vec<u8>, rows: impl Iterator<Item = Vec<u8>>, tail: Vec<u8>) -> impl Iterator<Item = Bytes> {
+    let mut rows = rows.enumerate();
+    let mut buffer = head;
+    let mut tail = Some(tail);
+    std::iter::from_fn(move || {
+        tail.as_ref()?;
+        for (at, row) in rows.by_ref() {
+            if at > 0 {
+                buffer.push(b',');
+            }
+            buffer.extend(row);
+            if buffer.len() >= PIECE_BYTES {
+                return Some(Bytes::from(std::mem::take(&mut buffer)));
+            }
+        }
+        buffer.extend(tail.take()?);
+        Some(Bytes::from(std::mem::take(&mut buffer)))
+    })
+}
+
+fn truncate(output: &mut Output, limit: usize) -> bool {
+    let longer = match output {
+        Output::Vector { rows, .. } | Output::Matrix { rows, .. } => rows.len() > limit,
+        Output::Points(points) => points.len() > limit,
+        Output::Scalar { .. } | Output::Text { .. } => false,
+    };
+    match output {
+        Output::Vector { rows, .. } | Output::Matrix { rows, .. } => rows.truncate(limit),
+        Output::Points(points) => points.truncate(limit),
+        Output::Scalar { .. } | Output::Text { .. } => {}
+    }
+    longer
+}
+
+fn stats_json(answer: &Answer) -> serde_json::Value {
+    serde_json::json!({
+        "timings": {
+            "evalTotalTime": answer.seconds,
+            "resultSortTime": 0,
+            "queryPreparationTime": 0,
+            "innerEvalTime": answer.seconds,
+            "execQueueTime": answer.queued_seconds,
+            "execTotalTime": answer.seconds + answer.queued_seconds,
+        },
+        "samples": { "totalQueryableSamples": answer.samples, "peakSamples": answer.samples },
+    })
+}
+
+fn scalar(at_ms: i64, value: f64) -> Vec<u8> {
+    let mut out = Vec::new();
+    push_time(&mut out, at_ms);
+    out.extend(b",\"");
+    push_value(&mut out, value);
+    out.push(b'"');
+    out
+}
+
+fn string(at_ms: i64, text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    push_time(&mut out, at_ms);
+    out.push(b',');
+    push_string(&mut out, text);
+    out
+}
+
+fn vector_row(row: &Row, at_ms: i64) -> Vec<u8> {
+    let mut out = Vec::with_capacity(128);
+    out.extend(b"{\"metric\":");
+    push_labels(&mut out, &row.labels);
+    out.extend(b",\"value\":");
+    push_point(&mut out, at_ms, row.cells[0]);
+    out.push(b'}');
+    out
+}
+
+fn matrix_row(row: &Row, steps: Steps) -> Vec<u8> {
+    let present = row.cells.iter().zip(steps.iter()).filter(|(cell, _)| !is_absent(**cell));
+    series(&row.labels, present.map(|(cell, at_ms)| (at_ms, *cell)), row.cells.len())
+}
+
+fn points_row(labels: &Labels, samples: &[Sample]) -> Vec<u8> {
+    series(labels, samples.iter().map(|sample| (sample.timestamp_ms, sample.value)), samples.len())
+}
+
+fn series(labels: &Labels, points: impl Iterator<Item = (i64, f64)>, count: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(128 + 24 * count);
+    out.extend(b"{\"metric\":");
+    push_labels(&mut out, labels);
+    out.extend(b",\"values\":[");
+    for (at, (at_ms, value)) in points.enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        push_point(&mut out, at_ms, value);
+    }
+    out.extend(b"]}");
+    out
+}
+
+fn push_point(out: &mut Vec<u8>, at_ms: i64, value: f64) {
+    out.push(b'[');
+    push_time(out, at_ms);
+    out.extend(b",\"");
+    push_value(out, value);
+    out.extend(b"\"]");
+}
+
+fn push_labels(out: &mut Vec<u8>, labels: &Labels) {
+    out.push(b'{');
+    for (at, label) in labels.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        push_string(out, &label.name);
+        out.push(b':');
+        push_string(out, &label.value);
+    }
+    out.push(b'}');
+}
+
+fn push_string(out: &mut Vec<u8>, text: &str) {
+    // Writing a string to a vector cannot fail.
+    let _ = serde_json::to_writer(out, text);
+}
+
+/// Seconds with up to three decimals.
+fn push_time(out: &mut Vec<u8>, at_ms: i64) {
+    use std::io::Write as _;
+    let (seconds, ms) = (at_ms / 1000, (at_ms % 1000).unsigned_abs());
+    let sign = if at_ms < 0 && seconds == 0 { "-" } else { "" };
+    let _ = match ms {
+        0 => write!(out, "{seconds}"),
+        ms => write!(out, "{sign}{seconds}.{ms:03}"),
+    };
+}
+
+/// As Go writes floats in JSON: digits in full between 1e-6 and 1e21, an exponent of two digits or more beyond.
+fn push_value(out: &mut Vec<u8>, value: f64) {
+    use std::io::Write as _;
+    let size = value.abs();
+    let _ = if value.is_nan() {
+        write!(out, "NaN")
+    } else if value.is_infinite() {
+        write!(out, "{}", if value > 0.0 { "+Inf" } else { "-Inf" })
+    } else if size == 0.0 || (1e-6..1e21).contains(&size) {
+        write!(out, "{value}")
+    } else {
+        let text = format!("{value:e}");
+        let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+        match exponent.strip_prefix('-') {
+            Some(exponent) => write!(out, "{digits}e-{exponent:0>2}"),
+            None => write!(out, "{digits}e+{exponent:0>2}"),
+        }
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_as_go_does() {
+        let text = |value: f64| {
+            let mut out = Vec::new();
+            push_value(&mut out, value);
+            String::from_utf8(out).unwrap()
+        };
+        for (value, expected) in [
+            (1e20, "100000000000000000000"),
+            (1e21, "1e+21"),
+            (0.000001, "0.000001"),
+            (1e-7, "1e-07"),
+            (-0.5, "-0.5"),
+            (3.0, "3"),
+            (1.5e300, "1.5e+300"),
+            (f64::NAN, "NaN"),
+            (f64::NEG_INFINITY, "-Inf"),
+        ] {
+            assert_eq!(text(value), expected);
+        }
+    }
+
+    #[test]
+    fn times_are_written_in_seconds() {
+        for (ms, expected) in [(0, "0"), (12_500, "12.500"), (1_000_123, "1000.123"), (-1, "-0.001"), (-1500, "-1.500")]
+        {
+            let mut out = Vec::new();
+            push_time(&mut out, ms);
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+    }
+}
