@@ -10,7 +10,7 @@
 //!          version  u16 LE   1
 //!          zero     u16
 //!          agent    16 bytes
-//!          epoch    u64 LE
+//!          epoch    u64 LE   at the time of writing, for people; numbers go on over epochs
 //!          check    u32 LE   CRC-32 (IEEE) over the bytes before
 //! records  as in `lampad_proto::record`; the payload is a message of the wire, lane `LANE_BACKFILL`:
 //!          kind 1   Dictionary
@@ -22,7 +22,7 @@
 //!
 //! * *Torn tail* (a crash while writing): the records before it are used, the rest is cut off; it was never promised.
 //! * *Damage* (flipped bits): the records before it are used, the rest is copied to `NAME.bad`, said aloud and counted.
-//! * A segment of another epoch or agent belongs to another number line: set aside as `NAME.old`, said aloud and counted.
+//! * A segment of another agent (a cloned machine) is not ours to send: set aside as `NAME.old`, said aloud and counted.
 //! * *Full*: above its bound the spool drops its oldest segment, counted and said aloud.
 //! * *Disk errors*: what cannot be written waits in memory up to [`UNWRITTEN_BYTES_MAX`], then is dropped and counted.
 

@@ -18,7 +18,7 @@ pub const HEADER_BYTES: usize = 40;
 pub const KIND_DICTIONARY: u8 = 1;
 pub const KIND_FRAME: u8 = 2;
 
-/// Who wrote a segment: frames are numbered within an agent's epoch.
+/// Who wrote a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
     pub agent_id: [u8; 16],
@@ -68,7 +68,7 @@ pub enum Unreadable {
     Empty,
     /// Not a segment, of a newer version, or its header is damaged.
     Strange(String),
-    /// Of another agent or epoch.
+    /// Of another agent.
     Foreign,
 }
 
@@ -78,9 +78,7 @@ pub fn read(bytes: &[u8], owner: &Owner, keep: bool) -> Result<Content, Unreadab
     if header.iter().all(|byte| *byte == 0) {
         return Err(Unreadable::Empty);
     }
-    if header != owner.header() {
-        return Err(explain(header));
-    }
+    check_header(header, owner)?;
     let mut scan = Scan::new(records);
     let mut content = Content { messages: Vec::new(), frames: Ranges::default(), valid: 0, end: End::Clean };
     let mut valid = 0;
@@ -121,18 +119,22 @@ fn decode(kind: u8, payload: &[u8]) -> Option<upward::Message> {
     }
 }
 
-fn explain(header: &[u8]) -> Unreadable {
+/// The epoch is not looked at: a new one goes on with higher numbers, so that frames of the old one are not mistaken.
+fn check_header(header: &[u8], owner: &Owner) -> Result<(), Unreadable> {
     if header[..8] != MAGIC[..] {
-        return Unreadable::Strange("it is not a spool segment".to_owned());
+        return Err(Unreadable::Strange("it is not a spool segment".to_owned()));
     }
     if crc32fast::hash(&header[..36]).to_le_bytes() != header[36..] {
-        return Unreadable::Strange("its header is damaged".to_owned());
+        return Err(Unreadable::Strange("its header is damaged".to_owned()));
     }
     let version = u16::from_le_bytes([header[8], header[9]]);
     if version != VERSION {
-        return Unreadable::Strange(format!("it is of version {version}, this agent knows {VERSION}"));
+        return Err(Unreadable::Strange(format!("it is of version {version}, this agent knows {VERSION}")));
     }
-    Unreadable::Foreign
+    if header[12..28] != owner.agent_id {
+        return Err(Unreadable::Foreign);
+    }
+    Ok(())
 }
 
 /// The segment that is being written. The file is made by the first flush, so that a full disk is one kind of error only.

@@ -105,7 +105,7 @@ impl Spool {
             Ok(content) => content,
             Err(Unreadable::Empty) => return fs::remove_file(&path),
             Err(Unreadable::Foreign) => {
-                tracing::warn!(file = %path.display(), "spool segment of an earlier epoch is set aside");
+                tracing::warn!(file = %path.display(), "spool segment of another agent is set aside");
                 return self.move_aside(&path, "old");
             }
             Err(Unreadable::Strange(detail)) => {

@@ -1,0 +1,301 @@
+//! What the agent is told: flags, environment, file, defaults, in this order.
+//!
+//! ```toml
+//! collector = "https://collector:9391"
+//! labels = { env = "prod" }
+//! spool_bytes = 1073741824
+//!
+//! [module."host.cpu"]
+//! interval = "250ms"
+//! deadline = "1s"
+//! enabled = true
+//!
+//! [host]      # see modules::host::HostSettings
+//! [mysql]     # see modules::mysql::MysqlSettings
+//! ```
+//! Unknown keys are refused by name and place; a value out of its bounds is refused with the bounds.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use lampad_proto::v1::Label;
+use serde::Deserialize;
+
+use crate::module::Spec;
+use crate::sampler::Schedule;
+use crate::uplink::Target;
+
+/// Room for a gigabyte of frames: a day's outage of a busy server.
+const SPOOL_BYTES: u64 = 1024 * 1024 * 1024;
+
+const INTERVAL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(3600));
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read the configuration {}", path.display())]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("{}:{line}: {detail}", path.display())]
+    Key { path: PathBuf, line: usize, detail: String },
+    #[error("{setting}: {detail}")]
+    Value { setting: String, detail: String },
+}
+
+fn value(setting: impl Into<String>, detail: impl Into<String>) -> ConfigError {
+    ConfigError::Value { setting: setting.into(), detail: detail.into() }
+}
+
+/// Flags of the daemon. Each is an environment variable and a key of the file too.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Flags {
+    /// The collector's gRPC address: http://HOST:PORT or https://HOST:PORT
+    #[arg(long, env = "LAMPAD_COLLECTOR", value_name = "URL")]
+    pub collector: Option<String>,
+    /// Where identity and spool are kept [default: $STATE_DIRECTORY, else /var/lib/lampad-agent]
+    #[arg(long, env = "LAMPAD_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// The MySQL or MariaDB server to sample; without it the usual places are looked at
+    #[arg(long, env = "LAMPAD_MYSQL", value_name = "DSN", hide_env_values = true)]
+    pub mysql: Option<String>,
+    /// Configuration file (TOML); read again on SIGHUP
+    #[arg(long, env = "LAMPAD_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Label on every series of this agent; repeatable, comma-separated in the environment
+    #[arg(long = "label", env = "LAMPAD_LABEL", value_name = "NAME=VALUE", value_delimiter = ',')]
+    pub labels: Vec<String>,
+    /// Value of the label `instance` [default: the host's name]
+    #[arg(long, env = "LAMPAD_INSTANCE", value_name = "NAME")]
+    pub instance: Option<String>,
+    /// Certificate authority that signed the collector's certificate (PEM)
+    #[arg(long, env = "LAMPAD_TLS_CA", value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+    /// Certificate of this agent (PEM); goes with --tls-key
+    #[arg(long, env = "LAMPAD_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key of this agent (PEM); goes with --tls-cert
+    #[arg(long, env = "LAMPAD_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// File with the token that the collector asks for
+    #[arg(long, env = "LAMPAD_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Most bytes that frames may take on disk while the collector is away [default: 1 GiB]
+    #[arg(long, env = "LAMPAD_SPOOL_BYTES", value_name = "BYTES")]
+    pub spool_bytes: Option<u64>,
+    /// Form of the log: text or json [default: text]
+    #[arg(long, env = "LAMPAD_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+    /// What is logged: error, warn, info, debug, trace, or filters as target=level [default: info]
+    #[arg(long, env = "LAMPAD_LOG_LEVEL", value_name = "LEVEL")]
+    pub log_level: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// The file, as it is written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    collector: Option<String>,
+    state_dir: Option<PathBuf>,
+    labels: BTreeMap<String, String>,
+    instance: Option<String>,
+    tls_ca: Option<PathBuf>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    token_file: Option<PathBuf>,
+    spool_bytes: Option<u64>,
+    log_format: Option<LogFormat>,
+    log_level: Option<String>,
+    module: BTreeMap<String, ModuleSettings>,
+}
+
+/// `[module."NAME"]`: how one module is run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModuleSettings {
+    #[serde(with = "humantime_serde")]
+    pub interval: Option<Duration>,
+    #[serde(with = "humantime_serde")]
+    pub deadline: Option<Duration>,
+    pub enabled: Option<bool>,
+}
+
+/// Everything, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub target: Target,
+    pub state_dir: PathBuf,
+    /// Sorted by name; `instance` is among them.
+    pub labels: Vec<Label>,
+    pub hostname: String,
+    pub spool_bytes: u64,
+    pub log_format: LogFormat,
+    pub log_level: String,
+    pub modules: BTreeMap<String, ModuleSettings>,
+}
+
+impl Config {
+    /// Reads the file that the flags name and merges all sources.
+    pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
+        let file = match &flags.config {
+            Some(path) => read(path)?,
+            None => File::default(),
+        };
+        merge(flags, file)
+    }
+
+    /// When a module is read, and whether it is.
+    pub fn schedule(&self, spec: &Spec) -> Option<Schedule> {
+        let settings = self.modules.get(spec.name).cloned().unwrap_or_default();
+        if settings.enabled == Some(false) {
+            return None;
+        }
+        let mut schedule = settings.interval.map_or(Schedule::of(spec.tier), Schedule::every);
+        schedule.deadline = settings.deadline.unwrap_or(schedule.deadline);
+        Some(schedule)
+    }
+
+    /// Refuses settings for modules that do not exist: a misspelt name would silently do nothing.
+    pub fn check_modules<'a>(&self, known: impl Iterator<Item = &'a str> + Clone) -> Result<(), ConfigError> {
+        match self.modules.keys().find(|name| !known.clone().any(|known| known == name.as_str())) {
+            None => Ok(()),
+            Some(name) => {
+                let known = known.collect::<Vec<_>>().join(", ");
+                Err(value(format!("[module.{name:?}]"), format!("there is no such module; there are: {known}")))
+            }
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<File, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::File { path: path.to_owned(), source })?;
+    toml::from_str(&text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start);
+        let line = text.get(..start).unwrap_or_default().matches('\n').count() + 1;
+        ConfigError::Key { path: path.to_owned(), line, detail: error.message().to_owned() }
+    })
+}
+
+fn merge(flags: &Flags, file: File) -> Result<Config, ConfigError> {
+    let collector = flags.collector.clone().or(file.collector).unwrap_or_else(|| "http://127.0.0.1:9391".to_owned());
+    check_collector(&collector)?;
+    let tls_cert = flags.tls_cert.clone().or(file.tls_cert);
+    let tls_key = flags.tls_key.clone().or(file.tls_key);
+    let tls_identity = match (tls_cert, tls_key) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        _ => return Err(value("--tls-cert, --tls-key", "one needs the other; give both or none")),
+    };
+    let tls_ca = flags.tls_ca.clone().or(file.tls_ca);
+    if collector.starts_with("http://") && (tls_ca.is_some() || tls_identity.is_some()) {
+        return Err(value(
+            "--collector",
+            format!("{collector} is without TLS, but TLS files are given; write https://"),
+        ));
+    }
+    let token_file = flags.token_file.clone().or(file.token_file);
+    let hostname = hostname();
+    let instance = flags.instance.clone().or(file.instance).unwrap_or_else(|| hostname.clone());
+    let spool_bytes = flags.spool_bytes.or(file.spool_bytes).unwrap_or(SPOOL_BYTES);
+    if spool_bytes < 2 * crate::spool::SEGMENT_BYTES {
+        return Err(value(
+            "--spool-bytes",
+            format!("{spool_bytes} is below the least, {}", 2 * crate::spool::SEGMENT_BYTES),
+        ));
+    }
+    for (name, module) in &file.module {
+        check_module(name, module)?;
+    }
+    Ok(Config {
+        target: Target { collector, tls_ca, tls_identity, token_file },
+        state_dir: flags.state_dir.clone().or(file.state_dir).unwrap_or_else(default_state_dir),
+        labels: labels(flags, file.labels, instance)?,
+        hostname,
+        spool_bytes,
+        log_format: flags.log_format.or(file.log_format).unwrap_or_default(),
+        log_level: flags.log_level.clone().or(file.log_level).unwrap_or_else(|| "info".to_owned()),
+        modules: file.module,
+    })
+}
+
+fn check_collector(url: &str) -> Result<(), ConfigError> {
+    let bad =
+        |detail: &str| value("--collector", format!("{url:?} {detail}; write http://HOST:PORT or https://HOST:PORT"));
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let authority = rest.ok_or_else(|| bad("is not a URL of gRPC"))?.trim_end_matches('/');
+    let parsed: http::uri::Authority = authority.parse().map_err(|_| bad("is not an address"))?;
+    if parsed.port_u16().is_none_or(|port| port == 0) {
+        return Err(bad("has no port"));
+    }
+    Ok(())
+}
+
+fn check_module(name: &str, settings: &ModuleSettings) -> Result<(), ConfigError> {
+    let (least, most) = INTERVAL;
+    for (key, given) in [("interval", settings.interval), ("deadline", settings.deadline)] {
+        if let Some(given) = given.filter(|given| *given < least || *given > most) {
+            let detail = format!("{key} {given:?} is not within {least:?} and {most:?}");
+            return Err(value(format!("[module.{name:?}]"), detail));
+        }
+    }
+    Ok(())
+}
+
+/// Flags go before the file, name by name.
+fn labels(flags: &Flags, file: BTreeMap<String, String>, instance: String) -> Result<Vec<Label>, ConfigError> {
+    let mut all = file;
+    for label in &flags.labels {
+        let (name, content) = parse_label(label).map_err(|detail| value("--label", detail))?;
+        all.insert(name, content);
+    }
+    for (name, content) in &all {
+        check_label(name, content).map_err(|detail| value("label", detail))?;
+    }
+    all.entry("instance".to_owned()).or_insert(instance);
+    Ok(all.into_iter().map(|(name, value)| Label { name, value }).collect())
+}
+
+/// `NAME=VALUE`.
+pub fn parse_label(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or_else(|| format!("{text:?} has no '='; write NAME=VALUE"))?;
+    check_label(name, value)?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+fn check_label(name: &str, value: &str) -> Result<(), String> {
+    let fits =
+        |(at, byte): (usize, u8)| byte == b'_' || byte.is_ascii_alphabetic() || (at > 0 && byte.is_ascii_digit());
+    if name.is_empty() || !name.bytes().enumerate().all(fits) {
+        return Err(format!("{name:?} is not a label's name: letters, digits and _, no digit first"));
+    }
+    if name == "job" || name.starts_with("__") {
+        return Err(format!("{name:?} is set by Lampad itself; choose another name"));
+    }
+    if value.is_empty() {
+        return Err(format!("label {name:?} has no value; leave it out instead"));
+    }
+    Ok(())
+}
+
+/// systemd names the directory that it made for the unit.
+fn default_state_dir() -> PathBuf {
+    let from_systemd = std::env::var("STATE_DIRECTORY").unwrap_or_default();
+    match from_systemd.split(':').next() {
+        Some(dir) if !dir.is_empty() => PathBuf::from(dir),
+        _ => PathBuf::from("/var/lib/lampad-agent"),
+    }
+}
+
+fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

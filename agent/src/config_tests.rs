@@ -1,0 +1,70 @@
+use super::*;
+use crate::module::Tier;
+
+fn load(flags: Flags, file: &str) -> Result<Config, ConfigError> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent.toml");
+    std::fs::write(&path, file).unwrap();
+    Config::load(&Flags { config: Some(path), ..flags })
+}
+
+fn refused(file: &str) -> String {
+    load(Flags::default(), file).unwrap_err().to_string()
+}
+
+#[test]
+fn flags_go_before_the_file() {
+    let flags = Flags {
+        collector: Some("http://a:1".to_owned()),
+        labels: vec!["env=test".to_owned()],
+        instance: Some("db7".to_owned()),
+        ..Flags::default()
+    };
+    let config = load(flags, "collector = \"http://b:2\"\nlabels = { env = \"prod\", dc = \"x\" }").unwrap();
+    assert_eq!(config.target.collector, "http://a:1");
+    let labels: Vec<_> = config.labels.iter().map(|label| format!("{}={}", label.name, label.value)).collect();
+    assert_eq!(labels, ["dc=x", "env=test", "instance=db7"]);
+}
+
+#[test]
+fn modules_are_set_one_by_one() {
+    let config = load(
+        Flags::default(),
+        "[module.\"host.cpu\"]\ninterval = \"100ms\"\n[module.\"host.disk\"]\nenabled = false\n",
+    )
+    .unwrap();
+    let spec = |name| Spec { name, collector: "", job: "node", tier: Tier::Standard };
+    let cpu = config.schedule(&spec("host.cpu")).unwrap();
+    assert_eq!((cpu.interval, cpu.deadline), (Duration::from_millis(100), Duration::from_secs(1)));
+    assert_eq!(config.schedule(&spec("host.disk")), None);
+    assert_eq!(config.schedule(&spec("host.other")), Some(Schedule::of(Tier::Standard)));
+    assert!(config.check_modules(["host.cpu", "host.disk"].into_iter()).is_ok());
+    let error = config.check_modules(["host.cpu"].into_iter()).unwrap_err().to_string();
+    assert!(error.contains("host.disk") && error.contains("there are: host.cpu"), "{error}");
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line() {
+    let error = refused("collector = \"http://a:1\"\n\nintervall = 3\n");
+    assert!(error.contains("agent.toml:3:") && error.contains("`intervall`"), "{error}");
+    let error = refused("[module.\"host.cpu\"]\nintervall = \"1s\"\n");
+    assert!(error.contains("agent.toml:2:") && error.contains("`intervall`"), "{error}");
+}
+
+#[test]
+fn bad_values_are_named_with_the_way_out() {
+    for (file, wanted) in [
+        ("collector = \"a:1\"", "write http://HOST:PORT"),
+        ("collector = \"http://a\"", "has no port"),
+        ("collector = \"http://a:70000\"", "http://a:70000"),
+        ("collector = \"http://a:1\"\ntls_ca = \"ca.pem\"", "write https://"),
+        ("tls_cert = \"c.pem\"", "give both or none"),
+        ("labels = { \"a-b\" = \"1\" }", "a-b"),
+        ("labels = { job = \"x\" }", "set by Lampad itself"),
+        ("spool_bytes = 1000", "below the least"),
+        ("[module.\"host.cpu\"]\ninterval = \"1ms\"", "not within 50ms"),
+    ] {
+        let error = refused(file);
+        assert!(error.contains(wanted), "{file:?}: {error}");
+    }
+}

@@ -1,0 +1,289 @@
+//! Reads every module at its interval, each in a task of its own.
+//!
+//! * A module that hangs is ended at its deadline and stops no other one; a tick that comes too late is skipped, not queued.
+//! * A failed read makes no tick. After [`FAILURES_MAX`] failures in a row, or [`FAILING_MAX`] of them, the group's series
+//!   end, so that queries see them end as they do when a scrape fails. The ending tick is stamped with the first failure:
+//!   nothing is carried over a failed read, and a single late one leaves no hole.
+//! * An error is logged once with what it says, and once more, with the count, when the module works again. A source that
+//!   is not on this machine is no failure and is told at info.
+//! * All modules of an agent tick in step, so that their ticks share a frame; agents do not: the phase comes from the id.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::delta::Series;
+use crate::module::{Entry, ModuleError, Spec, Tier};
+use crate::tick::{Changes, Tick};
+
+/// Failures in a row after which a group's series end.
+pub const FAILURES_MAX: u32 = 3;
+
+/// A group whose reads fail for this long ends, however rarely it is read.
+pub const FAILING_MAX: Duration = Duration::from_secs(5);
+
+/// Finished ticks that wait for the encoder: some seconds of a busy agent. When it is full the samplers wait and skip.
+pub const SAMPLES_MAX: usize = 256;
+
+/// When a module is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Schedule {
+    pub interval: Duration,
+    pub deadline: Duration,
+}
+
+impl Schedule {
+    pub fn of(tier: Tier) -> Self {
+        Self::every(match tier {
+            Tier::Vital => Duration::from_millis(250),
+            Tier::Standard => Duration::from_secs(1),
+            Tier::Heavy => Duration::from_secs(10),
+            Tier::Rare => Duration::from_secs(60),
+        })
+    }
+
+    /// The deadline is the interval, but a second at least (one slow read is no failure) and ten at most.
+    pub fn every(interval: Duration) -> Self {
+        Self { interval, deadline: interval.clamp(Duration::from_secs(1), Duration::from_secs(10)) }
+    }
+}
+
+/// What a sampler hands to the encoder.
+#[derive(Debug)]
+pub struct Sampled {
+    pub group: u32,
+    pub at_ms: i64,
+    /// When the read ended, to measure what the agent adds.
+    pub read: Instant,
+    /// Series that this group had not had before; they follow those that were told.
+    pub new_series: Vec<Series>,
+    pub changes: Changes,
+}
+
+/// How a module does, for `lampad_module_*`, for Hello and for Ping.
+#[derive(Debug)]
+pub struct ModuleHealth {
+    pub spec: Spec,
+    pub schedule: Mutex<Schedule>,
+    pub up: AtomicBool,
+    pub absent: AtomicBool,
+    /// Length of the last read.
+    pub duration_us: AtomicU64,
+    pub reads: AtomicU64,
+    pub errors: AtomicU64,
+    /// Ticks that did not happen because a read or the encoder took too long.
+    pub skipped: AtomicU64,
+    error: Mutex<String>,
+}
+
+impl ModuleHealth {
+    pub fn new(spec: Spec, schedule: Schedule) -> Self {
+        Self {
+            spec,
+            schedule: Mutex::new(schedule),
+            up: AtomicBool::new(false),
+            absent: AtomicBool::new(false),
+            duration_us: AtomicU64::new(0),
+            reads: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
+            error: Mutex::new(String::new()),
+        }
+    }
+
+    pub fn schedule(&self) -> Schedule {
+        *self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn set_schedule(&self, schedule: Schedule) {
+        *self.schedule.lock().unwrap_or_else(PoisonError::into_inner) = schedule;
+    }
+
+    /// Why the last read failed; empty while the module is up.
+    pub fn error(&self) -> String {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_error(&self, error: String) {
+        *self.error.lock().unwrap_or_else(PoisonError::into_inner) = error;
+    }
+}
+
+/// One module at work.
+pub struct Sampler {
+    entry: Entry,
+    group: u32,
+    health: Arc<ModuleHealth>,
+    clock: Arc<Clock>,
+    out: mpsc::Sender<Sampled>,
+    /// Belongs to the group and outlives the module: a restarted one goes on with the same numbers.
+    tick: Tick,
+    told_series: usize,
+    failing: Option<Failing>,
+}
+
+/// A run of failures.
+struct Failing {
+    since: Instant,
+    since_ms: i64,
+    count: u32,
+    ended: bool,
+}
+
+/// What is left of a sampler: what the next one of its group goes on with.
+#[derive(Default)]
+pub struct Remains {
+    tick: Option<Tick>,
+    told_series: usize,
+}
+
+impl Sampler {
+    pub fn new(
+        entry: Entry,
+        group: u32,
+        health: Arc<ModuleHealth>,
+        clock: Arc<Clock>,
+        out: mpsc::Sender<Sampled>,
+        remains: Remains,
+    ) -> Self {
+        let tick = remains.tick.unwrap_or_else(Tick::new);
+        Self { entry, group, health, clock, out, tick, told_series: remains.told_series, failing: None }
+    }
+
+    /// Ticks until `stop`. `phase` is when, within an interval, this agent ticks.
+    pub async fn run(mut self, phase: u64, stop: CancellationToken) -> Remains {
+        let schedule = self.health.schedule();
+        let offset_us = phase % (schedule.interval.as_micros() as u64).max(1);
+        let mut ticks = interval_at(first_tick(schedule.interval, offset_us, &self.clock), schedule.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        // Everything is told once at the start, and then in step with the others.
+        let mut planned = Instant::now();
+        loop {
+            if stop.run_until_cancelled(self.once(schedule)).await.is_none() {
+                break;
+            }
+            let skipped = planned.elapsed().as_micros() / schedule.interval.as_micros().max(1);
+            self.health.skipped.fetch_add(skipped as u64, Ordering::Relaxed);
+            match stop.run_until_cancelled(ticks.tick()).await {
+                Some(at) => planned = at,
+                None => break,
+            }
+        }
+        self.tick.abandon();
+        Remains { tick: Some(self.tick), told_series: self.told_series }
+    }
+
+    /// One read, and what follows from it.
+    async fn once(&mut self, schedule: Schedule) {
+        let at_ms = self.clock.now_ms();
+        let begun = Instant::now();
+        let read = timeout(schedule.deadline, self.entry.module.sample(&mut self.tick)).await;
+        self.health.duration_us.store(begun.elapsed().as_micros() as u64, Ordering::Relaxed);
+        self.health.reads.fetch_add(1, Ordering::Relaxed);
+        match read.unwrap_or(Err(ModuleError::TimedOut { deadline: schedule.deadline })) {
+            Ok(()) => {
+                self.succeeded();
+                self.send(at_ms).await;
+            }
+            Err(error) => {
+                self.tick.abandon();
+                self.failed(&error, begun, at_ms).await;
+            }
+        }
+    }
+
+    fn succeeded(&mut self) {
+        self.health.up.store(true, Ordering::Relaxed);
+        self.health.absent.store(false, Ordering::Relaxed);
+        if let Some(failing) = self.failing.take() {
+            self.health.set_error(String::new());
+            let seconds = failing.since.elapsed().as_secs_f64();
+            tracing::info!(module = self.entry.spec.name, failures = failing.count, seconds, "module works again");
+        }
+    }
+
+    async fn failed(&mut self, error: &ModuleError, begun: Instant, at_ms: i64) {
+        let absent = matches!(error, ModuleError::Absent { .. });
+        self.health.up.store(false, Ordering::Relaxed);
+        self.health.absent.store(absent, Ordering::Relaxed);
+        if !absent {
+            self.health.errors.fetch_add(1, Ordering::Relaxed);
+        }
+        let text = chain(error);
+        let module = self.entry.spec.name;
+        if self.failing.is_none() || self.health.error() != text {
+            if absent {
+                tracing::info!(module, "{text}");
+            } else {
+                tracing::warn!(
+                    module,
+                    error = text,
+                    "module failed; told again when it works, or fails in another way"
+                );
+            }
+            self.health.set_error(text);
+        }
+        let failing = self.failing.get_or_insert(Failing { since: begun, since_ms: at_ms, count: 0, ended: false });
+        failing.count += 1;
+        if !failing.ended && (failing.count >= FAILURES_MAX || failing.since.elapsed() >= FAILING_MAX) {
+            failing.ended = true;
+            let since_ms = failing.since_ms;
+            self.send(since_ms).await;
+        }
+    }
+
+    /// Ends the tick and hands it over, waiting while the encoder is behind.
+    async fn send(&mut self, at_ms: i64) {
+        // The place in the queue first: a tick that is finished and then lost would leave the encoder behind for good.
+        let Ok(place) = self.out.reserve().await else { return };
+        let changes = self.tick.finish();
+        let new_series = self.tick.series()[self.told_series..]
+            .iter()
+            .map(|series| Series { desc: series.desc.clone(), labels: series.labels.clone() })
+            .collect();
+        self.told_series = self.tick.series().len();
+        place.send(Sampled { group: self.group, at_ms, read: Instant::now(), new_series, changes });
+    }
+}
+
+/// Ends all series of a group whose module is switched off.
+pub async fn end(group: u32, remains: Remains, clock: &Clock, out: &mpsc::Sender<Sampled>) {
+    let Remains { tick: Some(mut tick), .. } = remains else { return };
+    let changes = tick.finish();
+    if !changes.ended.is_empty() {
+        // Fails only when the agent ends, and then the stream's end says the same.
+        let sampled = Sampled { group, at_ms: clock.now_ms(), read: Instant::now(), new_series: Vec::new(), changes };
+        let _ = out.send(sampled).await;
+    }
+}
+
+/// The next moment that is `offset_us` past a whole interval of the wall clock, and not too soon after the read at the start.
+fn first_tick(interval: Duration, offset_us: u64, clock: &Clock) -> Instant {
+    let interval_us = (interval.as_micros() as u64).max(1);
+    let now_us = clock.now_ms().max(0) as u64 * 1000;
+    let wait_us = (offset_us + interval_us - now_us % interval_us) % interval_us;
+    let soon = wait_us < interval_us / 2 + 1;
+    Instant::now() + Duration::from_micros(wait_us + if soon { interval_us } else { 0 })
+}
+
+/// An error with its causes, as one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+#[path = "sampler_tests.rs"]
+mod tests;

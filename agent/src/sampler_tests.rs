@@ -1,0 +1,132 @@
+use std::collections::VecDeque;
+
+use async_trait::async_trait;
+
+use super::*;
+use crate::module::{Desc, Module};
+
+const GAUGE: Desc = Desc::gauge("g", "G.");
+
+/// What the next read does.
+enum Read {
+    Gives(f64),
+    Fails,
+    Hangs,
+}
+
+struct Scripted(VecDeque<Read>);
+
+#[async_trait]
+impl Module for Scripted {
+    fn descs(&self) -> Vec<Desc> {
+        vec![GAUGE]
+    }
+
+    async fn sample(&mut self, out: &mut Tick) -> Result<(), ModuleError> {
+        match self.0.pop_front() {
+            Some(Read::Gives(value)) => out.push(&GAUGE, &[], value),
+            Some(Read::Fails) => return Err(ModuleError::Absent { what: "it".to_owned() }),
+            Some(Read::Hangs) => std::future::pending().await,
+            None => {}
+        }
+        Ok(())
+    }
+}
+
+struct Rig {
+    clock: Arc<Clock>,
+    out: mpsc::Sender<Sampled>,
+    samples: mpsc::Receiver<Sampled>,
+    stop: CancellationToken,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let (out, samples) = mpsc::channel(SAMPLES_MAX);
+        let started = Instant::now();
+        let clock = Arc::new(Clock::new(Box::new(move || 1_000_000 + started.elapsed().as_millis() as i64)));
+        Self { clock, out, samples, stop: CancellationToken::new() }
+    }
+
+    fn start(&self, group: u32, script: impl IntoIterator<Item = Read>) -> Arc<ModuleHealth> {
+        let spec = Spec { name: "test.scripted", collector: "", job: "node", tier: Tier::Standard };
+        let health = Arc::new(ModuleHealth::new(spec.clone(), Schedule::of(Tier::Standard)));
+        let module = Box::new(Scripted(script.into_iter().collect()));
+        let sampler = Sampler::new(
+            Entry { spec, module },
+            group,
+            health.clone(),
+            self.clock.clone(),
+            self.out.clone(),
+            Remains::default(),
+        );
+        tokio::spawn(sampler.run(0, self.stop.clone()));
+        health
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hung_module_stops_no_other_one() {
+    let mut rig = Rig::new();
+    let hung = rig.start(0, (0..100).map(|_| Read::Hangs));
+    rig.start(1, (0..100).map(|n| Read::Gives(f64::from(n))));
+    for n in 0..10 {
+        let sampled = rig.samples.recv().await.unwrap();
+        assert_eq!(sampled.group, 1);
+        assert_eq!(sampled.changes.values, vec![(0, f64::from(n))]);
+    }
+    assert!(!hung.up.load(Ordering::Relaxed));
+    assert!(hung.error().contains("deadline"), "{}", hung.error());
+    assert!(hung.errors.load(Ordering::Relaxed) >= 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ticks_ascend_by_the_interval() {
+    let mut rig = Rig::new();
+    rig.start(0, (0..100).map(|n| Read::Gives(f64::from(n))));
+    let mut last = rig.samples.recv().await.unwrap().at_ms;
+    for _ in 0..20 {
+        let at = rig.samples.recv().await.unwrap().at_ms;
+        assert_eq!(at - last, 1000);
+        last = at;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_failure_leaves_a_gap_and_nothing_else() {
+    let mut rig = Rig::new();
+    rig.start(0, [Read::Gives(1.0), Read::Fails, Read::Gives(1.0)]);
+    let first = rig.samples.recv().await.unwrap();
+    let second = rig.samples.recv().await.unwrap();
+    assert_eq!(second.at_ms - first.at_ms, 2000);
+    assert_eq!(second.changes, Changes::default());
+}
+
+#[tokio::test(start_paused = true)]
+async fn lasting_failure_ends_the_series_at_the_first_one() {
+    let mut rig = Rig::new();
+    let health = rig.start(0, [Read::Gives(1.0), Read::Fails, Read::Fails, Read::Fails, Read::Fails, Read::Gives(1.0)]);
+    let first = rig.samples.recv().await.unwrap();
+    let ended = rig.samples.recv().await.unwrap();
+    assert_eq!((ended.at_ms - first.at_ms, ended.changes.ended), (1000, vec![0]));
+    assert!(!health.up.load(Ordering::Relaxed));
+    let again = rig.samples.recv().await.unwrap();
+    assert_eq!((again.at_ms - first.at_ms, again.changes.values), (5000, vec![(0, 1.0)]));
+    assert_eq!(health.error(), "");
+    assert_eq!(health.errors.load(Ordering::Relaxed), 0, "a source that is not here is no error");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_loses_ticks_but_no_change() {
+    let mut rig = Rig::new();
+    let reads = SAMPLES_MAX as u32 + 200;
+    rig.start(0, (0..reads).map(|n| Read::Gives(f64::from(n))));
+    tokio::time::sleep(Duration::from_secs(u64::from(reads))).await;
+    let mut known = None;
+    for _ in 0..SAMPLES_MAX + 2 {
+        let sampled = rig.samples.recv().await.unwrap();
+        assert_ne!(sampled.changes.values, vec![]);
+        known = sampled.changes.values.last().copied().or(known);
+    }
+    assert_eq!(known.map(|(_, value)| value as usize), Some(SAMPLES_MAX + 1));
+}

@@ -1,0 +1,235 @@
+//! The agent about itself: how its modules do, and what became of its frames.
+//!
+//! Source: counters in memory.
+//! Shape:  `lampad_module_*{module}`, `lampad_agent_*`, and the exporters' own `node_scrape_collector_*{collector}` and
+//!         `mysql_exporter_collector_*{collector}`; of several modules for one collector the worst success and the sum of times.
+//! Units:  seconds, bytes.
+//! Errors: `Read` when the kernel does not tell the agent's own CPU time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+
+use crate::module::{Desc, Entry, Module, ModuleError, Spec, Tier};
+use crate::sampler::ModuleHealth;
+use crate::stats::Shared;
+use crate::tick::Tick;
+
+const UP: Desc = Desc::gauge("lampad_module_up", "Whether the module's last read succeeded.").labels(&["module"]);
+const DURATION: Desc = Desc::gauge("lampad_module_duration_seconds", "Length of the module's last read.")
+    .labels(&["module"])
+    .unit("seconds");
+const ERRORS: Desc =
+    Desc::counter("lampad_module_errors_total", "Reads of the module that failed.").labels(&["module"]);
+const SKIPPED: Desc =
+    Desc::counter("lampad_module_skipped_ticks_total", "Ticks that did not happen because a read took too long.")
+        .labels(&["module"]);
+
+const NODE_SUCCESS: Desc =
+    Desc::gauge("node_scrape_collector_success", "node_exporter: Whether a collector succeeded.")
+        .labels(&["collector"]);
+const NODE_DURATION: Desc =
+    Desc::gauge("node_scrape_collector_duration_seconds", "node_exporter: Duration of a collector scrape.")
+        .labels(&["collector"]);
+const MYSQL_SUCCESS: Desc =
+    Desc::gauge("mysql_exporter_collector_success", "mysqld_exporter: Whether a collector succeeded.")
+        .labels(&["collector"]);
+const MYSQL_DURATION: Desc =
+    Desc::gauge("mysql_exporter_collector_duration_seconds", "Collector time duration.").labels(&["collector"]);
+
+type Value = fn(&Shared) -> f64;
+
+fn of(counter: &AtomicU64) -> f64 {
+    counter.load(Ordering::Relaxed) as f64
+}
+
+const ROWS: &[(Desc, Value)] = &[
+    (Desc::gauge("lampad_agent_connected", "Whether a stream to the collector is up."), |shared| {
+        f64::from(u8::from(shared.stats.connected.load(Ordering::Relaxed)))
+    }),
+    (Desc::counter("lampad_agent_connects_total", "Streams that the collector welcomed."), |s| of(&s.stats.connects)),
+    (Desc::counter("lampad_agent_connect_failures_total", "Attempts to connect that failed."), |s| {
+        of(&s.stats.connect_failures)
+    }),
+    (Desc::counter("lampad_agent_ticks_total", "Ticks of modules that were numbered."), |s| of(&s.stats.ticks)),
+    (Desc::counter("lampad_agent_frames_sent_total", "Frames sent on the live lane."), |s| of(&s.stats.frames_sent)),
+    (Desc::counter("lampad_agent_frames_backfilled_total", "Frames sent on the back-fill lane."), |s| {
+        of(&s.stats.frames_backfilled)
+    }),
+    (Desc::counter("lampad_agent_sent_bytes_total", "Encoded messages, before HTTP/2 and TLS.").unit("bytes"), |s| {
+        of(&s.stats.bytes_sent)
+    }),
+    (Desc::counter("lampad_agent_frames_acked_total", "Live frames that the collector acked."), |s| {
+        of(&s.stats.frames_acked)
+    }),
+    (
+        Desc::counter("lampad_agent_ack_seconds_total", "Time from sending a live frame to its ack, summed.")
+            .unit("seconds"),
+        |s| of(&s.stats.ack_us) / 1e6,
+    ),
+    (
+        Desc::counter(
+            "lampad_agent_encode_seconds_total",
+            "Time from the end of a read to its sending, summed over frames.",
+        )
+        .unit("seconds"),
+        |s| of(&s.stats.encode_us) / 1e6,
+    ),
+    (
+        Desc::counter(
+            "lampad_agent_key_frames_wanted_total",
+            "Times that the collector asked for a lane to begin anew.",
+        ),
+        |s| of(&s.stats.key_frames_wanted),
+    ),
+    (
+        Desc::counter("lampad_agent_series_refused_total", "Series that the collector refused, each time it said so."),
+        |s| of(&s.stats.series_refused),
+    ),
+    (Desc::gauge("lampad_agent_frames_waiting", "Frames in memory that are not acked."), |s| {
+        of(&s.stats.frames_waiting)
+    }),
+    (Desc::gauge("lampad_agent_spool_bytes", "Bytes of the spool on disk.").unit("bytes"), |s| of(&s.spool.bytes)),
+    (Desc::gauge("lampad_agent_spool_frames", "Frames of the spool that are not acked."), |s| of(&s.spool.frames)),
+    (Desc::gauge("lampad_agent_spool_failing", "Whether the disk refuses the spool's writes."), |s| {
+        f64::from(u8::from(s.spool.failing.load(Ordering::Relaxed)))
+    }),
+    (
+        Desc::counter("lampad_agent_frames_dropped_total", "Frames lost because spool, disk or memory had no room."),
+        |s| of(&s.stats.frames_dropped) + of(&s.spool.dropped_frames),
+    ),
+    (Desc::counter("lampad_agent_spool_set_aside_total", "Spool segments that were damaged or not ours."), |s| {
+        of(&s.spool.set_aside)
+    }),
+];
+
+const CPU: Desc =
+    Desc::counter("lampad_agent_cpu_seconds_total", "CPU time that the agent's process has used.").unit("seconds");
+const RESIDENT: Desc = Desc::gauge("lampad_agent_resident_bytes", "Memory of the agent's process.").unit("bytes");
+
+/// The modules that tell of the others.
+pub fn modules(shared: &Shared) -> Vec<Entry> {
+    let spec = |name, job| Spec { name, collector: "", job, tier: Tier::Heavy };
+    vec![
+        Entry { spec: spec("lampad.agent", "node"), module: Box::new(Agent { shared: shared.clone() }) },
+        Entry { spec: spec("lampad.mysql", "mysql"), module: Box::new(MysqlScrapes { shared: shared.clone() }) },
+    ]
+}
+
+struct Agent {
+    shared: Shared,
+}
+
+#[async_trait]
+impl Module for Agent {
+    fn descs(&self) -> Vec<Desc> {
+        let mut descs = vec![UP, DURATION, ERRORS, SKIPPED, NODE_SUCCESS, NODE_DURATION, CPU, RESIDENT];
+        descs.extend(ROWS.iter().map(|(desc, _)| desc.clone()));
+        descs
+    }
+
+    async fn sample(&mut self, out: &mut Tick) -> Result<(), ModuleError> {
+        let modules = self.shared.modules();
+        for module in &modules {
+            let name = [module.spec.name];
+            out.push(&UP, &name, success(module));
+            out.push(&DURATION, &name, of(&module.duration_us) / 1e6);
+            out.push(&ERRORS, &name, of(&module.errors));
+            out.push(&SKIPPED, &name, of(&module.skipped));
+        }
+        scrapes(&modules, "node", (&NODE_SUCCESS, &NODE_DURATION), out);
+        for (desc, read) in ROWS {
+            out.push(desc, &[], read(&self.shared));
+        }
+        process(out)
+    }
+}
+
+struct MysqlScrapes {
+    shared: Shared,
+}
+
+#[async_trait]
+impl Module for MysqlScrapes {
+    fn descs(&self) -> Vec<Desc> {
+        vec![MYSQL_SUCCESS, MYSQL_DURATION]
+    }
+
+    async fn sample(&mut self, out: &mut Tick) -> Result<(), ModuleError> {
+        scrapes(&self.shared.modules(), "mysql", (&MYSQL_SUCCESS, &MYSQL_DURATION), out);
+        Ok(())
+    }
+}
+
+fn success(module: &ModuleHealth) -> f64 {
+    f64::from(u8::from(module.up.load(Ordering::Relaxed)))
+}
+
+/// One series per collector that modules of this job stand in for; a module that has not been read yet says nothing.
+fn scrapes(modules: &[Arc<ModuleHealth>], job: &str, (up, duration): (&Desc, &Desc), out: &mut Tick) {
+    let mut collectors: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
+    for module in modules.iter().filter(|module| module.spec.job == job && !module.spec.collector.is_empty()) {
+        if module.reads.load(Ordering::Relaxed) == 0 {
+            continue;
+        }
+        let (worst, sum) = collectors.entry(module.spec.collector).or_insert((1.0, 0.0));
+        *worst = worst.min(success(module));
+        *sum += of(&module.duration_us) / 1e6;
+    }
+    for (collector, (worst, sum)) in collectors {
+        out.push(up, &[collector], worst);
+        out.push(duration, &[collector], sum);
+    }
+}
+
+fn process(out: &mut Tick) -> Result<(), ModuleError> {
+    let failed = |detail: procfs::ProcError| ModuleError::Read {
+        path: "/proc/self/stat".into(),
+        source: std::io::Error::other(detail.to_string()),
+    };
+    let stat = procfs::process::Process::myself().and_then(|process| process.stat()).map_err(failed)?;
+    out.push(&CPU, &[], (stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64);
+    out.push(&RESIDENT, &[], (stat.rss * procfs::page_size()) as f64);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sampler::Schedule;
+
+    fn health(name: &'static str, collector: &'static str, job: &'static str, up: bool, us: u64) -> Arc<ModuleHealth> {
+        let spec = Spec { name, collector, job, tier: Tier::Standard };
+        let health = ModuleHealth::new(spec, Schedule::of(Tier::Standard));
+        health.up.store(up, Ordering::Relaxed);
+        health.reads.store(1, Ordering::Relaxed);
+        health.duration_us.store(us, Ordering::Relaxed);
+        Arc::new(health)
+    }
+
+    #[tokio::test]
+    async fn the_exporters_own_series_are_there() {
+        let shared = Shared::default();
+        shared.set_modules(vec![
+            health("host.cpu", "cpu", "node", true, 1000),
+            health("host.cpu_info", "cpu", "node", false, 500),
+            health("mysql.status", "collect.global_status", "mysql", true, 2000),
+        ]);
+        let mut lines = Vec::new();
+        for mut entry in modules(&shared) {
+            let mut tick = Tick::new();
+            entry.module.sample(&mut tick).await.unwrap();
+            lines.extend(tick.samples().map(|(name, labels, value)| format!("{name} {labels:?} {value}")));
+        }
+        for wanted in [
+            r#"node_scrape_collector_success [("collector", "cpu")] 0"#,
+            r#"node_scrape_collector_duration_seconds [("collector", "cpu")] 0.0015"#,
+            r#"mysql_exporter_collector_success [("collector", "collect.global_status")] 1"#,
+            r#"lampad_module_up [("module", "host.cpu")] 1"#,
+        ] {
+            assert!(lines.iter().any(|line| line == wanted), "{wanted} in {lines:#?}");
+        }
+    }
+}

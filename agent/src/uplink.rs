@@ -1,0 +1,260 @@
+//! The connection to the collector: how it is made, and what follows from each way in which it fails.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lampad_proto::v1::ingest_client::IngestClient;
+use lampad_proto::v1::{Downward, Hello, Upward, Welcome, downward, upward};
+use rand::Rng;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Code, Request, Status, Streaming};
+
+use crate::sampler::chain;
+
+/// Messages handed over and not yet taken by the connection. Small: what waits here delays what is newer.
+pub const UP_MAX: usize = 64;
+
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+const WELCOME_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The connection counts as dead when the other side does not answer a ping of HTTP/2 for this long.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// First and longest wait before the next attempt.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// Wait before the next attempt when the collector refuses: it will most likely refuse again.
+const REFUSED_WAIT: Duration = Duration::from_secs(3);
+
+/// Where the collector is and how to reach it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// `http://host:port` or `https://host:port`.
+    pub collector: String,
+    pub tls_ca: Option<PathBuf>,
+    /// Certificate and key of this agent.
+    pub tls_identity: Option<(PathBuf, PathBuf)>,
+    pub token_file: Option<PathBuf>,
+}
+
+/// A stream that was welcomed.
+pub struct Link {
+    pub up: mpsc::Sender<Upward>,
+    pub down: Streaming<Downward>,
+    pub welcome: Welcome,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum UplinkError {
+    #[error("cannot read {} for the connection to the collector", path.display())]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("cannot use {what} for the connection to the collector: {detail}")]
+    Setup { what: String, detail: String },
+    #[error("cannot reach the collector at {collector}: {detail}; check the address and that it runs")]
+    Unreachable { collector: String, detail: String },
+    #[error("the collector at {collector} did not answer within {deadline:?}")]
+    Silent { collector: String, deadline: Duration },
+    #[error(
+        "the collector at {collector} has a stream of this agent already: {detail}. If a copied state directory is the cause, delete it on the copy"
+    )]
+    Duplicate { collector: String, detail: String },
+    #[error(
+        "the collector at {collector} knows later frames of this agent than its state directory ({detail}); starting a new epoch"
+    )]
+    Behind { collector: String, detail: String },
+    #[error("the collector at {collector} does not let this agent in: {detail}; check --token-file and --tls-cert")]
+    NotAllowed { collector: String, detail: String },
+    #[error("the collector at {collector} refuses this agent: {detail}; are both of fitting versions?")]
+    Refused { collector: String, detail: String },
+    #[error("the collector at {collector} ended the stream: {detail}")]
+    Ended { collector: String, detail: String },
+}
+
+/// What the uplink does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Try again soon.
+    Retry,
+    /// Try again, but not at once: somebody has to do something first.
+    RetrySlowly,
+    /// The numbers of this epoch are not ours any more.
+    NewEpoch,
+}
+
+impl UplinkError {
+    /// Decided here once; callers match on nothing else.
+    pub fn verdict(&self) -> Verdict {
+        match self {
+            Self::Unreachable { .. } | Self::Silent { .. } | Self::Ended { .. } => Verdict::Retry,
+            Self::Behind { .. } => Verdict::NewEpoch,
+            Self::File { .. }
+            | Self::Setup { .. }
+            | Self::Duplicate { .. }
+            | Self::NotAllowed { .. }
+            | Self::Refused { .. } => Verdict::RetrySlowly,
+        }
+    }
+
+    /// What a gRPC status means to an agent.
+    pub fn from_status(collector: &str, status: &Status) -> Self {
+        let collector = collector.to_owned();
+        // The chain behind a transport error says more than the status: `connection refused`, `certificate expired`.
+        let detail = match std::error::Error::source(status) {
+            Some(source) if status.message().is_empty() || status.code() == Code::Unknown => chain(source),
+            Some(source) => format!("{}: {}", status.message(), chain(source)),
+            None => status.message().to_owned(),
+        };
+        match status.code() {
+            Code::AlreadyExists => Self::Duplicate { collector, detail },
+            Code::OutOfRange => Self::Behind { collector, detail },
+            Code::Unauthenticated | Code::PermissionDenied => Self::NotAllowed { collector, detail },
+            Code::FailedPrecondition | Code::InvalidArgument | Code::Unimplemented => {
+                Self::Refused { collector, detail }
+            }
+            code => Self::Ended { collector, detail: format!("{detail} ({code:?})") },
+        }
+    }
+}
+
+impl Target {
+    /// The connection's settings; reads the files that it names.
+    pub fn endpoint(&self) -> Result<Endpoint, UplinkError> {
+        let endpoint = Endpoint::from_shared(self.collector.clone())
+            .map_err(|error| UplinkError::Setup { what: self.collector.clone(), detail: chain(&error) })?
+            .connect_timeout(CONNECT_DEADLINE)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .keep_alive_while_idle(true)
+            .user_agent(concat!("lampad-agent/", env!("CARGO_PKG_VERSION")))
+            .map_err(|error| UplinkError::Setup { what: "the user agent".to_owned(), detail: chain(&error) })?;
+        if !self.collector.starts_with("https://") {
+            return Ok(endpoint);
+        }
+        let mut tls = ClientTlsConfig::new();
+        if let Some(path) = &self.tls_ca {
+            tls = tls.ca_certificate(Certificate::from_pem(read(path)?));
+        }
+        if let Some((certificate, key)) = &self.tls_identity {
+            tls = tls.identity(Identity::from_pem(read(certificate)?, read(key)?));
+        }
+        let what = || "the TLS settings (--tls-ca, --tls-cert, --tls-key)".to_owned();
+        endpoint.tls_config(tls).map_err(|error| UplinkError::Setup { what: what(), detail: chain(&error) })
+    }
+
+    /// `Bearer ...`, read anew for each connection, so that a changed token needs no restart.
+    pub fn authorization(&self) -> Result<Option<MetadataValue<Ascii>>, UplinkError> {
+        let Some(path) = &self.token_file else { return Ok(None) };
+        let token = String::from_utf8_lossy(&read(path)?).trim().to_owned();
+        let value = format!("Bearer {token}").parse();
+        let detail = "its content is not a token".to_owned();
+        value.map(Some).map_err(|_| UplinkError::Setup { what: path.display().to_string(), detail })
+    }
+
+    /// Connects, says hello and waits to be welcomed.
+    pub async fn connect(&self, hello: Hello) -> Result<Link, UplinkError> {
+        let collector = || self.collector.clone();
+        let authorization = self.authorization()?;
+        let channel = self
+            .endpoint()?
+            .connect()
+            .await
+            .map_err(|error| UplinkError::Unreachable { collector: collector(), detail: chain(&error) })?;
+        let (up, messages) = mpsc::channel(UP_MAX);
+        let hello = Upward { message: Some(upward::Message::Hello(hello)) };
+        up.try_send(hello).map_err(|_| UplinkError::Ended { collector: collector(), detail: "at once".to_owned() })?;
+        let mut request = Request::new(ReceiverStream::new(messages));
+        if let Some(value) = authorization {
+            request.metadata_mut().insert("authorization", value);
+        }
+        let welcomed = async {
+            let mut down = IngestClient::new(channel).stream(request).await?.into_inner();
+            let first = down.message().await?;
+            Ok::<_, Status>((down, first.and_then(|message| message.message)))
+        };
+        match tokio::time::timeout(WELCOME_DEADLINE, welcomed).await {
+            Ok(Ok((down, Some(downward::Message::Welcome(welcome))))) => Ok(Link { up, down, welcome }),
+            Ok(Ok(_)) => {
+                Err(UplinkError::Refused { collector: collector(), detail: "it did not begin with Welcome".to_owned() })
+            }
+            Ok(Err(status)) => Err(UplinkError::from_status(&self.collector, &status)),
+            Err(_) => Err(UplinkError::Silent { collector: collector(), deadline: WELCOME_DEADLINE }),
+        }
+    }
+}
+
+fn read(path: &PathBuf) -> Result<Vec<u8>, UplinkError> {
+    std::fs::read(path).map_err(|source| UplinkError::File { path: path.clone(), source })
+}
+
+/// When to try again, and what to say meanwhile.
+#[derive(Debug, Default)]
+pub struct Attempts {
+    failures: u32,
+    said: String,
+}
+
+impl Attempts {
+    /// Notes a failure, says it once, and returns how long to wait.
+    pub fn failed(&mut self, error: &UplinkError) -> Duration {
+        self.failures += 1;
+        let text = chain(error);
+        if self.said != text {
+            tracing::warn!("{text}; trying again, told again when it works");
+            self.said = text;
+        }
+        match error.verdict() {
+            Verdict::NewEpoch => Duration::ZERO,
+            Verdict::RetrySlowly => jittered(REFUSED_WAIT),
+            Verdict::Retry => jittered(BACKOFF.0.saturating_mul(1 << (self.failures - 1).min(7)).min(BACKOFF.1)),
+        }
+    }
+
+    /// Notes a stream that works.
+    pub fn worked(&mut self, collector: &str) {
+        if self.failures == 0 {
+            tracing::info!(collector, "connected");
+        } else {
+            tracing::info!(collector, failures = self.failures, "connected again");
+        }
+        *self = Self::default();
+    }
+}
+
+/// Between half and the whole of it, so that a fleet does not come back in step.
+fn jittered(wait: Duration) -> Duration {
+    wait.mul_f64(rand::rng().random_range(0.5..=1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_a_bound() {
+        let mut attempts = Attempts::default();
+        let error = UplinkError::Unreachable { collector: "http://c".to_owned(), detail: "refused".to_owned() };
+        let waits: Vec<_> = (0..20).map(|_| attempts.failed(&error)).collect();
+        assert!(waits[0] <= BACKOFF.0);
+        assert!(waits[6] >= Duration::from_secs(1));
+        assert!(waits.iter().all(|wait| *wait <= BACKOFF.1));
+    }
+
+    #[test]
+    fn a_status_says_what_to_do() {
+        for (status, verdict, text) in [
+            (Status::already_exists("db7 at 10.0.0.7:1, here 10.0.0.8:1"), Verdict::RetrySlowly, "10.0.0.8"),
+            (Status::out_of_range("knows 900"), Verdict::NewEpoch, "new epoch"),
+            (Status::unauthenticated("no token"), Verdict::RetrySlowly, "--token-file"),
+            (Status::failed_precondition("speaks 3..4"), Verdict::RetrySlowly, "versions"),
+            (Status::unavailable("going down"), Verdict::Retry, "going down"),
+        ] {
+            let error = UplinkError::from_status("http://c:1", &status);
+            assert_eq!(error.verdict(), verdict, "{error}");
+            assert!(error.to_string().contains(text), "{error}");
+        }
+    }
+}
