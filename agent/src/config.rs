@@ -23,6 +23,7 @@ use lampad_proto::v1::Label;
 use serde::Deserialize;
 
 use crate::module::Spec;
+use crate::modules::host::HostSettings;
 use crate::sampler::Schedule;
 use crate::uplink::Target;
 
@@ -113,6 +114,7 @@ struct File {
     log_format: Option<LogFormat>,
     log_level: Option<String>,
     module: BTreeMap<String, ModuleSettings>,
+    host: HostSettings,
 }
 
 /// `[module."NAME"]`: how one module is run.
@@ -138,16 +140,27 @@ pub struct Config {
     pub log_format: LogFormat,
     pub log_level: String,
     pub modules: BTreeMap<String, ModuleSettings>,
+    pub host: HostSettings,
+    /// The text of `[host]` and `[mysql]`, to see on reload whether they changed.
+    pub sections: Sections,
+}
+
+/// Sections that configure many modules at once, as they were written.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Sections {
+    pub host: Option<toml::Value>,
+    pub mysql: (Option<String>, Option<toml::Value>),
 }
 
 impl Config {
     /// Reads the file that the flags name and merges all sources.
     pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
-        let file = match &flags.config {
+        let (file, mut table) = match &flags.config {
             Some(path) => read(path)?,
-            None => File::default(),
+            None => Default::default(),
         };
-        merge(flags, file)
+        let sections = Sections { host: table.remove("host"), mysql: (flags.mysql.clone(), table.remove("mysql")) };
+        merge(flags, file, sections)
     }
 
     /// When a module is read, and whether it is.
@@ -173,16 +186,17 @@ impl Config {
     }
 }
 
-fn read(path: &Path) -> Result<File, ConfigError> {
+fn read(path: &Path) -> Result<(File, toml::Table), ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::File { path: path.to_owned(), source })?;
-    toml::from_str(&text).map_err(|error| {
+    let parsed = toml::from_str(&text).and_then(|file| Ok((file, toml::from_str(&text)?)));
+    parsed.map_err(|error| {
         let start = error.span().map_or(0, |span| span.start);
         let line = text.get(..start).unwrap_or_default().matches('\n').count() + 1;
         ConfigError::Key { path: path.to_owned(), line, detail: error.message().to_owned() }
     })
 }
 
-fn merge(flags: &Flags, file: File) -> Result<Config, ConfigError> {
+fn merge(flags: &Flags, file: File, sections: Sections) -> Result<Config, ConfigError> {
     let collector = flags.collector.clone().or(file.collector).unwrap_or_else(|| "http://127.0.0.1:9391".to_owned());
     check_collector(&collector)?;
     let tls_cert = flags.tls_cert.clone().or(file.tls_cert);
@@ -221,6 +235,8 @@ fn merge(flags: &Flags, file: File) -> Result<Config, ConfigError> {
         log_format: flags.log_format.or(file.log_format).unwrap_or_default(),
         log_level: flags.log_level.clone().or(file.log_level).unwrap_or_else(|| "info".to_owned()),
         modules: file.module,
+        host: file.host,
+        sections,
     })
 }
 

@@ -136,7 +136,7 @@ struct Failing {
     ended: bool,
 }
 
-/// What is left of a sampler: what the next one of its group goes on with.
+/// What the next sampler of the same group goes on with: the numbers of its series.
 #[derive(Default)]
 pub struct Remains {
     tick: Option<Tick>,
@@ -152,12 +152,15 @@ impl Sampler {
         out: mpsc::Sender<Sampled>,
         remains: Remains,
     ) -> Self {
-        let tick = remains.tick.unwrap_or_else(Tick::new);
+        let tick = match remains.tick {
+            Some(tick) => tick,
+            None => Tick::new(),
+        };
         Self { entry, group, health, clock, out, tick, told_series: remains.told_series, failing: None }
     }
 
     /// Ticks until `stop`. `phase` is when, within an interval, this agent ticks.
-    pub async fn run(mut self, phase: u64, stop: CancellationToken) -> Remains {
+    pub async fn run(mut self, phase: u64, stop: CancellationToken) -> (Entry, Remains) {
         let schedule = self.health.schedule();
         let offset_us = phase % (schedule.interval.as_micros() as u64).max(1);
         let mut ticks = interval_at(first_tick(schedule.interval, offset_us, &self.clock), schedule.interval);
@@ -176,7 +179,7 @@ impl Sampler {
             }
         }
         self.tick.abandon();
-        Remains { tick: Some(self.tick), told_series: self.told_series }
+        (self.entry, Remains { tick: Some(self.tick), told_series: self.told_series })
     }
 
     /// One read, and what follows from it.
@@ -253,8 +256,8 @@ impl Sampler {
 }
 
 /// Ends all series of a group whose module is switched off.
-pub async fn end(group: u32, remains: Remains, clock: &Clock, out: &mpsc::Sender<Sampled>) {
-    let Remains { tick: Some(mut tick), .. } = remains else { return };
+pub async fn end(group: u32, remains: &mut Remains, clock: &Clock, out: &mpsc::Sender<Sampled>) {
+    let Some(tick) = &mut remains.tick else { return };
     let changes = tick.finish();
     if !changes.ended.is_empty() {
         // Fails only when the agent ends, and then the stream's end says the same.

@@ -42,6 +42,10 @@ pub struct Shared {
 }
 
 impl Shared {
+    pub fn new(spool: Arc<spool::Health>) -> Self {
+        Self { spool, ..Self::default() }
+    }
+
     pub fn modules(&self) -> Vec<Arc<ModuleHealth>> {
         self.modules.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -71,7 +71,7 @@ enum Uplink {
 
 /// A stream that is up.
 struct Stream {
-    link: Link,
+    link: Box<Link>,
     window: usize,
     /// Live frames sent and not acked.
     in_flight: VecDeque<(u64, Instant)>,
@@ -85,7 +85,7 @@ struct Stream {
 
 /// Something happened.
 enum Event {
-    Connected(Result<Link, UplinkError>),
+    Connected(Result<Box<Link>, UplinkError>),
     Down(Result<Option<Downward>, Status>),
     Retry,
 }
@@ -304,7 +304,7 @@ impl Flow {
         self.parts.shared.modules().iter().map(state).collect()
     }
 
-    fn connected(&mut self, link: Link) {
+    fn connected(&mut self, link: Box<Link>) {
         self.attempts.worked(&self.parts.target.collector);
         add(&self.parts.shared.stats.connects, 1);
         self.parts.shared.stats.connected.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -552,7 +552,7 @@ async fn next_event(uplink: &mut Uplink) -> Event {
             sleep_until(*until).await;
             Event::Retry
         }
-        Uplink::Connecting(connecting) => Event::Connected(connecting.await),
+        Uplink::Connecting(connecting) => Event::Connected(connecting.await.map(Box::new)),
         Uplink::Up(stream) => Event::Down(stream.link.down.message().await),
     }
 }

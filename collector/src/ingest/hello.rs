@@ -59,7 +59,7 @@ pub fn admit(
     };
     if let Some((_, last)) = stored.appended.ranges().last().filter(|(_, last)| *last >= hello.next_sequence) {
         // Frames with these numbers would be taken for those that are stored, and be lost.
-        return Err(Status::failed_precondition(format!(
+        return Err(Status::out_of_range(format!(
             "epoch {:016x} is stored up to frame {last} and this agent would go on with {}: its state directory is older \
              than what was acked; start a new epoch",
             hello.epoch, hello.next_sequence

@@ -1,0 +1,129 @@
+//! `lampad-agent push NAME=VALUE...`: a sample from a shell or a cron job, durable when the command returns.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail};
+use lampad_proto::client::{Client, Options, Tls};
+use lampad_proto::v1::{Label, MetricType, PushSample, PushSeries};
+
+use crate::config::{ConfigError, Flags, parse_label};
+
+/// Push samples and wait until the collector has them on disk
+#[derive(Debug, clap::Args)]
+pub struct Push {
+    /// What to push, such as backup_size_bytes=7.3e9; a name that ends in _total is a counter
+    #[arg(required = true, value_name = "NAME=VALUE")]
+    samples: Vec<String>,
+    /// Label on all of them; repeatable
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    labels: Vec<String>,
+    /// Label `job`
+    #[arg(long, default_value = "push", value_name = "NAME")]
+    job: String,
+    /// Label `instance` [default: the host's name]
+    #[arg(long, env = "LAMPAD_INSTANCE", value_name = "NAME")]
+    instance: Option<String>,
+    /// The collector's gRPC address [default: that of the configuration, else http://127.0.0.1:9391]
+    #[arg(long, env = "LAMPAD_COLLECTOR", value_name = "URL")]
+    collector: Option<String>,
+    /// Configuration file of the agent, for the collector's address, TLS and token
+    #[arg(long, env = "LAMPAD_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// File with the token that the collector asks for
+    #[arg(long, env = "LAMPAD_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Certificate authority that signed the collector's certificate (PEM)
+    #[arg(long, env = "LAMPAD_TLS_CA", value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+    /// How long to try
+    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+}
+
+impl Push {
+    pub async fn run(self) -> anyhow::Result<()> {
+        let mut client = Client::connect(self.options()?)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as i64;
+        let labels: Vec<Label> = self
+            .labels
+            .iter()
+            .map(|text| parse_label(text).map(|(name, value)| Label { name, value }))
+            .collect::<Result<_, _>>()
+            .map_err(|detail| ConfigError::Value { setting: "--label".to_owned(), detail })?;
+        for text in &self.samples {
+            client.push(series(text, &labels, now)?)?;
+        }
+        let report = client.flush().await?;
+        if report.refused.is_empty() {
+            tracing::info!(stored = report.stored, "pushed");
+            return Ok(());
+        }
+        let reasons: Vec<_> =
+            report.refused.iter().map(|refused| format!("{}: {}", refused.series, refused.reason)).collect();
+        bail!("{} samples are stored, these are refused: {}", report.stored, reasons.join("; "))
+    }
+
+    fn options(&self) -> anyhow::Result<Options> {
+        let flags = Flags {
+            collector: self.collector.clone(),
+            config: self.config.clone(),
+            instance: self.instance.clone(),
+            token_file: self.token_file.clone(),
+            tls_ca: self.tls_ca.clone(),
+            ..Flags::default()
+        };
+        let config = crate::config::Config::load(&flags)?;
+        let read =
+            |path: &PathBuf| std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
+        let instance = config.labels.iter().find(|label| label.name == "instance").map(|label| label.value.clone());
+        let mut options = Options::new(config.target.collector.clone())
+            .label("job", self.job.clone())
+            .label("instance", instance.unwrap_or(config.hostname))
+            .give_up_after(self.timeout);
+        if let Some(path) = &config.target.token_file {
+            options = options.token(read(path)?);
+        }
+        if let Some(path) = &config.target.tls_ca {
+            let identity = match &config.target.tls_identity {
+                Some((certificate, key)) => Some((read(certificate)?, read(key)?)),
+                None => None,
+            };
+            options = options.tls(Tls { ca: read(path)?, identity });
+        }
+        Ok(options)
+    }
+}
+
+fn series(text: &str, labels: &[Label], timestamp_ms: i64) -> anyhow::Result<PushSeries> {
+    let (name, value) = text.split_once('=').with_context(|| format!("{text:?} has no '='; write NAME=VALUE"))?;
+    let value = value.trim().parse().with_context(|| format!("{text:?}: {value:?} is not a number"))?;
+    let kind = if name.ends_with("_total") { MetricType::Counter } else { MetricType::Gauge };
+    Ok(PushSeries {
+        name: name.trim().to_owned(),
+        labels: labels.to_vec(),
+        r#type: kind.into(),
+        help: String::new(),
+        unit: String::new(),
+        samples: vec![PushSample { timestamp_ms, value, histogram: None }],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_a_name_and_a_number() {
+        let parsed = series("backup_runs_total=7.5e3", &[], 5).unwrap();
+        assert_eq!(
+            (parsed.name.as_str(), parsed.r#type(), parsed.samples[0].value),
+            ("backup_runs_total", MetricType::Counter, 7500.0)
+        );
+        assert_eq!(series("x=NaN", &[], 5).unwrap().r#type(), MetricType::Gauge);
+        for (bad, wanted) in [("x", "write NAME=VALUE"), ("x=many", "\"many\" is not a number")] {
+            let error = format!("{:#}", series(bad, &[], 5).unwrap_err());
+            assert!(error.contains(wanted), "{error}");
+        }
+    }
+}

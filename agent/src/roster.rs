@@ -1,0 +1,164 @@
+//! Which modules run: starts, stops and restarts their samplers as the configuration says.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::delta::{Catalog, Group};
+use crate::module::Entry;
+use crate::sampler::{self, ModuleHealth, Remains, Sampled, Sampler, Schedule};
+use crate::stats::Shared;
+
+/// What samplers need.
+pub struct Surroundings {
+    pub agent_id: [u8; 16],
+    pub clock: Arc<Clock>,
+    pub catalog: Arc<RwLock<Catalog>>,
+    pub out: mpsc::Sender<Sampled>,
+    pub shared: Shared,
+}
+
+/// All modules, running or not.
+pub struct Roster {
+    around: Surroundings,
+    running: BTreeMap<&'static str, Running>,
+    /// Of modules that are off: their groups' numbers must not be given again.
+    retired: BTreeMap<&'static str, Remains>,
+}
+
+struct Running {
+    schedule: Schedule,
+    stop: CancellationToken,
+    task: JoinHandle<(Entry, Remains)>,
+    health: Arc<ModuleHealth>,
+}
+
+impl Roster {
+    pub fn new(around: Surroundings) -> Self {
+        Self { around, running: BTreeMap::new(), retired: BTreeMap::new() }
+    }
+
+    /// Makes the running modules those of `entries`: all modules of the sections that are new or have changed. Modules whose
+    /// names begin with `prefix` and that are not among them are ended.
+    pub async fn replace(&mut self, prefix: &str, entries: Vec<Entry>, config: &Config) {
+        let old: Vec<_> = self.running.keys().copied().filter(|name| name.starts_with(prefix)).collect();
+        for name in old {
+            self.stop(name).await;
+        }
+        for entry in entries {
+            if let Some(schedule) = config.schedule(&entry.spec) {
+                self.start(entry, schedule);
+            }
+        }
+        let gone: Vec<_> = self.retired.keys().copied().filter(|name| name.starts_with(prefix)).collect();
+        for name in gone {
+            self.end(name).await;
+        }
+        self.publish();
+    }
+
+    /// Restarts modules whose schedule has changed, and ends those that were switched off; a module itself goes on, with its
+    /// connections. Returns whether there were any.
+    pub async fn reschedule(&mut self, config: &Config) -> bool {
+        let changed: Vec<_> = self
+            .running
+            .iter()
+            .filter_map(|(name, running)| {
+                let schedule = config.schedule(&running.health.spec);
+                (schedule != Some(running.schedule)).then_some((*name, schedule))
+            })
+            .collect();
+        for (name, schedule) in &changed {
+            let Some(entry) = self.stop(name).await else { continue };
+            match schedule {
+                Some(schedule) => self.start(entry, *schedule),
+                None => self.end(name).await,
+            }
+        }
+        self.publish();
+        !changed.is_empty()
+    }
+
+    /// Whether this module runs.
+    pub fn runs(&self, name: &str) -> bool {
+        self.running.contains_key(name)
+    }
+
+    fn start(&mut self, entry: Entry, schedule: Schedule) {
+        let spec = entry.spec.clone();
+        let group = self.group(&entry, schedule);
+        let health = Arc::new(ModuleHealth::new(spec.clone(), schedule));
+        let remains = self.retired.remove(spec.name).unwrap_or_default();
+        let around = &self.around;
+        let sampler = Sampler::new(entry, group, health.clone(), around.clock.clone(), around.out.clone(), remains);
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(sampler.run(phase(&around.agent_id), stop.clone()));
+        self.running.insert(spec.name, Running { schedule, stop, task, health });
+    }
+
+    /// The number of the module's group; a restarted module keeps its own.
+    fn group(&self, entry: &Entry, schedule: Schedule) -> u32 {
+        let mut catalog = self.around.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        let interval_ms = schedule.interval.as_millis() as u32;
+        match catalog.find(entry.spec.name) {
+            Some(number) => {
+                if let Some(group) = catalog.group_mut(number) {
+                    group.interval_ms = interval_ms;
+                }
+                number
+            }
+            None => catalog.add(Group::new(entry.spec.name, entry.spec.job, interval_ms)),
+        }
+    }
+
+    async fn stop(&mut self, name: &'static str) -> Option<Entry> {
+        let running = self.running.remove(name)?;
+        running.stop.cancel();
+        match running.task.await {
+            Ok((entry, remains)) => {
+                self.retired.insert(name, remains);
+                Some(entry)
+            }
+            Err(error) => {
+                // Its panic was printed. The group ends with the stream; the agent goes on.
+                tracing::error!(module = name, %error, "module broke");
+                None
+            }
+        }
+    }
+
+    async fn end(&mut self, name: &'static str) {
+        let number = self.around.catalog.read().unwrap_or_else(PoisonError::into_inner).find(name);
+        if let Some(remains) = self.retired.get_mut(name)
+            && let Some(group) = number
+        {
+            sampler::end(group, remains, &self.around.clock, &self.around.out).await;
+        }
+    }
+
+    fn publish(&self) {
+        self.around.shared.set_modules(self.running.values().map(|running| running.health.clone()).collect());
+    }
+
+    /// Stops all samplers. Nothing is ended: the series live on when the agent comes back.
+    pub async fn shut_down(mut self) {
+        self.running.values().for_each(|running| running.stop.cancel());
+        for running in std::mem::take(&mut self.running).into_values() {
+            // A module that broke has said so.
+            let _ = running.task.await;
+        }
+    }
+}
+
+/// When, within an interval, this agent ticks: spread over the fleet, the same after a restart.
+fn phase(agent_id: &[u8; 16]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    agent_id.hash(&mut hasher);
+    hasher.finish()
+}
