@@ -1,0 +1,34 @@
+//! Benchmarks that print the figures of the README, each beside the peers in the same run.
+#![allow(clippy::print_stdout)]
+
+mod agents;
+mod freshness;
+mod quantiles;
+mod stuck;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// From a change in MariaDB to an answer that shows it; beside Prometheus and mysqld_exporter at 1 s
+    Freshness(freshness::Args),
+    /// CPU, memory and bytes on the wire of the agent; beside both exporters scraped at 1 s
+    Agents(agents::Args),
+    /// Ack times of many agents with and without stuck ones among them
+    Stuck(stuck::Args),
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    match Args::parse().what {
+        What::Freshness(args) => freshness::run(args).await,
+        What::Agents(args) => agents::run(args).await,
+        What::Stuck(args) => stuck::run(args).await,
+    }
+}
