@@ -11,6 +11,8 @@ mod grpc;
 mod hello;
 mod outbox;
 mod push;
+mod remote_write;
+mod remote_write_wire;
 mod resolve;
 mod session;
 mod skew;
@@ -27,6 +29,7 @@ use crate::telemetry::Telemetry;
 
 pub use admit::Limits;
 pub use grpc::{MESSAGE_BYTES_MAX, Service, serve};
+pub use remote_write::remote_write_router;
 pub use session::WINDOW_FRAMES;
 
 /// What all streams share.

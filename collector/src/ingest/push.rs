@@ -24,10 +24,10 @@ use crate::store::{
 const AHEAD_MAX_MS: i64 = 10 * 60 * 1000;
 
 /// How long a caller waits for the disk. After it the samples are queryable and may or may not survive; the caller repeats.
-const DURABLE_WITHIN: Duration = Duration::from_secs(30);
+pub(super) const DURABLE_WITHIN: Duration = Duration::from_secs(30);
 
 /// Samples of one request.
-const SAMPLES_MAX: usize = 1_000_000;
+pub(super) const SAMPLES_MAX: usize = 1_000_000;
 
 pub async fn push(ingest: &Ingest, request: PushRequest) -> Result<PushReply, Status> {
     ingest.telemetry.pushes.one();
@@ -67,11 +67,14 @@ fn frame(request: &PushRequest) -> Result<Option<FrameId>, Status> {
     Ok(Some(FrameId { agent: AgentId(id), epoch: 0, sequence: request.sequence }))
 }
 
+/// Series by the name of their group, with their place in the request.
+pub(super) type Groups = BTreeMap<Arc<str>, Vec<(u32, SeriesKey, Vec<PushSample>)>>;
+
 /// What a request comes to.
-struct Plan {
-    batch: Batch,
-    samples: u64,
-    refused: Vec<PushRefusal>,
+pub(super) struct Plan {
+    pub batch: Batch,
+    pub samples: u64,
+    pub refused: Vec<PushRefusal>,
 }
 
 impl Plan {
@@ -86,14 +89,21 @@ impl Plan {
             return Err(Status::resource_exhausted(text));
         }
         let mut refused = Vec::new();
-        let mut groups = BTreeMap::<Arc<str>, Vec<(u32, SeriesKey, Vec<PushSample>)>>::new();
+        let mut groups = Groups::new();
+        let now = now_ms();
         for (index, mut series) in series.into_iter().enumerate() {
-            let samples = std::mem::take(&mut series.samples);
+            let mut samples = std::mem::take(&mut series.samples);
+            samples.iter_mut().filter(|sample| sample.timestamp_ms == 0).for_each(|sample| sample.timestamp_ms = now);
             match key(ingest, series) {
                 Ok((group, key)) => groups.entry(group).or_default().push((index as u32, key, samples)),
                 Err(reason) => refused.push(PushRefusal { series: index as u32, reason }),
             }
         }
+        Ok(Self::of(ingest, frame, groups, refused))
+    }
+
+    /// What is to be stored of series that are named and grouped; their place in the request stands beside them.
+    pub(super) fn of(ingest: &Ingest, frame: Option<FrameId>, groups: Groups, refused: Vec<PushRefusal>) -> Self {
         let mut plan = Self { batch: Batch { frame, ticks: Vec::new() }, samples: 0, refused };
         for (name, series) in groups {
             let agent = frame.map_or(AgentId([0; 16]), |frame| frame.agent);
@@ -106,7 +116,7 @@ impl Plan {
             }
         }
         ingest.telemetry.series_refused.add(plan.refused.len() as u64);
-        Ok(plan)
+        plan
     }
 
     fn add(&mut self, ingest: &Ingest, group: GroupId, series: Vec<(u32, SeriesKey, Vec<PushSample>)>) {
@@ -124,7 +134,7 @@ impl Plan {
                 }
             };
             for sample in samples {
-                let timestamp_ms = if sample.timestamp_ms == 0 { now } else { sample.timestamp_ms };
+                let timestamp_ms = sample.timestamp_ms;
                 let value = match check(ingest, &key.labels, timestamp_ms, now, sample) {
                     Ok(value) => value,
                     Err(reason) => {
