@@ -48,6 +48,13 @@ impl Program {
         self
     }
 
+    /// The same program, started by another one: `strace`, `nice`, ...
+    pub fn under(mut self, wrapper: impl Into<PathBuf>, options: impl IntoIterator<Item = OsString>) -> Self {
+        let program = std::mem::replace(&mut self.path, wrapper.into());
+        self.args.splice(0..0, options.into_iter().chain([program.into()]));
+        self
+    }
+
     fn command(&self) -> anyhow::Result<Command> {
         let log = File::options().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("cannot open {}", self.log.display()))?;

@@ -1,7 +1,8 @@
 //! The units: well-formed, tight, and honest. The sandbox is re-created in a mount namespace from the unit's own lines; in it
 //! the agent must report what it reports outside.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -254,6 +255,111 @@ async fn the_agent_tells_systemd_that_it_is_ready_and_alive() -> anyhow::Result<
     // With nobody to push to: a collector that is away is no reason to be killed by the watchdog.
     let nobody = format!("http://127.0.0.1:{}", free_port()?);
     notifies(Agent::program(&directory.path().join("state"), directory.path(), &nobody)?).await
+}
+
+/// The system calls that a unit's filter allows. A later line takes from, or adds to, what the lines before it gave.
+fn allowed_calls(unit: &BTreeMap<String, Vec<String>>) -> anyhow::Result<BTreeSet<String>> {
+    let sets = call_sets()?;
+    // What every allow-list has besides, see SystemCallFilter= in systemd.exec(5).
+    let mut allowed = expand("@default", &sets);
+    for line in unit.get("SystemCallFilter").context("SystemCallFilter=")? {
+        let (names, taken) = match line.strip_prefix('~') {
+            Some(names) => (names, true),
+            None => (line.as_str(), false),
+        };
+        for call in names.split_whitespace().flat_map(|name| expand(name, &sets)) {
+            if taken {
+                allowed.remove(&call);
+            } else {
+                allowed.insert(call);
+            }
+        }
+    }
+    Ok(allowed)
+}
+
+/// `systemd-analyze syscall-filter`: sets by name, with calls and other sets in them.
+fn call_sets() -> anyhow::Result<BTreeMap<String, Vec<String>>> {
+    let program = installed("systemd-analyze").context("systemd-analyze")?;
+    let output = Command::new(program).args(["syscall-filter", "--no-pager"]).output()?;
+    let mut sets: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut set = String::new();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        if line.starts_with('@') {
+            set = line.trim().to_owned();
+        } else if line.starts_with(' ') && !line.trim_start().starts_with('#') {
+            sets.entry(set.clone()).or_default().push(line.trim().to_owned());
+        }
+    }
+    ensure!(sets.contains_key("@system-service"), "no sets in: {output:?}");
+    Ok(sets)
+}
+
+fn expand(name: &str, sets: &BTreeMap<String, Vec<String>>) -> BTreeSet<String> {
+    match sets.get(name) {
+        Some(members) => members.iter().flat_map(|member| expand(member, sets)).collect(),
+        None => [name.to_owned()].into(),
+    }
+}
+
+/// Runs a program under strace until `work` is done; the calls that it made.
+async fn calls_of(
+    program: Program,
+    directory: &Path,
+    work: impl AsyncFnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<BTreeSet<String>> {
+    let summary = directory.join("calls");
+    let strace = installed("strace").context("strace")?;
+    let options = ["-f", "-c", "-U", "name", "-o"].map(OsString::from);
+    let process = program.under(strace, options.into_iter().chain([summary.clone().into()])).start()?;
+    work().await.with_context(|| process.log_tail())?;
+    let mut process = process;
+    // strace hands the signal on only when it comes from the terminal, so its child is told.
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", process.id()))?;
+    let child: i32 = children.trim().parse().with_context(|| format!("children of strace: {children:?}"))?;
+    let child = rustix::process::Pid::from_raw(child).context("an id")?;
+    rustix::process::kill_process(child, lampad_tests::Signal::TERM)?;
+    process.ended(PATIENCE).await?;
+    let names = std::fs::read_to_string(summary)?;
+    let names = names.lines().map(str::trim).filter(|name| !name.is_empty() && !name.starts_with('-'));
+    Ok(names.filter(|name| !["syscall", "total"].contains(name)).map(str::to_owned).collect())
+}
+
+#[tokio::test]
+async fn neither_program_makes_a_system_call_that_its_unit_forbids() -> anyhow::Result<()> {
+    if !needs::program("strace") || !needs::program("systemd-analyze") || !needs::program("mariadbd") {
+        return Ok(());
+    }
+    let server = Server::mariadb(&[]).await?;
+    let dsn = format!("mysql://root@localhost/?socket={}", server.socket().display());
+    let directory = TempDir::new()?;
+    let (http, grpc) = (free_port()?, free_port()?);
+    let local = |port: u16| ([127, 0, 0, 1], port).into();
+    let api = lampad_tests::Api::new(format!("http://127.0.0.1:{http}"));
+    let collector = Collector::program(&directory.path().join("data"), directory.path(), local(http), local(grpc))?;
+    let agent_directory = directory.path().join("agent");
+    std::fs::create_dir(&agent_directory)?;
+    let agent = Agent::program(&agent_directory.join("state"), &agent_directory, &format!("http://127.0.0.1:{grpc}"))?
+        .args(["--mysql", &dsn]);
+    let agent_calls = std::cell::RefCell::new(BTreeSet::new());
+    let collector_calls = calls_of(collector, directory.path(), async || {
+        let calls = calls_of(agent, &agent_directory, async || {
+            for query in ["mysql_up == 1", "node_load1", "sum(node_filesystem_size_bytes)"] {
+                until_ok(query, PATIENCE * 2, || api.value(query)).await?;
+            }
+            Ok(())
+        });
+        *agent_calls.borrow_mut() = calls.await?;
+        Ok(())
+    })
+    .await?;
+    for (name, made) in [("lampad-agent", agent_calls.into_inner()), ("lampad-collector", collector_calls)] {
+        ensure!(made.contains("write") || made.contains("writev"), "strace saw nothing of {name}: {made:?}");
+        let allowed = allowed_calls(&settings(name)?)?;
+        let forbidden: Vec<_> = made.difference(&allowed).collect();
+        ensure!(forbidden.is_empty(), "{name} calls what its unit forbids: {forbidden:?}");
+    }
+    Ok(())
 }
 
 /// A commented default file with its keys switched on.
