@@ -1,5 +1,6 @@
 //! The agent: modules -> sampler -> delta encoder -> spool -> uplink.
 
+pub mod check;
 pub mod clock;
 pub mod config;
 pub mod delta;

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 pub use dialect::{Flavor, Right, Server};
 pub use discovery::Surroundings;
-pub use login::{Link, LoginError, log_in};
+pub use login::{Link, LoginError, error_number, log_in};
 pub use rows::{Row, Rows};
 pub use session::{Answer, Health, Session};
 pub use settings::{Extra, MysqlSettings, Secret};

@@ -12,7 +12,7 @@ pub struct Rows {
 
 impl Rows {
     /// Runs one statement by COM_QUERY, which leaves the Com_stmt_ counters alone.
-    pub(super) async fn fetch(connection: &mut MySqlConnection, sql: &str) -> Result<Self, sqlx::Error> {
+    pub async fn fetch(connection: &mut MySqlConnection, sql: &str) -> Result<Self, sqlx::Error> {
         let rows = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch_all(connection).await?;
         Self::of(&rows)
     }
