@@ -73,7 +73,7 @@ fn is_denied(error: &sqlx::Error) -> bool {
 fn needed(module: &str, server: &Server) -> Option<Right> {
     match module {
         "mysql.transactions" | "mysql.innodb_cmp" | "mysql.innodb_cmpmem" | "mysql.processlist" => Some(Right::Process),
-        "mysql.engine_innodb_status" | "mysql.innodb_metrics" => Some(Right::Process),
+        "mysql.engine_innodb_status" => Some(Right::Process),
         "mysql.replication" => Some(server.replica_right()),
         "mysql.binlog_size" => Some(server.binlog_right()),
         _ => None,

@@ -24,6 +24,8 @@ pub struct Server {
     pub innodb_version: String,
     /// `performance_schema = ON`.
     pub performance_schema: bool,
+    /// `log_bin = ON`.
+    pub binary_log: bool,
     /// The plugin that counts statements by duration is there and counts.
     pub query_response_time: bool,
 }
@@ -42,6 +44,7 @@ impl Server {
             version_comment: version_comment.to_owned(),
             innodb_version: String::new(),
             performance_schema: false,
+            binary_log: false,
             query_response_time: false,
         }
     }

@@ -86,13 +86,14 @@ async fn introduce(
     statement_deadline: Duration,
 ) -> Result<(u64, String, Server), sqlx::Error> {
     const WHO: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('version', 'version_comment', 'innodb_version', \
-                       'performance_schema', 'query_response_time_stats')";
+                       'performance_schema', 'query_response_time_stats', 'log_bin')";
     let variables = Rows::fetch(connection, WHO).await?;
     let find =
         |name: &str| variables.pairs().find(|(key, _)| key.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value);
     let mut server = Server::new(find("version"), find("version_comment"));
     server.innodb_version = find("innodb_version").to_owned();
     server.performance_schema = find("performance_schema") == "ON";
+    server.binary_log = find("log_bin") == "ON";
     server.query_response_time = matches!(find("query_response_time_stats"), "ON" | "1");
 
     let me = Rows::fetch(connection, "SELECT CONNECTION_ID() AS id, CURRENT_USER() AS account").await?;
@@ -186,7 +187,8 @@ fn explain(error: &sqlx::Error, target: &Target) -> LoginError {
 }
 
 fn unknown_plugin(detail: &str) -> Option<&str> {
-    detail.split_once("unknown authentication plugin: ").map(|(_, plugin)| plugin.trim())
+    // The driver puts its own source position behind the name.
+    detail.split_once("unknown authentication plugin: ")?.1.split_whitespace().next()
 }
 
 fn plugin_message(plugin: &str, user: &str) -> String {
@@ -205,7 +207,7 @@ mod tests {
 
     #[test]
     fn an_unknown_plugin_is_named_with_a_way_out() {
-        let detail = "unknown authentication plugin: client_ed25519";
+        let detail = "unknown authentication plugin: client_ed25519 (driver.rs:36)";
         let message = plugin_message(unknown_plugin(detail).unwrap(), "lampad");
         assert!(
             message.contains("plugin ed25519,") && message.contains("ALTER USER 'lampad'@'localhost'"),

@@ -1,8 +1,11 @@
 //! MySQL and MariaDB, as mysqld_exporter tells them, and a little more.
 
+mod binlog_size;
 mod dialect;
 pub mod discovery;
+mod heartbeat;
 mod innodb_cmp;
+mod innodb_status;
 mod login;
 mod option_file;
 mod processlist;
@@ -43,7 +46,7 @@ pub fn modules(settings: &MysqlSettings) -> Vec<Entry> {
 /// As [`modules`], on a session that the caller keeps a hand on.
 pub fn modules_on(session: &Arc<Session>) -> Vec<Entry> {
     let share = || Arc::clone(session);
-    vec![
+    let mut entries = vec![
         entry("mysql.up", "", Tier::Vital, up::Up { session: share() }),
         entry("mysql.vital", "", Tier::Vital, vital::Vital { session: share() }),
         entry("mysql.status", "collect.global_status", Tier::Standard, status::Status::new(share())),
@@ -79,7 +82,27 @@ pub fn modules_on(session: &Arc<Session>) -> Vec<Entry> {
             Tier::Heavy,
             response_time::ResponseTime::new(share()),
         ),
-    ]
+    ];
+    entries.extend(session.settings().extra.iter().map(|extra| extra_entry(*extra, share())));
+    entries
+}
+
+/// The modules that run only when they are asked for.
+fn extra_entry(extra: Extra, session: Arc<Session>) -> Entry {
+    match extra {
+        Extra::BinlogSize => {
+            entry("mysql.binlog_size", "collect.binlog_size", Tier::Rare, binlog_size::BinlogSize { session })
+        }
+        Extra::EngineInnodbStatus => entry(
+            "mysql.engine_innodb_status",
+            "collect.engine_innodb_status",
+            Tier::Heavy,
+            innodb_status::InnodbStatus { session },
+        ),
+        Extra::Heartbeat => {
+            entry("mysql.heartbeat", "collect.heartbeat", Tier::Standard, heartbeat::Heartbeat { session })
+        }
+    }
 }
 
 fn entry(name: &'static str, collector: &'static str, tier: Tier, module: impl Module + 'static) -> Entry {

@@ -19,7 +19,7 @@ pub struct MysqlSettings {
     /// How long one statement may run before it is ended with KILL QUERY.
     #[serde(with = "humantime_serde")]
     pub statement_deadline: Duration,
-    /// Modules that are off unless named here: `engine_innodb_status`, `binlog_size`, `innodb_metrics`, `heartbeat`.
+    /// Modules that are off unless named here: `engine_innodb_status`, `binlog_size`, `heartbeat`.
     pub extra: Vec<Extra>,
     /// `database.table` that pt-heartbeat writes, for `heartbeat`.
     pub heartbeat_table: String,
@@ -44,7 +44,6 @@ impl Default for MysqlSettings {
 pub enum Extra {
     EngineInnodbStatus,
     BinlogSize,
-    InnodbMetrics,
     Heartbeat,
 }
 

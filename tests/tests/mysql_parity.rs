@@ -1,0 +1,226 @@
+//! Names, labels, types and values are mysqld_exporter's.
+//!
+//! Where prometheus-mysqld-exporter is installed it runs against the same server, and every series that it gives must be ours
+//! too. Where `LAMPAD_PARITY_LIST` names a list of all families of its newest version (name, type, labels, collector, on or off;
+//! parted by tabs), every family of its default collectors must be there or have a reason not to be.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use lampad_agent::module::ModuleError;
+use lampad_agent::modules::mysql::{Extra, MysqlSettings, Secret, Session, Surroundings, modules_on};
+use lampad_agent::tick::Tick;
+use lampad_proto::v1::MetricType;
+use lampad_tests::mariadb::Server;
+
+#[derive(Debug, Default)]
+struct Exposition {
+    types: BTreeMap<String, String>,
+    /// By name and labels, sorted by label name.
+    samples: BTreeMap<String, f64>,
+}
+
+/// A primary's life and a replica's: with binary log, performance schema and a source that never answers.
+async fn server() -> Result<Server> {
+    let flags = ["--performance-schema=ON", "--log-bin=bin", "--server-id=1", "--plugin-load-add=query_response_time"];
+    let server = Server::mariadb(&flags).await?;
+    server.execute("SET GLOBAL query_response_time_stats = 1").await?;
+    server.execute("CHANGE MASTER 'east' TO master_host='127.0.0.1', master_port=1, master_user='x'").await?;
+    Ok(server)
+}
+
+fn series(name: &str, mut labels: Vec<(String, String)>) -> String {
+    labels.sort();
+    let labels: Vec<_> = labels.iter().map(|(name, text)| format!("{name}={text}")).collect();
+    format!("{name}{{{}}}", labels.join(","))
+}
+
+async fn ours(server: &Server) -> Result<Exposition> {
+    let settings = MysqlSettings {
+        server: Some(Secret::new(server.dsn())),
+        extra: vec![Extra::BinlogSize, Extra::EngineInnodbStatus],
+        ..MysqlSettings::default()
+    };
+    let session = Session::new(settings, Surroundings::default());
+    let mut exposition = Exposition::default();
+    for mut entry in modules_on(&session) {
+        let mut tick = Tick::new();
+        match entry.module.sample(&mut tick).await {
+            Ok(()) | Err(ModuleError::Absent { .. }) => {}
+            Err(error) => bail!("{}: {error}", entry.spec.name),
+        }
+        for found in tick.series() {
+            let kind = match found.desc.kind {
+                MetricType::Counter => "counter",
+                MetricType::Gauge => "gauge",
+                MetricType::Histogram => "histogram",
+                _ => "untyped",
+            };
+            exposition.types.insert(found.desc.name.to_string(), kind.to_owned());
+        }
+        for (name, labels, value) in tick.samples() {
+            let labels = labels.into_iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
+            exposition.samples.insert(series(name, labels), value);
+        }
+    }
+    Ok(exposition)
+}
+
+/// The text format, as far as this exporter uses it.
+fn parse(text: &str) -> Result<Exposition> {
+    let mut exposition = Exposition::default();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').context("TYPE line")?;
+            exposition.types.insert(name.to_owned(), kind.to_owned());
+        } else if !line.starts_with('#') {
+            let (key, value) = line.rsplit_once(' ').context("sample line")?;
+            let (name, labels) = key.split_once('{').unwrap_or((key, ""));
+            let labels = labels.trim_end_matches('}').split("\",").filter(|pair| !pair.is_empty()).map(|pair| {
+                let (name, text) = pair.split_once("=\"").unwrap_or((pair, ""));
+                (name.to_owned(), text.trim_end_matches('"').to_owned())
+            });
+            exposition.samples.insert(series(name, labels.collect()), value.parse()?);
+        }
+    }
+    Ok(exposition)
+}
+
+struct Exporter(Child);
+
+impl Drop for Exporter {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// `None` where it is not installed.
+async fn theirs(server: &Server) -> Result<Option<Exposition>> {
+    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let mut command = Command::new("prometheus-mysqld-exporter");
+    command
+        .env("DATA_SOURCE_NAME", format!("root@unix({})/", server.socket().display()))
+        .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+        .args(["--collect.info_schema.processlist", "--collect.binlog_size", "--collect.engine_innodb_status"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let _exporter = match command.spawn() {
+        Ok(child) => Exporter(child),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        match reqwest::get(format!("http://127.0.0.1:{port}/metrics")).await {
+            Ok(reply) => return parse(&reply.text().await?).map(Some),
+            Err(error) if Instant::now() > deadline => return Err(error.into()),
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+/// Not of the database but of the exporter's program; the agent has its own of that kind.
+fn of_the_program(name: &str) -> bool {
+    ["go_", "process_", "promhttp_", "mysqld_exporter_", "mysql_exporter_"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+}
+
+#[tokio::test]
+async fn every_series_of_the_exporter_is_ours_with_type_and_value() -> Result<()> {
+    let server = server().await?;
+    let _bystander = server.connect().await?;
+    let Some(theirs) = theirs(&server).await? else {
+        eprintln!("skipped: prometheus-mysqld-exporter is not installed");
+        return Ok(());
+    };
+    let ours = ours(&server).await?;
+    let mut wrong = Vec::new();
+    for (key, value) in theirs.samples.iter().filter(|(key, _)| !of_the_program(key)) {
+        let name = key.split('{').next().unwrap_or_default();
+        let Some(mine) = ours.samples.get(key) else {
+            wrong.push(format!("{key} is missing"));
+            continue;
+        };
+        // Settings stand still; counters moved between the two readings.
+        if name.starts_with("mysql_global_variables_") && mine != value {
+            wrong.push(format!("{key} is {mine}, not {value}"));
+        }
+        let family = ["_bucket", "_sum", "_count"]
+            .iter()
+            .find_map(|part| name.strip_suffix(part).filter(|family| theirs.types.contains_key(*family)));
+        let kind = theirs.types.get(family.unwrap_or(name));
+        if ours.types.get(name) != kind {
+            wrong.push(format!("{name} is {:?}, not {kind:?}", ours.types.get(name)));
+        }
+    }
+    assert!(theirs.samples.len() > 900, "{} series", theirs.samples.len());
+    assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), theirs.samples.len(), wrong.join("\n"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_default_family_is_there_or_has_a_reason() -> Result<()> {
+    let Some(path) = std::env::var_os("LAMPAD_PARITY_LIST") else {
+        eprintln!("skipped: LAMPAD_PARITY_LIST does not name a list of mysqld_exporter's families");
+        return Ok(());
+    };
+    let list = std::fs::read_to_string(path)?;
+    let server = server().await?;
+    let _bystander = server.connect().await?;
+    let told = ours(&server).await?;
+    let names: BTreeSet<_> = told.samples.keys().filter_map(|key| key.split('{').next()).collect();
+    let known = |name: &str| names.contains(name) || names.contains(format!("{name}_bucket").as_str());
+    let mut missing = Vec::new();
+    let mut live = 0;
+    for line in list.lines().filter(|line| !line.starts_with('#')) {
+        let fields: Vec<_> = line.split('\t').collect();
+        let [name, _, _, collector, "on", ..] = fields[..] else { continue };
+        if known(name) {
+            live += 1;
+        } else if reason(&server, name, collector).await?.is_none() {
+            missing.push(name.to_owned());
+        }
+    }
+    println!("{live} families live");
+    assert!(live > 600, "{live} live");
+    assert!(missing.is_empty(), "neither told nor excused:\n{}", missing.join("\n"));
+    Ok(())
+}
+
+/// Why this server has no such family.
+async fn reason(server: &Server, name: &str, collector: &str) -> Result<Option<&'static str>> {
+    if of_the_program(name) {
+        return Ok(Some("of the exporter's program; the sampler tells the like of every module"));
+    }
+    if name.starts_with("mysql_galera_") {
+        return Ok(Some("no Galera cluster here"));
+    }
+    if name.contains("_read_query_response_") || name.contains("_write_query_response_") {
+        return Ok(Some("Percona Server 5.6 and 5.7 only"));
+    }
+    let ask = |statement: String| async move {
+        // A value that is no number is no sample, of theirs neither.
+        let value = server.ask(&statement).await.ok();
+        let number = value
+            .as_deref()
+            .is_some_and(|text| text.parse::<f64>().is_ok() || ["ON", "OFF", "YES", "NO"].contains(&text));
+        (!number).then_some("this server has no such variable, or it is no number")
+    };
+    Ok(match collector {
+        "global_status" if name == "mysql_global_status_innodb_row_ops_total" => {
+            ask("SHOW GLOBAL STATUS LIKE 'Innodb_rows_read'".into()).await
+        }
+        "global_status" => {
+            ask(format!("SHOW GLOBAL STATUS LIKE '{}'", name.trim_start_matches("mysql_global_status_"))).await
+        }
+        "global_variables" => {
+            ask(format!("SHOW GLOBAL VARIABLES LIKE '{}'", name.trim_start_matches("mysql_global_variables_"))).await
+        }
+        "slave_status" if name.ends_with("seconds_behind_master") => Some("the replica does not run: NULL"),
+        _ => None,
+    })
+}
