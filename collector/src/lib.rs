@@ -12,3 +12,5 @@ pub mod query;
 pub mod sink;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
+pub mod web;

@@ -1,0 +1,86 @@
+//! `GET /metrics`: the current value of every series, streamed.
+//!
+//! The store is walked on a thread of its own, which waits for the reader between pieces: a slow reader costs a thread and
+//! a few pieces, never memory for the whole, and one that stops reading is let go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::Web;
+use super::exposition::{CONTENT_TYPE, Exposition};
+use crate::query;
+use crate::store::Matcher;
+use crate::telemetry::Telemetry;
+
+/// Readers at once; more are asked to come again.
+pub const SCRAPES_MAX: usize = 8;
+
+/// Pieces on their way to a reader.
+const PIECES_MAX: usize = 4;
+
+/// Longest wait for a reader to take a piece.
+const PIECE_WITHIN: Duration = Duration::from_secs(10);
+
+pub async fn metrics(State(web): State<Arc<Web>>, Query(parameters): Query<Vec<(String, String)>>) -> Response {
+    let any_of = match selectors(&parameters) {
+        Ok(any_of) => any_of,
+        Err(text) => return (StatusCode::BAD_REQUEST, text).into_response(),
+    };
+    let Ok(place) = web.scrapes.clone().try_acquire_owned() else {
+        let text = format!("{SCRAPES_MAX} readers of /metrics are served already; come again in a moment\n");
+        return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+    };
+    let (pieces, body) = mpsc::channel::<String>(PIECES_MAX);
+    tokio::task::spawn_blocking(move || write(&web, &any_of, &pieces, place));
+    let body = Body::from_stream(ReceiverStream::new(body).map(Ok::<_, std::convert::Infallible>));
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response()
+}
+
+fn write(web: &Web, any_of: &[Vec<Matcher>], pieces: &mpsc::Sender<String>, _place: OwnedSemaphorePermit) {
+    let _running = Running::new(&web.telemetry);
+    let runtime = Handle::current();
+    let mut send = |piece: String| {
+        let sent = runtime.block_on(pieces.send_timeout(piece, PIECE_WITHIN));
+        sent.inspect_err(|_| web.telemetry.scrapes_aborted.one()).is_ok()
+    };
+    let mut exposition = Exposition::new(web.source.metadata(None), &mut send);
+    web.source.latest(any_of, &mut |name, series| exposition.write(name, series));
+    exposition.finish();
+}
+
+/// Counts a scrape while it runs.
+struct Running<'a>(&'a Telemetry);
+
+impl<'a> Running<'a> {
+    fn new(telemetry: &'a Telemetry) -> Self {
+        telemetry.scrapes.add(1);
+        Self(telemetry)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.scrapes.add(-1);
+    }
+}
+
+/// The lists of matchers of all `match[]`.
+fn selectors(parameters: &[(String, String)]) -> Result<Vec<Vec<Matcher>>, String> {
+    let mut any_of = Vec::new();
+    for (name, value) in parameters {
+        match &**name {
+            "match[]" => any_of.extend(query::parse_selector(value).map_err(|error| format!("{error}\n"))?),
+            _ => return Err(format!("parameter {name:?} is unknown here; /metrics takes match[]=SELECTOR\n")),
+        }
+    }
+    Ok(any_of)
+}
