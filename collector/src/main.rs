@@ -1,1 +1,66 @@
-fn main() {}
+//! `lampad-collector`: arguments, signals and the exit code; the rest is in the library.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use lampad_collector::config::{Args, Config};
+use lampad_collector::daemon::Daemon;
+use lampad_collector::logging;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Threads for work that waits or computes long: queries, scrapes, key frames of large servers. The unit allows 512 tasks.
+const BLOCKING_THREADS_MAX: usize = 128;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tell(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The last words go to standard error as they are: the log may not have begun, or be JSON.
+#[allow(clippy::print_stderr)]
+fn tell(error: &anyhow::Error) {
+    eprintln!("lampad-collector: {}", logging::chain(error.as_ref()));
+}
+
+fn run(args: Args) -> anyhow::Result<()> {
+    let config = Config::load(&args)?;
+    let log = logging::init(config.log_format, &config.log_level);
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(BLOCKING_THREADS_MAX).build()?;
+    let ended = runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        let mut hangup = signal(SignalKind::hangup())?;
+        end_on_signals(shutdown.clone())?;
+        let daemon = Daemon::start(config, shutdown.clone()).await?;
+        loop {
+            tokio::select! {
+                ended = daemon.ended() => break ended?,
+                _ = hangup.recv() => daemon.reload(&args, &log),
+            }
+        }
+        daemon.stop().await
+    });
+    // A query that still runs must not hold the process.
+    runtime.shutdown_background();
+    ended
+}
+
+fn end_on_signals(shutdown: CancellationToken) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        shutdown.cancel();
+    });
+    Ok(())
+}

@@ -4,7 +4,7 @@
 
 use tokio::sync::watch;
 
-use crate::store::{AgentId, Batch, GroupId, GroupKey, Lsn, Refused, SequenceSet, SeriesKey, Slot, WriteMode};
+use crate::store::{AgentId, Batch, GroupId, GroupKey, Lsn, Refused, SequenceSet, SeriesKey, Slot, Store, WriteMode};
 
 /// What became of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,4 +35,32 @@ pub trait Sink: Send + Sync + 'static {
     fn stored(&self, agent: AgentId, epoch: u64) -> SequenceSet;
     /// The agent has fallen silent: its series end here, until ticks of this time arrive after all.
     fn silence(&self, agent: AgentId, at_ms: i64);
+}
+
+impl Sink for Store {
+    fn define_group(&self, key: GroupKey, mode: WriteMode) -> Result<GroupId, Refused> {
+        Store::define_group(self, key, mode)
+    }
+
+    fn define_series(&self, group: GroupId, series: &[SeriesKey]) -> Vec<Result<Slot, Refused>> {
+        Store::define_series(self, group, series)
+    }
+
+    fn append(&self, batch: &Batch) -> Result<Appended, Unavailable> {
+        let appended = Store::append(self, batch).map_err(|error| Unavailable(error.to_string()))?;
+        let refused = appended.refused.into_iter().map(|(_, _, refused)| refused).collect();
+        Ok(Appended { lsn: appended.lsn, duplicate: appended.duplicate, refused })
+    }
+
+    fn durable(&self) -> watch::Receiver<Lsn> {
+        Store::durable(self)
+    }
+
+    fn stored(&self, agent: AgentId, epoch: u64) -> SequenceSet {
+        Store::stored(self, agent, epoch)
+    }
+
+    fn silence(&self, agent: AgentId, at_ms: i64) {
+        Store::silence(self, agent, at_ms);
+    }
 }

@@ -43,7 +43,8 @@ pub struct Tls {
 impl Tls {
     /// With `token_set` clients may come without a certificate: the token lets them in, and agents are checked one by one.
     pub fn load(files: &TlsFiles, token_set: bool) -> Result<Self, TlsError> {
-        let config = |protocols: &[&[u8]]| Ok(RustlsConfig::from_config(Arc::new(server(files, token_set, protocols)?)));
+        let config =
+            |protocols: &[&[u8]]| Ok(RustlsConfig::from_config(Arc::new(server(files, token_set, protocols)?)));
         Ok(Self { http: config(HTTP)?, grpc: config(GRPC)? })
     }
 
@@ -89,7 +90,8 @@ fn server(files: &TlsFiles, token_set: bool, protocols: &[&[u8]]) -> Result<Serv
 }
 
 fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let bad = |error: rustls::pki_types::pem::Error| TlsError::Read { what, path: path.into(), detail: error.to_string() };
+    let bad =
+        |error: rustls::pki_types::pem::Error| TlsError::Read { what, path: path.into(), detail: error.to_string() };
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(bad)?.collect();
     let certificates = certificates.map_err(bad)?;
     if certificates.is_empty() {

@@ -50,7 +50,8 @@ impl<'a> Exposition<'a> {
         self.release(Some(name));
         let (family, meta) = self.family(name);
         let native = series.iter().any(|(_, latest)| matches!(latest.value, Value::Histogram(_)));
-        if native || matches!(meta.kind, MetricType::Histogram | MetricType::Summary) && !self.typed.contains(&*family) {
+        if native || matches!(meta.kind, MetricType::Histogram | MetricType::Summary) && !self.typed.contains(&*family)
+        {
             let kind = if native { MetricType::Histogram } else { meta.kind };
             let held = self.held.entry(family.into_owned()).or_insert_with(|| Family { meta, lines: String::new() });
             held.meta.kind = kind;
@@ -196,7 +197,10 @@ fn quote(out: &mut String, text: &str, quotes: bool) {
 /// A name in the letters that the format allows: `[a-zA-Z_][a-zA-Z0-9_]*`, in metric names `:` too.
 fn escape(name: &str, metric: bool) -> Cow<'_, str> {
     let allowed = |at: usize, letter: char| {
-        letter.is_ascii_alphabetic() || letter == '_' || (metric && letter == ':') || (at > 0 && letter.is_ascii_digit())
+        letter.is_ascii_alphabetic()
+            || letter == '_'
+            || (metric && letter == ':')
+            || (at > 0 && letter.is_ascii_digit())
     };
     if name.char_indices().all(|(at, letter)| allowed(at, letter)) {
         return Cow::Borrowed(name);
@@ -209,9 +213,9 @@ mod tests {
     use super::*;
 
     fn text(metas: &[(&str, MetricType, &str)], series: &[(&str, &[(&str, &str)], f64)]) -> String {
-        let metas = metas.iter().map(|(name, kind, help)| {
-            (Arc::from(*name), Meta { kind: *kind, help: (*help).into(), unit: "".into() })
-        });
+        let metas = metas
+            .iter()
+            .map(|(name, kind, help)| (Arc::from(*name), Meta { kind: *kind, help: (*help).into(), unit: "".into() }));
         let mut out = String::new();
         let mut send = |piece: String| {
             out.push_str(&piece);

@@ -31,9 +31,12 @@ pub async fn page(State(web): State<Arc<Web>>) -> Html<String> {
     let up = agents.iter().filter(|agent| agent.is_up(now)).count();
     let mut out = String::from(HEAD);
     // Writing to a String does not fail.
-    let _ = write!(out, "<p>lampad-collector {}, {} agents, {up} up.</p>{LINKS}", env!("CARGO_PKG_VERSION"), agents.len());
+    let _ =
+        write!(out, "<p>lampad-collector {}, {} agents, {up} up.</p>{LINKS}", env!("CARGO_PKG_VERSION"), agents.len());
     if agents.is_empty() {
-        out.push_str("<p>No agent has pushed yet. Start one with <code>lampad-agent --collector http://HOST:PORT</code>.</p>");
+        out.push_str(
+            "<p>No agent has pushed yet. Start one with <code>lampad-agent --collector http://HOST:PORT</code>.</p>",
+        );
     } else {
         out.push_str("<table><tr><th>instance<th>state<th>jobs<th>modules<th>last push<th>lag<th>clock<th>version<th>from</tr>\n");
     }
@@ -41,7 +44,12 @@ pub async fn page(State(web): State<Arc<Web>>) -> Html<String> {
         let state = agent.state();
         let health = if agent.is_up(now) { r#"<b class="up">UP</b>"# } else { r#"<b class="down">DOWN</b>"# };
         let jobs: Vec<String> = state.jobs.iter().map(|job| escape(job)).collect();
-        let _ = write!(out, "<tr><td>{}<br><small>{}</small>", escape(&state.hello.instance), escape(&state.hello.hostname));
+        let _ = write!(
+            out,
+            "<tr><td>{}<br><small>{}</small>",
+            escape(&state.hello.instance),
+            escape(&state.hello.hostname)
+        );
         let _ = write!(out, "<td>{health}<td>{}<td>{}", jobs.join(", "), modules(&state));
         let pushed = if state.last_push_ms > 0 { time(state.last_push_ms) } else { "never".into() };
         let lag = if state.last_push_ms > 0 { format!("{} ms", state.lag_ms) } else { String::new() };
@@ -63,7 +71,8 @@ fn modules(state: &crate::fleet::State) -> String {
     let (up, down): (Vec<_>, Vec<_>) = state.modules.iter().partition(|(_, module)| module.up);
     let mut out = format!("{} up", up.len());
     for (name, module) in down {
-        let _ = write!(out, r#"<br><span class="down">{}</span> <small>{}</small>"#, escape(name), escape(&module.error));
+        let _ =
+            write!(out, r#"<br><span class="down">{}</span> <small>{}</small>"#, escape(name), escape(&module.error));
     }
     out
 }

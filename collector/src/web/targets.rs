@@ -69,7 +69,8 @@ fn of_agent(agent: &Agent, now: Instant) -> Vec<Target> {
         "clock_shift_seconds": state.clock_shift_ms as f64 / 1000.0,
         "modules": modules,
     });
-    let interval_ms = state.modules.values().map(|module| module.interval_ms).filter(|ms| *ms > 0).min().unwrap_or(1000);
+    let interval_ms =
+        state.modules.values().map(|module| module.interval_ms).filter(|ms| *ms > 0).min().unwrap_or(1000);
     let target = |job: &String| {
         let mut labels = state.hello.labels.clone();
         labels.insert("job".into(), job.clone());

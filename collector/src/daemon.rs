@@ -1,0 +1,410 @@
+//! The parts put together: what is opened, in which order it starts, and in which order it ends.
+//!
+//! ```text
+//! start   listen (HTTP answers "not ready") -> store -> liveness, telemetry, roster -> gRPC -> ready
+//! stop    streams get their last acks -> gRPC -> liveness, telemetry, roster -> HTTP -> store flushed and sealed
+//! ```
+//! Every step of the end has a deadline: an agent that keeps its stream open, or a reader that never reads, cannot hold it.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum_server::Handle;
+use parking_lot::Mutex;
+use sd_notify::NotifyState;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::server::TcpIncoming;
+
+use crate::api::{self, ApiState, BuildInfo};
+use crate::auth::{self, Access, Rules};
+use crate::config::{Args, Config, Listen};
+use crate::fleet::{self, Liveness, Registry};
+use crate::ingest::{self, Ingest};
+use crate::logging::{LogLevel, Repeats, chain};
+use crate::query::{self, Engine, Features};
+use crate::sink::Sink;
+use crate::store::{Label, Options, RealDisk, Store};
+use crate::telemetry::Telemetry;
+use crate::tls::{self, Tls};
+use crate::web::{self, Door, Web};
+
+/// An agent that has not pushed for so long is no longer missed.
+const FORGET_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// How often the roster is looked at, and how often it is written even though only times have changed.
+const ROSTER_EVERY: Duration = Duration::from_secs(2);
+const ROSTER_ANYWAY_EVERY: Duration = Duration::from_secs(300);
+
+/// Deadlines of the end. Together they stay well below the 90 s after which systemd kills.
+const GRPC_ENDS_WITHIN: Duration = Duration::from_secs(5);
+const TASKS_END_WITHIN: Duration = Duration::from_secs(3);
+const HTTP_ENDS_WITHIN: Duration = Duration::from_secs(2);
+const STORE_ENDS_WITHIN: Duration = Duration::from_secs(40);
+
+/// The version of Prometheus whose API this is; clients choose their queries by it.
+const PROMETHEUS_VERSION: &str = "3.5.0";
+
+/// A running collector.
+pub struct Daemon {
+    /// In force; replaced by a reload.
+    config: Mutex<Config>,
+    access: Arc<Access>,
+    tls: Option<Tls>,
+    store: Arc<Store>,
+    registry: Arc<Registry>,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+    /// Ends the tasks that outlive the streams: what they write must still see the last frames.
+    tasks_end: CancellationToken,
+    http: Handle<SocketAddr>,
+    http_addr: SocketAddr,
+    grpc_addr: SocketAddr,
+    servers: Mutex<Vec<JoinHandle<anyhow::Result<()>>>>,
+}
+
+impl Daemon {
+    /// Starts everything; returns once samples are taken and queries answered.
+    pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Result<Self> {
+        let access = Arc::new(Access::new(rules(&config)?));
+        let token_set = config.token_file.is_some();
+        let tls = config.tls.as_ref().map(|files| Tls::load(files, token_set)).transpose()?;
+        let http_listener = listen("http_listen", &config.http_listen, &config).await?;
+        let grpc_listener = listen("grpc_listen", &config.grpc_listen, &config).await?;
+        let (http_addr, grpc_addr) = (http_listener.local_addr()?, grpc_listener.local_addr()?);
+        let telemetry = Arc::new(Telemetry::default());
+        let door = Door::new(access.clone(), telemetry.clone());
+        let http = Handle::new();
+        let http_server = serve_http(http_listener, tls.as_ref(), door.clone(), http.clone())?;
+
+        let store = open_store(&config).await?;
+        let sink: Arc<dyn Sink> = store.clone();
+        let registry = Registry::new(config.limits.agents, fleet::read_roster(&config.data_dir)?);
+        let ingest = Arc::new(Ingest {
+            sink: sink.clone(),
+            registry: registry.clone(),
+            telemetry: telemetry.clone(),
+            limits: Arc::new(config.limits.clone()),
+            access: access.clone(),
+            repeats: Repeats::default(),
+            shutdown: shutdown.clone(),
+        });
+        let (tasks, tasks_end) = (TaskTracker::new(), CancellationToken::new());
+        let grpc_server = serve_grpc(grpc_listener, tls.as_ref(), ingest, telemetry.clone(), shutdown.clone())?;
+        let forget_after = config.retention.map_or(FORGET_AFTER, |retention| retention.min(FORGET_AFTER));
+        tasks.spawn(Liveness::new(registry.clone(), sink.clone(), forget_after).run(tasks_end.clone()));
+        tasks.spawn(telemetry.clone().run(sink, registry.clone(), own_labels(), tasks_end.clone()));
+        tasks.spawn(keep_roster(registry.clone(), config.data_dir.clone(), tasks_end.clone()));
+        tasks.spawn(watchdog(tasks_end.clone()));
+
+        let source = store.clone();
+        door.open(web::pages(
+            Web::new(source.clone(), registry.clone(), telemetry),
+            api::router(api_state(&config, source)),
+        ));
+        tracing::info!(http = %http_addr, grpc = %grpc_addr, tls = tls.is_some(), data_dir = %config.data_dir.display(), "ready");
+        notify(&[NotifyState::Ready]);
+        let servers = Mutex::new(vec![http_server, grpc_server]);
+        let config = Mutex::new(config);
+        Ok(Self {
+            config,
+            access,
+            tls,
+            store,
+            registry,
+            shutdown,
+            tasks,
+            tasks_end,
+            http,
+            http_addr,
+            grpc_addr,
+            servers,
+        })
+    }
+
+    pub fn http_addr(&self) -> SocketAddr {
+        self.http_addr
+    }
+
+    pub fn grpc_addr(&self) -> SocketAddr {
+        self.grpc_addr
+    }
+
+    /// Waits for the end to be asked for, or for a server to break.
+    pub async fn ended(&self) -> anyhow::Result<()> {
+        let mut look = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            tokio::select! {
+                () = self.shutdown.cancelled() => return Ok(()),
+                _ = look.tick() => {}
+            }
+            let broken = {
+                let mut servers = self.servers.lock();
+                let at = servers.iter().position(JoinHandle::is_finished);
+                at.map(|at| servers.remove(at))
+            };
+            if let Some(broken) = broken {
+                broken.await.context("a server has ended")??;
+                anyhow::bail!("a server has ended by itself; the log says more");
+            }
+        }
+    }
+
+    /// Reads the configuration, the token and the certificates again. What is invalid leaves all as it was.
+    pub fn reload(&self, args: &Args, log: &LogLevel) {
+        match self.try_reload(args, log) {
+            Ok(()) => tracing::info!("configuration read again"),
+            Err(error) => {
+                let error = chain(error.as_ref());
+                tracing::error!(error, "configuration is not valid: the old one stays in force");
+            }
+        }
+    }
+
+    fn try_reload(&self, args: &Args, log: &LogLevel) -> anyhow::Result<()> {
+        let new = Config::load(args)?;
+        let rules = rules(&new)?;
+        let mut config = self.config.lock();
+        if let (Some(tls), Some(files)) = (&self.tls, &new.tls) {
+            tls.reload(files, new.token_file.is_some())?;
+        }
+        for setting in config.needs_restart(&new) {
+            tracing::warn!(setting, "a changed setting comes into force with the next start");
+        }
+        self.access.set(rules);
+        log.set(&new.log_level);
+        *config = new;
+        Ok(())
+    }
+
+    /// Ends everything in order; what was acked is on disk afterwards.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        tracing::info!("shutting down");
+        notify(&[NotifyState::Stopping]);
+        self.shutdown.cancel();
+        let mut servers = self.servers.into_inner();
+        // The gRPC server is the last of the two; a client that does not let go is let go.
+        if let Some(mut grpc) = servers.pop()
+            && timeout(GRPC_ENDS_WITHIN, &mut grpc).await.is_err()
+        {
+            grpc.abort();
+        }
+        self.tasks_end.cancel();
+        self.tasks.close();
+        let _ = timeout(TASKS_END_WITHIN, self.tasks.wait()).await;
+        self.http.graceful_shutdown(Some(HTTP_ENDS_WITHIN));
+        for http in servers {
+            let _ = timeout(HTTP_ENDS_WITHIN * 2, http).await;
+        }
+        let data_dir = self.config.into_inner().data_dir;
+        let (store, registry) = (self.store, self.registry);
+        let closed = tokio::task::spawn_blocking(move || {
+            let agents = registry.agents();
+            let written = fleet::write_roster(&data_dir, agents.iter().map(|agent| &**agent));
+            store.shutdown();
+            written
+        });
+        let closed = timeout(STORE_ENDS_WITHIN, closed).await;
+        closed
+            .context("the store was not closed in time; the log is replayed at the next start")??
+            .context("cannot write the list of agents")?;
+        tracing::info!("all is on disk");
+        Ok(())
+    }
+}
+
+/// The rules that the configuration asks for.
+fn rules(config: &Config) -> anyhow::Result<Rules> {
+    let token = config.token_file.as_deref().map(auth::read_token).transpose()?;
+    let certificates = config.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    Ok(Rules { token, certificates })
+}
+
+/// Binds an address, and refuses one that strangers can reach unless there is TLS or somebody said so.
+async fn listen(setting: &str, listen: &Listen, config: &Config) -> anyhow::Result<TcpListener> {
+    let flag = format!("--{}", setting.replace('_', "-"));
+    let addresses = listen.resolve().await.with_context(|| format!("{flag} {listen}: no such host"))?;
+    anyhow::ensure!(!addresses.is_empty(), "{flag} {listen}: the name has no address");
+    if addresses.iter().any(|address| !address.ip().is_loopback()) && config.tls.is_none() {
+        anyhow::ensure!(
+            config.insecure,
+            "{flag} {listen} can be reached from other machines without TLS; give --tls-cert and --tls-key, or say --insecure"
+        );
+        tracing::warn!(
+            "{flag} {listen} is open to other machines without TLS, as --insecure says: anybody can read and push"
+        );
+    }
+    let listener = TcpListener::bind(&*addresses)
+        .with_context(|| format!("cannot listen on {flag} {listen}; is another collector running there?"))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+type Server = JoinHandle<anyhow::Result<()>>;
+
+fn serve_http(
+    listener: TcpListener,
+    tls: Option<&Tls>,
+    door: Door,
+    handle: Handle<SocketAddr>,
+) -> anyhow::Result<Server> {
+    let app = door.router().into_make_service();
+    Ok(match tls {
+        None => {
+            let mut server = axum_server::from_tcp(listener)?.handle(handle);
+            patient(server.http_builder());
+            tokio::spawn(async move { server.serve(app).await.context("the HTTP server ended") })
+        }
+        Some(tls) => {
+            let mut server = axum_server::from_tcp_rustls(listener, tls.http.clone())?.handle(handle);
+            patient(server.http_builder());
+            tokio::spawn(async move { server.serve(app).await.context("the HTTP server ended") })
+        }
+    })
+}
+
+/// Ends connections whose client does not say what it wants.
+fn patient(builder: &mut hyper_util::server::conn::auto::Builder<hyper_util::rt::TokioExecutor>) {
+    builder.http1().timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(web::HEAD_WITHIN);
+}
+
+fn serve_grpc(
+    listener: TcpListener,
+    tls: Option<&Tls>,
+    ingest: Arc<Ingest>,
+    telemetry: Arc<Telemetry>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<Server> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let ended = |result: Result<(), Box<dyn std::error::Error + Send + Sync>>| {
+        result.map_err(|error| anyhow::anyhow!("the gRPC server ended: {error}"))
+    };
+    Ok(match tls {
+        None => {
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            tokio::spawn(async move { ended(ingest::serve(ingest, incoming, shutdown.cancelled_owned()).await) })
+        }
+        Some(tls) => {
+            let incoming = tls::accept(listener, tls.grpc.clone(), telemetry, shutdown.clone());
+            tokio::spawn(async move { ended(ingest::serve(ingest, incoming, shutdown.cancelled_owned()).await) })
+        }
+    })
+}
+
+/// Opens the data directory, and asks systemd for more time while a long log is read.
+async fn open_store(config: &Config) -> anyhow::Result<Arc<Store>> {
+    let mut options = Options::new(&config.data_dir);
+    options.retention = config.retention.unwrap_or(Duration::ZERO);
+    let mut opening = tokio::task::spawn_blocking(move || Store::open(options, Arc::new(RealDisk)));
+    loop {
+        match timeout(Duration::from_secs(10), &mut opening).await {
+            Ok(opened) => return Ok(opened.context("opening the data directory failed")??),
+            Err(_) => {
+                tracing::info!("still reading the data directory");
+                notify(&[
+                    NotifyState::ExtendTimeoutUsec(60_000_000),
+                    NotifyState::Status("reading the data directory"),
+                ]);
+            }
+        }
+    }
+}
+
+fn api_state(config: &Config, source: Arc<Store>) -> ApiState {
+    let mut features = Features::default();
+    for name in &config.features {
+        if !features.enable(name) {
+            tracing::warn!(name, "--enable-feature: no such feature here; it is left out");
+        }
+    }
+    let retention: Arc<str> = match config.retention {
+        Some(retention) => humantime::format_duration(retention).to_string().into(),
+        None => "0".into(),
+    };
+    let names: Vec<&str> = config.features.iter().map(String::as_str).collect();
+    let flags: BTreeMap<String, String> = [
+        ("data-dir", config.data_dir.display().to_string()),
+        ("http-listen", config.http_listen.to_string()),
+        ("grpc-listen", config.grpc_listen.to_string()),
+        ("retention", retention.to_string()),
+        ("enable-feature", names.join(",")),
+        ("log-level", config.log_level.clone()),
+        ("insecure", config.insecure.to_string()),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect();
+    let text: String = flags.iter().map(|(name, value)| format!("{} = {value:?}\n", name.replace('-', "_"))).collect();
+    let build = BuildInfo {
+        version: PROMETHEUS_VERSION.into(),
+        revision: format!("lampad-collector {}", env!("CARGO_PKG_VERSION")),
+        ..BuildInfo::default()
+    };
+    ApiState {
+        source,
+        engine: Engine::new(query::Limits::default(), features),
+        build: Arc::new(build),
+        flags: Arc::new(flags),
+        config: text.into(),
+        retention,
+        started: jiff::Timestamp::now(),
+    }
+}
+
+/// Labels of the collector's own metrics.
+fn own_labels() -> Vec<Label> {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let label = |name: &str, value: &str| Label { name: name.into(), value: value.into() };
+    vec![label("instance", &host), label("job", "lampad-collector")]
+}
+
+/// Writes the roster when somebody came or went.
+async fn keep_roster(registry: Arc<Registry>, dir: std::path::PathBuf, end: CancellationToken) {
+    let mut look = tokio::time::interval(ROSTER_EVERY);
+    let mut written = tokio::time::Instant::now();
+    let repeats = Repeats::default();
+    loop {
+        tokio::select! {
+            () = end.cancelled() => return,
+            _ = look.tick() => {}
+        }
+        if !registry.take_unsaved() && written.elapsed() < ROSTER_ANYWAY_EVERY {
+            continue;
+        }
+        written = tokio::time::Instant::now();
+        let (agents, dir) = (registry.agents(), dir.clone());
+        let write = move || fleet::write_roster(&dir, agents.iter().map(|agent| &**agent));
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(write).await
+            && let Some(left_out) = repeats.tell("roster")
+        {
+            tracing::warn!(%error, left_out, "cannot write the list of agents; after a restart some may not be missed");
+        }
+    }
+}
+
+/// Tells systemd that we live, twice as often as it asks for.
+async fn watchdog(end: CancellationToken) {
+    let mut usec = 0;
+    if !sd_notify::watchdog_enabled(false, &mut usec) || usec == 0 {
+        return;
+    }
+    let mut beat = tokio::time::interval(Duration::from_micros(usec / 2));
+    loop {
+        tokio::select! {
+            () = end.cancelled() => return,
+            _ = beat.tick() => notify(&[NotifyState::Watchdog]),
+        }
+    }
+}
+
+/// Without systemd there is nobody to tell, and that is no error.
+fn notify(states: &[NotifyState]) {
+    if let Err(error) = sd_notify::notify(false, states) {
+        tracing::debug!(%error, "cannot notify systemd");
+    }
+}
