@@ -212,7 +212,9 @@ fn escape(name: &str, metric: bool) -> Cow<'_, str> {
 mod tests {
     use super::*;
 
-    fn text(metas: &[(&str, MetricType, &str)], series: &[(&str, &[(&str, &str)], f64)]) -> String {
+    type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], f64);
+
+    fn text(metas: &[(&str, MetricType, &str)], series: &[Row<'_>]) -> String {
         let metas = metas
             .iter()
             .map(|(name, kind, help)| (Arc::from(*name), Meta { kind: *kind, help: (*help).into(), unit: "".into() }));
@@ -223,7 +225,7 @@ mod tests {
         };
         let mut exposition = Exposition::new(metas.collect(), &mut send);
         for chunk in series.chunk_by(|a, b| a.0 == b.0) {
-            let latest = |(_, labels, value): &(&str, &[(&str, &str)], f64)| {
+            let latest = |(_, labels, value): &Row<'_>| {
                 let value = Value::Float(*value);
                 (Labels::from_pairs(labels.iter().copied()), Latest { timestamp_ms: 1, value })
             };
