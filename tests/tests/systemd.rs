@@ -56,6 +56,26 @@ fn the_units_are_well_formed_and_tight() -> anyhow::Result<()> {
     Ok(())
 }
 
+#[test]
+fn sysusers_makes_the_users_that_the_units_name() -> anyhow::Result<()> {
+    if !needs::root() || !needs::program("systemd-sysusers") {
+        return Ok(());
+    }
+    let root = TempDir::new()?;
+    std::fs::create_dir(root.path().join("etc"))?;
+    for (name, _) in EXPOSURE {
+        let file = std::fs::canonicalize(fixture(&format!("systemd/sysusers.d/{name}.conf")))?;
+        let sysusers = installed("systemd-sysusers").context("systemd-sysusers")?;
+        let output = Command::new(sysusers).arg(format!("--root={}", root.path().display())).arg(file).output()?;
+        ensure!(output.status.success(), "{output:?}");
+        let users = std::fs::read_to_string(root.path().join("etc/passwd"))?;
+        let user = settings(name)?["User"].join("");
+        let line = users.lines().find(|line| line.starts_with(&format!("{user}:")));
+        ensure!(line.is_some_and(|line| line.ends_with("/nologin")), "no user {user} without a shell in:\n{users}");
+    }
+    Ok(())
+}
+
 /// The settings of a unit's `[Service]`; of one that comes several times, all.
 fn settings(name: &str) -> anyhow::Result<BTreeMap<String, Vec<String>>> {
     let text = std::fs::read_to_string(fixture(&format!("systemd/{name}.service")))?;
