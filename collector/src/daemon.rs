@@ -25,7 +25,7 @@ use crate::api::{self, ApiState, BuildInfo};
 use crate::auth::{self, Access, Rules};
 use crate::config::{Args, Config, Listen};
 use crate::fleet::{self, Liveness, Registry};
-use crate::ingest::{self, Ingest};
+use crate::ingest::{self, Ingest, remote_write_router};
 use crate::logging::{LogLevel, Repeats, chain};
 use crate::query::{self, Engine, Features};
 use crate::sink::Sink;
@@ -95,7 +95,7 @@ impl Daemon {
             shutdown: shutdown.clone(),
         });
         let (tasks, tasks_end) = (TaskTracker::new(), CancellationToken::new());
-        let grpc_server = serve_grpc(grpc_listener, tls.as_ref(), ingest, telemetry.clone(), shutdown.clone())?;
+        let grpc_server = serve_grpc(grpc_listener, tls.as_ref(), ingest.clone(), telemetry.clone(), shutdown.clone())?;
         let forget_after = config.retention.map_or(FORGET_AFTER, |retention| retention.min(FORGET_AFTER));
         tasks.spawn(Liveness::new(registry.clone(), sink.clone(), forget_after).run(tasks_end.clone()));
         tasks.spawn(telemetry.clone().run(sink, registry.clone(), own_labels(), tasks_end.clone()));
@@ -105,7 +105,7 @@ impl Daemon {
         let source = store.clone();
         door.open(web::pages(
             Web::new(source.clone(), registry.clone(), telemetry),
-            api::router(api_state(&config, source)),
+            api::router(api_state(&config, source)).merge(remote_write_router(ingest)),
         ));
         tracing::info!(http = %http_addr, grpc = %grpc_addr, tls = tls.is_some(), data_dir = %config.data_dir.display(), "ready");
         notify(&[NotifyState::Ready]);
