@@ -192,7 +192,7 @@ impl Sampler {
         match read.unwrap_or(Err(ModuleError::TimedOut { deadline: schedule.deadline })) {
             Ok(()) => {
                 self.succeeded();
-                self.send(at_ms).await;
+                self.send(at_ms, false).await;
             }
             Err(error) => {
                 self.tick.abandon();
@@ -237,15 +237,19 @@ impl Sampler {
         if !failing.ended && (failing.count >= FAILURES_MAX || failing.since.elapsed() >= FAILING_MAX) {
             failing.ended = true;
             let since_ms = failing.since_ms;
-            self.send(since_ms).await;
+            self.send(since_ms, true).await;
         }
     }
 
     /// Ends the tick and hands it over, waiting while the encoder is behind.
-    async fn send(&mut self, at_ms: i64) {
+    async fn send(&mut self, at_ms: i64, ending: bool) {
         // The place in the queue first: a tick that is finished and then lost would leave the encoder behind for good.
         let Ok(place) = self.out.reserve().await else { return };
         let changes = self.tick.finish();
+        // A group that has nothing to end would only look as if it had been read.
+        if ending && changes.ended.is_empty() {
+            return;
+        }
         let new_series = self.tick.series()[self.told_series..]
             .iter()
             .map(|series| Series { desc: series.desc.clone(), labels: series.labels.clone() })

@@ -13,3 +13,5 @@ pub use encoder::{Encoded, Encoder};
 
 #[cfg(test)]
 mod decoder;
+#[cfg(test)]
+pub use decoder::Decoder;

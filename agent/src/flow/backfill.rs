@@ -24,6 +24,8 @@ pub struct Backfill {
     asked: bool,
     /// Nothing was left when last asked.
     exhausted: bool,
+    /// More came to the spool since it was asked, so an answer that nothing is left is out of date.
+    more: bool,
 }
 
 /// What to do with a segment that the spool gave.
@@ -42,12 +44,14 @@ impl Backfill {
             return None;
         }
         self.asked = true;
+        self.more = false;
         Some(Wanted { generation, sent: self.sent.clone() })
     }
 
     /// The question did not reach the spool, or there may be more now.
     pub fn ask_again(&mut self, lost: bool) {
         self.exhausted = false;
+        self.more = true;
         if lost {
             self.asked = false;
         }
@@ -56,7 +60,7 @@ impl Backfill {
     pub fn take(&mut self, chunk: Option<Chunk>) -> Taken {
         self.asked = false;
         let Some(chunk) = chunk else {
-            self.exhausted = true;
+            self.exhausted = !self.more;
             return Taken::Nothing;
         };
         if chunk.frames.first().is_some_and(|first| first <= self.highest) {

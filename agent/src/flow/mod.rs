@@ -9,6 +9,8 @@
 //! Everything in this loop is done without waiting; what waits (the disk, the connection, the samplers) does so elsewhere.
 
 mod backfill;
+#[cfg(test)]
+mod collector;
 mod queue;
 mod run;
 
@@ -36,3 +38,6 @@ const SILENCE_MAX: Duration = Duration::from_secs(15);
 
 /// How long a stopping agent waits for the last acks.
 const DRAIN: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests;

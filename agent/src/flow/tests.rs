@@ -1,0 +1,244 @@
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use lampad_proto::v1::Lane;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::collector::Collector;
+use super::{Control, Flow, Parts};
+use crate::clock::Clock;
+use crate::delta::{Catalog, Group, Series};
+use crate::identity::Identity;
+use crate::module::Desc;
+use crate::sampler::Sampled;
+use crate::spool::{Owner, Spool, SpoolDisk};
+use crate::stats::Shared;
+use crate::tick::Changes;
+use crate::uplink::Target;
+
+const VALUE: Desc = Desc::gauge("value", "A value.").labels(&["n"]);
+
+/// A flow whose samples the test makes: tick `t` of series `n` is `t * 10 + n`, at millisecond `t`.
+struct Rig {
+    out: mpsc::Sender<Sampled>,
+    _control: mpsc::Sender<Control>,
+    stop: CancellationToken,
+    task: JoinHandle<anyhow::Result<()>>,
+    shared: Shared,
+    told: bool,
+}
+
+impl Rig {
+    fn start(dir: &Path, collector: SocketAddr) -> Self {
+        let identity = Identity::open(dir).unwrap();
+        let owner = Owner { agent_id: identity.agent_id(), epoch: identity.epoch() };
+        let spool = Spool::open(&dir.join("spool"), owner, 1 << 30).unwrap();
+        let mut catalog = Catalog::new();
+        catalog.add(Group::new("test", "node", 100));
+        let catalog = Arc::new(RwLock::new(catalog));
+        let (disk, chunks) = SpoolDisk::start(spool, catalog.clone()).unwrap();
+        let (out, samples) = mpsc::channel(64);
+        let (control, orders) = mpsc::channel(1);
+        let shared = Shared::new(disk.health.clone());
+        let collector = format!("http://{collector}");
+        let flow = Flow::new(Parts {
+            identity,
+            target: Target { collector, tls_ca: None, tls_identity: None, token_file: None },
+            labels: Vec::new(),
+            hostname: "test".to_owned(),
+            clock: Arc::new(Clock::system()),
+            catalog,
+            samples,
+            control: orders,
+            disk,
+            chunks,
+            shared: shared.clone(),
+        });
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(flow.run(stop.clone()));
+        Self { out, _control: control, stop, task, shared, told: false }
+    }
+
+    async fn tick(&mut self, t: i64) {
+        let new_series = if std::mem::replace(&mut self.told, true) {
+            Vec::new()
+        } else {
+            (0..3).map(|n: u32| Series { desc: VALUE, labels: Box::new([n.to_string().into()]) }).collect()
+        };
+        let values = (0..3).map(|n| (n, value(t, n))).collect();
+        let changes = Changes { values, ended: Vec::new() };
+        let sampled = Sampled { group: 0, at_ms: t, read: Instant::now(), new_series, changes };
+        self.out.send(sampled).await.unwrap();
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+
+    fn spooled(&self) -> u64 {
+        self.shared.spool.frames.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+fn value(t: i64, n: u32) -> f64 {
+    (t * 10) as f64 + f64::from(n)
+}
+
+/// Nothing lost, doubled, shifted or invented.
+fn check(collector: &Collector, ticks: impl Iterator<Item = i64>) {
+    let truth =
+        ticks.flat_map(|t| (0..3).map(move |n| ((format!("test/value{{n={n}}}"), t), value(t, n).to_bits()))).collect();
+    assert_eq!(collector.state().samples, truth);
+}
+
+fn collector() -> Collector {
+    let collector = Collector::default();
+    collector.state().window = 1000;
+    collector
+}
+
+/// An address at which nobody listens, yet.
+async fn free_address() -> SocketAddr {
+    tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+#[tokio::test]
+async fn what_is_acked_never_reaches_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = collector();
+    let (address, _server) = collector.serve("127.0.0.1:0").await;
+    let mut rig = Rig::start(dir.path(), address);
+    for t in 1..=20 {
+        rig.tick(t).await;
+    }
+    collector.until("all ticks", |state| state.samples.len() == 60).await;
+    check(&collector, 1..=20);
+    assert!(collector.state().arrived.iter().all(|(lane, _)| *lane == Lane::Live));
+    rig.stop().await;
+    assert_eq!(std::fs::read_dir(dir.path().join("spool")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn after_an_outage_the_newest_goes_first_and_nothing_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = free_address().await;
+    let mut rig = Rig::start(dir.path(), address);
+    for t in 1..=50 {
+        rig.tick(t).await;
+    }
+    while rig.spooled() == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let collector = collector();
+    let (_, _server) = collector.serve(&address.to_string()).await;
+    for t in 51..=60 {
+        rig.tick(t).await;
+    }
+    collector.until("all ticks", |state| state.samples.len() == 180).await;
+    check(&collector, 1..=60);
+    assert_eq!(collector.state().arrived.first().map(|(lane, _)| *lane), Some(Lane::Live));
+    while rig.spooled() != 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_stopped_agent_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = collector();
+    collector.state().silent = true;
+    let (address, server) = collector.serve("127.0.0.1:0").await;
+    let mut rig = Rig::start(dir.path(), address);
+    for t in 1..=30 {
+        rig.tick(t).await;
+    }
+    rig.stop().await;
+    server.abort();
+    // The first collector stored frames and never acked: what it has is of no account. A second one starts empty.
+    let second = self::collector();
+    let (address, _server) = second.serve("127.0.0.1:0").await;
+    let mut rig = Rig::start(dir.path(), address);
+    for t in 31..=35 {
+        rig.tick(t).await;
+    }
+    second.until("all ticks", |state| state.samples.len() == 105).await;
+    check(&second, 1..=35);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_collector_has_is_not_sent_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = collector();
+    collector.state().silent = true;
+    let (address, _server) = collector.serve("127.0.0.1:0").await;
+    let mut rig = Rig::start(dir.path(), address);
+    for t in 1..=10 {
+        rig.tick(t).await;
+    }
+    rig.stop().await;
+    collector.state().silent = false;
+    let mut rig = Rig::start(dir.path(), address);
+    rig.tick(11).await;
+    collector.until("all ticks", |state| state.samples.len() == 33).await;
+    while rig.spooled() != 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    check(&collector, 1..=11);
+    assert_eq!(collector.state().repeated, 0, "Welcome said what is durable");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_wanted_key_frame_starts_the_lane_anew_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = collector();
+    let (address, _server) = collector.serve("127.0.0.1:0").await;
+    let mut rig = Rig::start(dir.path(), address);
+    for t in 1..=10 {
+        rig.tick(t).await;
+    }
+    collector.until("first ticks", |state| state.samples.len() == 30).await;
+    collector.state().want_key_frame = true;
+    for t in 11..=30 {
+        rig.tick(t).await;
+    }
+    collector.until("all ticks", |state| state.samples.len() == 90).await;
+    check(&collector, 1..=30);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_closed_window_sends_the_rest_by_the_spool() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = collector();
+    collector.state().window = 3;
+    collector.state().silent = true;
+    let (address, _server) = collector.serve("127.0.0.1:0").await;
+    let mut rig = Rig::start(dir.path(), address);
+    collector.until("a stream", |state| !state.hellos.is_empty()).await;
+    for t in 1..=40 {
+        rig.tick(t).await;
+        tokio::task::yield_now().await;
+    }
+    while rig.spooled() == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    collector.state().silent = false;
+    for t in 41..=45 {
+        rig.tick(t).await;
+    }
+    rig.stop().await;
+    let mut rig = Rig::start(dir.path(), address);
+    rig.tick(46).await;
+    collector.until("all ticks", |state| state.samples.len() == 138).await;
+    check(&collector, 1..=46);
+    rig.stop().await;
+}
