@@ -24,6 +24,7 @@ use serde::Deserialize;
 
 use crate::module::Spec;
 use crate::modules::host::HostSettings;
+use crate::modules::mysql::{MysqlSettings, Secret};
 use crate::sampler::Schedule;
 use crate::uplink::Target;
 
@@ -57,7 +58,7 @@ pub struct Flags {
     pub state_dir: Option<PathBuf>,
     /// The MySQL or MariaDB server to sample; without it the usual places are looked at
     #[arg(long, env = "LAMPAD_MYSQL", value_name = "DSN", hide_env_values = true)]
-    pub mysql: Option<String>,
+    pub mysql: Option<Secret>,
     /// Configuration file (TOML); read again on SIGHUP
     #[arg(long, env = "LAMPAD_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -115,6 +116,7 @@ struct File {
     log_level: Option<String>,
     module: BTreeMap<String, ModuleSettings>,
     host: HostSettings,
+    mysql: MysqlSettings,
 }
 
 /// `[module."NAME"]`: how one module is run.
@@ -141,15 +143,9 @@ pub struct Config {
     pub log_level: String,
     pub modules: BTreeMap<String, ModuleSettings>,
     pub host: HostSettings,
-    /// The text of `[host]` and `[mysql]`, to see on reload whether they changed.
-    pub sections: Sections,
-}
-
-/// Sections that configure many modules at once, as they were written.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Sections {
-    pub host: Option<toml::Value>,
-    pub mysql: (Option<String>, Option<toml::Value>),
+    /// `[host]` as it was written, to see on reload whether it changed: patterns cannot be compared.
+    pub host_written: Option<toml::Value>,
+    pub mysql: MysqlSettings,
 }
 
 impl Config {
@@ -159,8 +155,7 @@ impl Config {
             Some(path) => read(path)?,
             None => Default::default(),
         };
-        let sections = Sections { host: table.remove("host"), mysql: (flags.mysql.clone(), table.remove("mysql")) };
-        merge(flags, file, sections)
+        merge(flags, file, table.remove("host"))
     }
 
     /// When a module is read, and whether it is.
@@ -196,7 +191,7 @@ fn read(path: &Path) -> Result<(File, toml::Table), ConfigError> {
     })
 }
 
-fn merge(flags: &Flags, file: File, sections: Sections) -> Result<Config, ConfigError> {
+fn merge(flags: &Flags, mut file: File, host_written: Option<toml::Value>) -> Result<Config, ConfigError> {
     let collector = flags.collector.clone().or(file.collector).unwrap_or_else(|| "http://127.0.0.1:9391".to_owned());
     check_collector(&collector)?;
     let tls_cert = flags.tls_cert.clone().or(file.tls_cert);
@@ -223,6 +218,9 @@ fn merge(flags: &Flags, file: File, sections: Sections) -> Result<Config, Config
             format!("{spool_bytes} is below the least, {}", 2 * crate::spool::SEGMENT_BYTES),
         ));
     }
+    if let Some(server) = &flags.mysql {
+        file.mysql.server = Some(server.clone());
+    }
     for (name, module) in &file.module {
         check_module(name, module)?;
     }
@@ -236,7 +234,8 @@ fn merge(flags: &Flags, file: File, sections: Sections) -> Result<Config, Config
         log_level: flags.log_level.clone().or(file.log_level).unwrap_or_else(|| "info".to_owned()),
         modules: file.module,
         host: file.host,
-        sections,
+        host_written,
+        mysql: file.mysql,
     })
 }
 

@@ -137,11 +137,16 @@ struct Section {
     changed: fn(&Config, &Config) -> bool,
 }
 
-const SECTIONS: [Section; 2] = [
+const SECTIONS: [Section; 3] = [
     Section {
         prefix: "host.",
         make: |config, _| modules::host::modules(&config.host),
-        changed: |old, new| old.sections.host != new.sections.host,
+        changed: |old, new| old.host_written != new.host_written,
+    },
+    Section {
+        prefix: "mysql.",
+        make: |config, _| modules::mysql::modules(&config.mysql),
+        changed: |old, new| old.mysql != new.mysql,
     },
     Section { prefix: "lampad.", make: |_, shared| telemetry::modules(shared), changed: |_, _| false },
 ];
