@@ -1,19 +1,31 @@
 //! The host, as node_exporter tells it: one file per source, and this table of them.
 
 mod arp;
+mod attributes;
+mod bonding;
+mod btrfs;
 mod conntrack;
 mod cpu;
 mod disk_info;
 mod diskstats;
+mod dmi;
 mod filesystem;
+mod hwmon;
+mod interrupts;
 mod limits;
 mod loadavg;
+mod mdadm;
 mod meminfo;
 mod netclass;
 mod netdev;
 mod netstat;
+mod nfs;
+mod nvme;
 mod os;
+mod powersupply;
 mod pressure;
+mod processes;
+mod rapl;
 mod reader;
 mod schedstat;
 mod selinux;
@@ -26,8 +38,10 @@ mod statfs;
 #[cfg(test)]
 mod testing;
 mod time;
+mod timex;
 mod udp_queues;
 mod vmstat;
+mod xfs;
 
 use reader::{Quick, Reader, Slow};
 pub use settings::{DeviceFilter, FilesystemSettings, HostSettings, Pattern};
@@ -51,6 +65,15 @@ const fn on(
     make: fn(&HostSettings) -> Box<dyn Module>,
 ) -> Row {
     Row { name, collector, tier, by_default: true, make }
+}
+
+const fn off(
+    name: &'static str,
+    collector: &'static str,
+    tier: Tier,
+    make: fn(&HostSettings) -> Box<dyn Module>,
+) -> Row {
+    Row { name, collector, tier, by_default: false, make }
 }
 
 fn quick<R: Reader + 'static>(reader: R) -> Box<dyn Module> {
@@ -82,6 +105,10 @@ const TABLE: &[Row] = &[
     on("host.disk_info", "", Rare, |s| {
         slow(disk_info::DiskInfo::new(&s.path_procfs, &s.path_sysfs, &s.path_udev_data, s.diskstats.clone()))
     }),
+    on("host.mdadm", "mdadm", Standard, |s| quick(mdadm::MdAdm::new(&s.path_procfs, &s.path_sysfs))),
+    on("host.nvme", "nvme", Rare, |s| slow(nvme::Nvme::new(&s.path_sysfs))),
+    on("host.xfs", "xfs", Standard, |s| quick(xfs::Xfs::new(&s.path_sysfs))),
+    on("host.btrfs", "btrfs", Heavy, |s| slow(btrfs::Btrfs::new(&s.path_sysfs))),
     // Network.
     on("host.netdev", "netdev", Standard, |s| {
         quick(netdev::NetDev::new(&s.path_procfs, &s.path_sysfs, s.netdev.clone()))
@@ -95,12 +122,29 @@ const TABLE: &[Row] = &[
     on("host.arp", "arp", Standard, |s| quick(arp::Arp::new(&s.path_procfs, s.arp.clone()))),
     on("host.conntrack", "conntrack", Standard, |s| quick(conntrack::Conntrack::new(&s.path_procfs))),
     on("host.udp_queues", "udp_queues", Standard, |s| quick(udp_queues::UdpQueues::new(&s.path_procfs))),
+    on("host.bonding", "bonding", Standard, |s| quick(bonding::Bonding::new(&s.path_sysfs))),
+    on("host.nfs", "nfs", Standard, |s| quick(nfs::Nfs::client(&s.path_procfs))),
+    on("host.nfsd", "nfsd", Standard, |s| quick(nfs::Nfs::server(&s.path_procfs))),
+    // Hardware.
+    on("host.hwmon", "hwmon", Heavy, |s| slow(hwmon::HwMon::new(&s.path_sysfs, s.hwmon.clone()))),
+    on("host.thermal_zone", "thermal_zone", Heavy, |s| slow(attributes::Thermal::new(&s.path_sysfs))),
+    on("host.cpufreq", "cpufreq", Standard, |s| slow(attributes::cpufreq(&s.path_sysfs))),
+    on("host.rapl", "rapl", Standard, |s| slow(rapl::Rapl::new(&s.path_sysfs))),
+    on("host.edac", "edac", Heavy, |s| slow(attributes::edac(&s.path_sysfs))),
+    on("host.powersupplyclass", "powersupplyclass", Heavy, |s| slow(powersupply::PowerSupply::new(&s.path_sysfs))),
+    on("host.watchdog", "watchdog", Heavy, |s| slow(attributes::watchdog(&s.path_sysfs))),
+    on("host.dmi", "dmi", Rare, |s| slow(dmi::Dmi::new(&s.path_sysfs))),
     // What the host is.
     on("host.time", "time", Standard, |s| quick(time::Time::new(&s.path_sysfs))),
+    on("host.timex", "timex", Standard, |_| quick(timex::Timex)),
     on("host.uname", "uname", Rare, |_| quick(os::Uname)),
     on("host.os", "os", Rare, |s| quick(os::Os::new(&s.path_rootfs))),
     on("host.info", "", Rare, |_| slow(os::Host)),
     on("host.selinux", "selinux", Rare, |s| quick(selinux::Selinux::new(&s.path_sysfs, &s.path_rootfs))),
+    // Off by default, as with node_exporter: many series, or many files read.
+    off("host.processes", "processes", Heavy, |s| slow(processes::Processes::new(&s.path_procfs))),
+    off("host.interrupts", "interrupts", Heavy, |s| quick(interrupts::Interrupts::hard(&s.path_procfs))),
+    off("host.softirqs", "softirqs", Heavy, |s| quick(interrupts::Interrupts::soft(&s.path_procfs))),
 ];
 
 /// The modules that run with these settings.

@@ -127,12 +127,17 @@ const HOST: Desc = Desc::gauge("lampad_host_info", "What the host is, for lists 
 const CORES: Desc =
     Desc::gauge("lampad_host_cpus", "CPUs of the host, by kind: logical, or physical cores.").labels(&["kind"]);
 
+/// Dashboards look for this family to list hosts; the version is ours.
+const BUILD: Desc =
+    Desc::gauge("node_exporter_build_info", "The program that tells the node families, here Lampad's agent.")
+        .labels(&["branch", "goarch", "goos", "goversion", "revision", "version", "tags"]);
+
 /// Our own summary, for the collector's list of hosts: what node_exporter spreads over three families.
 pub struct Host;
 
 impl Reader for Host {
     fn descs(&self) -> Vec<Desc> {
-        vec![HOST, CORES]
+        vec![HOST, CORES, BUILD]
     }
 
     fn read(&mut self, out: &mut Tick) -> Result<(), ModuleError> {
@@ -147,6 +152,12 @@ impl Reader for Host {
         if let Ok(physical) = System::physical_core_count() {
             out.push(&CORES, &["physical"], physical as f64);
         }
+        let arch = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        };
+        out.push(&BUILD, &["lampad-agent", arch, std::env::consts::OS, "", "", env!("CARGO_PKG_VERSION"), ""], 1.0);
         Ok(())
     }
 }

@@ -213,9 +213,9 @@ mod tests {
             let error = toml::from_str::<HostSettings>(text).unwrap_err().to_string();
             assert!(error.contains(told), "{text}: {error}");
         }
-        let settings: HostSettings = toml::from_str("disabled = [\"host.arp\"]\nenabled = [\"cpu\"]").unwrap();
+        let settings: HostSettings = toml::from_str("disabled = [\"host.arp\"]\nenabled = [\"processes\"]").unwrap();
         assert!(!settings.wants("host.arp", true));
-        assert!(settings.wants("host.cpu", false));
-        assert!(!settings.wants("host.stat", false));
+        assert!(settings.wants("host.processes", false));
+        assert!(!settings.wants("host.interrupts", false));
     }
 }

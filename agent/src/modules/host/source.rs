@@ -127,6 +127,14 @@ pub fn names_in(dir: &Path) -> Result<Vec<String>, ModuleError> {
     Ok(names)
 }
 
+/// The last part of the path that a symbolic link points to.
+pub fn link_name(path: impl AsRef<Path>) -> Option<String> {
+    Some(fs::read_link(path).ok()?.file_name()?.to_string_lossy().into_owned())
+}
+
+/// What reading a source comes to.
+pub type ModuleResult = Result<(), ModuleError>;
+
 /// "Not on this machine" for what is not there, else "cannot read".
 pub fn read_error(path: &Path, source: io::Error) -> ModuleError {
     use io::ErrorKind::{NotADirectory, NotFound};

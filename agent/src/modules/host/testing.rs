@@ -25,6 +25,12 @@ impl Tree {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
+
+    pub fn link(&self, name: &str, target: &str) {
+        let path = self.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(target, path).unwrap();
+    }
 }
 
 /// All samples of one read as `name{label="value"} number`, sorted. Panics when the read fails.
