@@ -31,8 +31,8 @@ impl Reader for Attributes {
     fn read(&mut self, out: &mut Tick) -> ModuleResult {
         let mut found = false;
         for name in names_in(&self.dir)? {
-            if name.starts_with(self.prefix) {
-                (self.push)(&self.dir.join(&name), &name[self.prefix.len()..], out);
+            if let Some(rest) = name.strip_prefix(self.prefix) {
+                (self.push)(&self.dir.join(&name), rest, out);
                 found = true;
             }
         }
@@ -97,7 +97,6 @@ const GOVERNOR: &[Desc] = &[Desc::gauge("node_cpu_scaling_governor", "1 for the 
     .labels(&["cpu", "governor"])];
 /// In the order of [`FREQUENCY_FILES`], which count kHz.
 const FREQUENCIES: &[Desc] = &[
-    hertz("node_cpu_frequency_hertz", "Frequency that the hardware tells."),
     hertz("node_cpu_frequency_min_hertz", "Lowest frequency of the CPU."),
     hertz("node_cpu_frequency_max_hertz", "Highest frequency of the CPU."),
     hertz("node_cpu_frequency_avg_hertz", "Mean frequency of the CPU of late."),
@@ -105,8 +104,7 @@ const FREQUENCIES: &[Desc] = &[
     hertz("node_cpu_scaling_frequency_min_hertz", "Lowest frequency that the governor may choose."),
     hertz("node_cpu_scaling_frequency_max_hertz", "Highest frequency that the governor may choose."),
 ];
-const FREQUENCY_FILES: [&str; 7] = [
-    "cpuinfo_cur_freq",
+const FREQUENCY_FILES: [&str; 6] = [
     "cpuinfo_min_freq",
     "cpuinfo_max_freq",
     "cpuinfo_avg_freq",
@@ -229,6 +227,9 @@ fn push_memory_controller(dir: &Path, controller: &str, out: &mut Tick) {
                 continue;
             };
             let label = attribute(dir.join(format!("ch{channel}_dimm_label"))).unwrap_or_default();
+            // Without a name from the firmware the kernel makes one up, which is told as node_exporter writes it.
+            let made_up = label.replace('#', "") == format!("mc{controller}csrow{row}channel{channel}");
+            let label = if made_up { format!("mc{controller}_csrow{row}_channel{channel}") } else { label };
             push(desc, &[controller, row, channel, &label], dir.join(&file));
         }
     }

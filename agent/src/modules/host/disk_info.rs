@@ -72,9 +72,9 @@ impl Reader for DiskInfo {
             let known: HashMap<&str, &str> =
                 text.lines().filter_map(|line| line.strip_prefix("E:")?.split_once('=')).collect();
             let get = |key: &str| known.get(key).copied().unwrap_or_default();
-            // A SCSI disk behind a controller has its own serial number here; the other one is then the controller's.
-            let serial = Some(get("SCSI_IDENT_SERIAL")).filter(|serial| !serial.is_empty());
-            let serial = serial.unwrap_or(get("ID_SERIAL_SHORT"));
+            // A SCSI disk behind a controller has its own serial number in the first; cards have the last only.
+            let serials = ["SCSI_IDENT_SERIAL", "ID_SERIAL_SHORT", "ID_SERIAL"].map(get);
+            let serial = serials.into_iter().find(|serial| !serial.is_empty()).unwrap_or_default();
             let rotational = attribute(self.sysfs.join("block").join(&device).join("queue/rotational"));
             let rotational = rotational.as_deref().unwrap_or("0");
             let labels = [get("ID_PATH"), get("ID_WWN"), get("ID_MODEL"), serial, get("ID_REVISION"), rotational];

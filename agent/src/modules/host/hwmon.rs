@@ -51,13 +51,9 @@ impl HwMon {
         Self { class: sysfs.join("class/hwmon"), filter, descs: BTreeMap::new() }
     }
 
-    fn push_chip(&mut self, dir: &Path, out: &mut Tick) {
-        let Some((chip, human)) = chip_names(dir) else { return };
-        if !self.filter.takes(&chip) {
-            return;
-        }
-        if let Some(human) = human {
-            out.push(&CHIP, &[&chip, &human], 1.0);
+    fn push_chip(&mut self, dir: &Path, chip: &str, out: &mut Tick) {
+        if let Some(human) = driver_name(dir) {
+            out.push(&CHIP, &[chip, &human], 1.0);
         }
         // Old drivers keep their sensors beside the device, new ones below the chip; those of the chip count.
         let mut sensors: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
@@ -70,7 +66,7 @@ impl HwMon {
             }
         }
         for (sensor, elements) in &sensors {
-            self.push_sensor(&chip, sensor, elements, out);
+            self.push_sensor(chip, sensor, elements, out);
         }
     }
 
@@ -93,7 +89,9 @@ impl HwMon {
             if !self.descs.contains_key(&name) {
                 self.descs.insert(name.clone(), family(&name));
             }
-            out.push(&self.descs[&name], &[chip, sensor], raw * factor);
+            // A frequency goes by its label, which says what is clocked.
+            let label = elements.get("label").filter(|_| kind == FREQUENCY);
+            out.push(&self.descs[&name], &[chip, label.map_or(sensor, String::as_str)], raw * factor);
         }
     }
 }
@@ -109,9 +107,18 @@ impl Reader for HwMon {
         if chips.is_empty() {
             return Err(ModuleError::Absent { what: "a sensor chip".into() });
         }
-        for name in chips {
-            let dir = self.class.join(name);
-            self.push_chip(&dir, out);
+        let dirs: Vec<PathBuf> = chips.iter().map(|name| self.class.join(name)).collect();
+        let names: Vec<String> = dirs.iter().map(|dir| chip_name(dir)).collect();
+        for (dir, name) in dirs.iter().zip(&names) {
+            // Chips of one device are told apart by what the driver calls them.
+            let shared = names.iter().filter(|other| *other == name).count() > 1;
+            let chip = match driver_name(dir) {
+                Some(driver) if shared => format!("{name}_{driver}"),
+                _ => name.clone(),
+            };
+            if self.filter.takes(&chip) {
+                self.push_chip(dir, &chip, out);
+            }
         }
         Ok(())
     }
@@ -166,26 +173,22 @@ fn split(name: &str) -> Option<(String, String)> {
     (!number.is_empty() || *kind == "beep_enable").then(|| (format!("{kind}{number}"), element.to_owned()))
 }
 
-/// Label `chip`, made of bus and device so that it stays over restarts; and the driver's own name.
-fn chip_names(dir: &Path) -> Option<(String, Option<String>)> {
-    let own = attribute(dir.join("name")).or_else(|| attribute(dir.join("device/name"))).map(|name| clean(&name));
-    let own = own.filter(|name| !name.is_empty());
-    let device = dir.join("device").canonicalize().ok();
-    let path = device.and_then(|device| {
+/// Label `chip`, made of bus and device so that it stays over restarts; of the driver's name where there is no device.
+fn chip_name(dir: &Path) -> String {
+    let of_device = dir.join("device").canonicalize().ok().and_then(|device| {
         let name = clean(&device.file_name()?.to_string_lossy());
-        let bus = link_name(device.join("subsystem")).or_else(|| {
-            // Without a subsystem link the directory above tells as much.
-            Some(device.parent()?.file_name()?.to_string_lossy().into_owned())
-        })?;
+        // Without a subsystem link the directory above tells as much.
+        let bus = link_name(device.join("subsystem"))
+            .or_else(|| Some(device.parent()?.file_name()?.to_string_lossy().into_owned()))?;
         let bus = clean(&bus);
         Some(if bus.is_empty() { name } else { format!("{bus}_{name}") })
     });
-    let chip = match (path, &own) {
-        (Some(path), _) => path,
-        (None, Some(own)) => own.clone(),
-        (None, None) => clean(&dir.file_name()?.to_string_lossy()),
-    };
-    Some((chip, own))
+    let of_place = || clean(&dir.file_name().unwrap_or_default().to_string_lossy());
+    of_device.or_else(|| driver_name(dir)).unwrap_or_else(of_place)
+}
+
+fn driver_name(dir: &Path) -> Option<String> {
+    attribute(dir.join("name")).map(|name| clean(&name)).filter(|name| !name.is_empty())
 }
 
 /// Letters and digits; all else is one underscore.

@@ -9,6 +9,7 @@ mod cpu;
 mod disk_info;
 mod diskstats;
 mod dmi;
+mod dmmultipath;
 mod filesystem;
 mod hwmon;
 mod interrupts;
@@ -22,6 +23,8 @@ mod netstat;
 mod nfs;
 mod nvme;
 mod os;
+#[cfg(test)]
+mod parity;
 mod powersupply;
 mod pressure;
 mod processes;
@@ -37,6 +40,7 @@ mod stat;
 mod statfs;
 #[cfg(test)]
 mod testing;
+mod textfile;
 mod time;
 mod timex;
 mod udp_queues;
@@ -107,6 +111,7 @@ const TABLE: &[Row] = &[
     }),
     on("host.mdadm", "mdadm", Standard, |s| quick(mdadm::MdAdm::new(&s.path_procfs, &s.path_sysfs))),
     on("host.nvme", "nvme", Rare, |s| slow(nvme::Nvme::new(&s.path_sysfs))),
+    on("host.dmmultipath", "dmmultipath", Heavy, |s| slow(dmmultipath::DmMultipath::new(&s.path_sysfs))),
     on("host.xfs", "xfs", Standard, |s| quick(xfs::Xfs::new(&s.path_sysfs))),
     on("host.btrfs", "btrfs", Heavy, |s| slow(btrfs::Btrfs::new(&s.path_sysfs))),
     // Network.
@@ -141,6 +146,7 @@ const TABLE: &[Row] = &[
     on("host.os", "os", Rare, |s| quick(os::Os::new(&s.path_rootfs))),
     on("host.info", "", Rare, |_| slow(os::Host)),
     on("host.selinux", "selinux", Rare, |s| quick(selinux::Selinux::new(&s.path_sysfs, &s.path_rootfs))),
+    on("host.textfile", "textfile", Heavy, |s| slow(textfile::TextFile::new(s.textfile_directory.clone()))),
     // Off by default, as with node_exporter: many series, or many files read.
     off("host.processes", "processes", Heavy, |s| slow(processes::Processes::new(&s.path_procfs))),
     off("host.interrupts", "interrupts", Heavy, |s| quick(interrupts::Interrupts::hard(&s.path_procfs))),
