@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::delta::{Catalog, Group};
 use crate::module::Entry;
-use crate::sampler::{self, ModuleHealth, Remains, Sampled, Sampler, Schedule};
+use crate::sampler::{self, ModuleHealth, Remains, Sampled, Sampler, Schedule, Told};
 use crate::stats::Shared;
 
 /// What samplers need.
@@ -27,6 +27,7 @@ pub struct Surroundings {
 /// All modules, running or not.
 pub struct Roster {
     around: Surroundings,
+    told: Arc<Told>,
     running: BTreeMap<&'static str, Running>,
     /// Of modules that are off: their groups' numbers must not be given again.
     retired: BTreeMap<&'static str, Remains>,
@@ -41,7 +42,7 @@ struct Running {
 
 impl Roster {
     pub fn new(around: Surroundings) -> Self {
-        Self { around, running: BTreeMap::new(), retired: BTreeMap::new() }
+        Self { around, told: Arc::default(), running: BTreeMap::new(), retired: BTreeMap::new() }
     }
 
     /// Makes the running modules those of `entries`: all modules of the sections that are new or have changed. Modules whose
@@ -96,7 +97,15 @@ impl Roster {
         let health = Arc::new(ModuleHealth::new(spec.clone(), schedule));
         let remains = self.retired.remove(spec.name).unwrap_or_default();
         let around = &self.around;
-        let sampler = Sampler::new(entry, group, health.clone(), around.clock.clone(), around.out.clone(), remains);
+        let sampler = Sampler::new(
+            entry,
+            group,
+            health.clone(),
+            around.clock.clone(),
+            around.out.clone(),
+            self.told.clone(),
+            remains,
+        );
         let stop = CancellationToken::new();
         let task = tokio::spawn(sampler.run(phase(&around.agent_id), stop.clone()));
         self.running.insert(spec.name, Running { schedule, stop, task, health });

@@ -4,10 +4,12 @@
 //! * A failed read makes no tick. After [`FAILURES_MAX`] failures in a row, or [`FAILING_MAX`] of them, the group's series
 //!   end, so that queries see them end as they do when a scrape fails. The ending tick is stamped with the first failure:
 //!   nothing is carried over a failed read, and a single late one leaves no hole.
-//! * An error is logged once with what it says, and once more, with the count, when the module works again. A source that
+//! * An error is logged once with what it says, by the first of all modules that fail with it, and once more, with the count,
+//!   when it is over. A source that
 //!   is not on this machine is no failure and is told at info.
 //! * All modules of an agent tick in step, so that their ticks share a frame; agents do not: the phase comes from the id.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -115,6 +117,32 @@ impl ModuleHealth {
     }
 }
 
+/// What is being said of failing modules: when a server is gone, all of its modules fail with one text, which is said once.
+#[derive(Debug, Default)]
+pub struct Told(Mutex<HashMap<String, u32>>);
+
+impl Told {
+    /// Whether nobody has said this yet.
+    fn begin(&self, text: &str) -> bool {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = told.entry(text.to_owned()).or_default();
+        *count += 1;
+        *count == 1
+    }
+
+    /// Whether this is over for all that said it.
+    fn end(&self, text: &str) -> bool {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(count) = told.get_mut(text) else { return false };
+        *count -= 1;
+        let over = *count == 0;
+        if over {
+            told.remove(text);
+        }
+        over
+    }
+}
+
 /// One module at work.
 pub struct Sampler {
     entry: Entry,
@@ -122,6 +150,7 @@ pub struct Sampler {
     health: Arc<ModuleHealth>,
     clock: Arc<Clock>,
     out: mpsc::Sender<Sampled>,
+    told: Arc<Told>,
     /// Belongs to the group and outlives the module: a restarted one goes on with the same numbers.
     tick: Tick,
     told_series: usize,
@@ -150,13 +179,14 @@ impl Sampler {
         health: Arc<ModuleHealth>,
         clock: Arc<Clock>,
         out: mpsc::Sender<Sampled>,
+        told: Arc<Told>,
         remains: Remains,
     ) -> Self {
         let tick = match remains.tick {
             Some(tick) => tick,
             None => Tick::new(),
         };
-        Self { entry, group, health, clock, out, tick, told_series: remains.told_series, failing: None }
+        Self { entry, group, health, clock, out, told, tick, told_series: remains.told_series, failing: None }
     }
 
     /// Ticks until `stop`. `phase` is when, within an interval, this agent ticks.
@@ -177,6 +207,9 @@ impl Sampler {
                 Some(at) => planned = at,
                 None => break,
             }
+        }
+        if self.failing.is_some() {
+            self.told.end(&self.health.error());
         }
         self.tick.abandon();
         (self.entry, Remains { tick: Some(self.tick), told_series: self.told_series })
@@ -205,9 +238,11 @@ impl Sampler {
         self.health.up.store(true, Ordering::Relaxed);
         self.health.absent.store(false, Ordering::Relaxed);
         if let Some(failing) = self.failing.take() {
-            self.health.set_error(String::new());
             let seconds = failing.since.elapsed().as_secs_f64();
-            tracing::info!(module = self.entry.spec.name, failures = failing.count, seconds, "module works again");
+            if self.told.end(&self.health.error()) {
+                tracing::info!(module = self.entry.spec.name, failures = failing.count, seconds, "module works again");
+            }
+            self.health.set_error(String::new());
         }
     }
 
@@ -220,8 +255,15 @@ impl Sampler {
         }
         let text = chain(error);
         let module = self.entry.spec.name;
-        if self.failing.is_none() || self.health.error() != text {
-            if absent {
+        let before = self.health.error();
+        if self.failing.is_none() || before != text {
+            if self.failing.is_some() {
+                self.told.end(&before);
+            }
+            let first = self.told.begin(&text);
+            if !first {
+                tracing::debug!(module, error = text, "module failed as others do");
+            } else if absent {
                 tracing::info!(module, "{text}");
             } else {
                 tracing::warn!(

@@ -58,6 +58,7 @@ impl Rig {
             health.clone(),
             self.clock.clone(),
             self.out.clone(),
+            Arc::default(),
             Remains::default(),
         );
         tokio::spawn(sampler.run(0, self.stop.clone()));
@@ -129,4 +130,15 @@ async fn a_full_queue_loses_ticks_but_no_change() {
         known = sampled.changes.values.last().copied().or(known);
     }
     assert_eq!(known.map(|(_, value)| value as usize), Some(SAMPLES_MAX + 1));
+}
+
+#[test]
+fn one_trouble_of_many_modules_is_said_once() {
+    let told = Told::default();
+    assert!(told.begin("server is gone"));
+    assert!(!told.begin("server is gone"));
+    assert!(told.begin("another"));
+    assert!(!told.end("server is gone"));
+    assert!(told.end("server is gone"));
+    assert!(told.begin("server is gone"), "said again when it comes again");
 }

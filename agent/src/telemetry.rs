@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -113,13 +114,20 @@ const RESIDENT: Desc = Desc::gauge("lampad_agent_resident_bytes", "Memory of the
 pub fn modules(shared: &Shared) -> Vec<Entry> {
     let spec = |name, job| Spec { name, collector: "", job, tier: Tier::Heavy };
     vec![
-        Entry { spec: spec("lampad.agent", "node"), module: Box::new(Agent { shared: shared.clone() }) },
-        Entry { spec: spec("lampad.mysql", "mysql"), module: Box::new(MysqlScrapes { shared: shared.clone() }) },
+        Entry {
+            spec: spec("lampad.agent", "node"),
+            module: Box::new(Agent { shared: shared.clone(), settled: false }),
+        },
+        Entry {
+            spec: spec("lampad.mysql", "mysql"),
+            module: Box::new(MysqlScrapes { shared: shared.clone(), settled: false }),
+        },
     ]
 }
 
 struct Agent {
     shared: Shared,
+    settled: bool,
 }
 
 #[async_trait]
@@ -131,8 +139,9 @@ impl Module for Agent {
     }
 
     async fn sample(&mut self, out: &mut Tick) -> Result<(), ModuleError> {
+        settle(&mut self.settled).await;
         let modules = self.shared.modules();
-        for module in &modules {
+        for module in modules.iter().filter(|module| module.reads.load(Ordering::Relaxed) > 0) {
             let name = [module.spec.name];
             out.push(&UP, &name, success(module));
             out.push(&DURATION, &name, of(&module.duration_us) / 1e6);
@@ -149,6 +158,7 @@ impl Module for Agent {
 
 struct MysqlScrapes {
     shared: Shared,
+    settled: bool,
 }
 
 #[async_trait]
@@ -158,8 +168,16 @@ impl Module for MysqlScrapes {
     }
 
     async fn sample(&mut self, out: &mut Tick) -> Result<(), ModuleError> {
+        settle(&mut self.settled).await;
         scrapes(&self.shared.modules(), "mysql", (&MYSQL_SUCCESS, &MYSQL_DURATION), out);
         Ok(())
+    }
+}
+
+/// The first tick waits until the others have been read: it would stand for ten seconds and say that none works.
+async fn settle(settled: &mut bool) {
+    if !std::mem::replace(settled, true) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
@@ -209,7 +227,7 @@ mod tests {
         Arc::new(health)
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn the_exporters_own_series_are_there() {
         let shared = Shared::default();
         shared.set_modules(vec![

@@ -39,5 +39,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// How long a stopping agent waits for the last acks.
 const DRAIN: Duration = Duration::from_secs(2);
 
+/// How long it then waits for the collector to end the stream.
+const GOODBYE: Duration = Duration::from_millis(300);
+
 #[cfg(test)]
 mod tests;

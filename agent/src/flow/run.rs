@@ -17,7 +17,7 @@ use tonic::Status;
 
 use super::backfill::{Backfill, Taken};
 use super::queue::Queue;
-use super::{DRAIN, IDLE_PING, MEMORY_MAX, MEMORY_VALUES_MAX, PING, SILENCE_MAX};
+use super::{DRAIN, GOODBYE, IDLE_PING, MEMORY_MAX, MEMORY_VALUES_MAX, PING, SILENCE_MAX};
 use crate::clock::Clock;
 use crate::delta::{Batch, Catalog, Encoder, GroupTick};
 use crate::identity::Identity;
@@ -518,6 +518,9 @@ impl Flow {
                 _ => break,
             }
         }
+        if let Uplink::Up(stream) = std::mem::replace(&mut self.uplink, Uplink::Waiting(deadline)) {
+            goodbye(*stream.link).await;
+        }
         self.queue.lost(self.generation);
         self.queue.expire(Duration::ZERO, self.generation, &mut self.live);
         let unacked = self.queue.frames();
@@ -544,6 +547,15 @@ impl Stream {
     fn ping_due(&self) -> Instant {
         (self.last_sent + IDLE_PING).min(self.last_ping + PING).max(self.last_ping + Duration::from_millis(100))
     }
+}
+
+/// Ends the stream from our side and lets the collector end it from its own, so that it sees no broken connection.
+async fn goodbye(link: Link) {
+    let Link { up, mut down, .. } = link;
+    drop(up);
+    // Late acks are of no account: what they cover is recognised when it comes again.
+    let ended = async { while let Ok(Some(_)) = down.message().await {} };
+    let _ = tokio::time::timeout(GOODBYE, ended).await;
 }
 
 async fn next_event(uplink: &mut Uplink) -> Event {
