@@ -13,6 +13,7 @@ mod dmmultipath;
 mod filesystem;
 mod hwmon;
 mod interrupts;
+mod kernel_tables;
 mod limits;
 mod loadavg;
 mod mdadm;
@@ -21,6 +22,7 @@ mod netclass;
 mod netdev;
 mod netstat;
 mod nfs;
+mod numa;
 mod nvme;
 mod os;
 #[cfg(test)]
@@ -38,6 +40,7 @@ mod softnet;
 mod source;
 mod stat;
 mod statfs;
+mod tcpstat;
 #[cfg(test)]
 mod testing;
 mod textfile;
@@ -45,6 +48,7 @@ mod time;
 mod timex;
 mod udp_queues;
 mod vmstat;
+mod vulnerabilities;
 mod xfs;
 
 use reader::{Quick, Reader, Slow};
@@ -151,6 +155,14 @@ const TABLE: &[Row] = &[
     off("host.processes", "processes", Heavy, |s| slow(processes::Processes::new(&s.path_procfs))),
     off("host.interrupts", "interrupts", Heavy, |s| quick(interrupts::Interrupts::hard(&s.path_procfs))),
     off("host.softirqs", "softirqs", Heavy, |s| quick(interrupts::Interrupts::soft(&s.path_procfs))),
+    off("host.tcpstat", "tcpstat", Heavy, |s| slow(tcpstat::TcpStat::new(&s.path_procfs))),
+    off("host.meminfo_numa", "meminfo_numa", Heavy, |s| slow(numa::Numa::new(&s.path_sysfs))),
+    off("host.buddyinfo", "buddyinfo", Heavy, |s| quick(kernel_tables::BuddyInfo::new(&s.path_procfs))),
+    off("host.cgroups", "cgroups", Heavy, |s| quick(kernel_tables::Cgroups::new(&s.path_procfs))),
+    off("host.ksmd", "ksmd", Heavy, |s| quick(kernel_tables::Ksmd::new(&s.path_sysfs))),
+    off("host.cpu_vulnerabilities", "cpu_vulnerabilities", Rare, |s| {
+        quick(vulnerabilities::Vulnerabilities::new(&s.path_sysfs))
+    }),
 ];
 
 /// The modules that run with these settings.

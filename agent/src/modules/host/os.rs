@@ -157,7 +157,11 @@ impl Reader for Host {
             "aarch64" => "arm64",
             other => other,
         };
-        out.push(&BUILD, &["lampad-agent", arch, std::env::consts::OS, "", "", env!("CARGO_PKG_VERSION"), ""], 1.0);
+        out.push(
+            &BUILD,
+            &["lampad-agent", arch, std::env::consts::OS, "none", "unknown", env!("CARGO_PKG_VERSION"), "unknown"],
+            1.0,
+        );
         Ok(())
     }
 }

@@ -79,11 +79,6 @@ const OFF_AND_NOT_THERE: &[&str] = &[
     "wifi",
     "xfrm",
     "ethtool",
-    "buddyinfo",
-    "cgroups",
-    "cpu_vulnerabilities",
-    "ksmd",
-    "meminfo_numa",
     "slabinfo",
     "zoneinfo",
 ];

@@ -86,12 +86,25 @@ fn short(name: &str) -> &str {
 fn module_names<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Vec<String>, D::Error> {
     let names = Vec::<String>::deserialize(input)?;
     let known: Vec<&str> = super::all_names().collect();
+    if let Some((name, why)) = names.iter().find_map(|name| Some((name, unsupported(name)?))) {
+        return Err(serde::de::Error::custom(format!("the host module {name:?} is not supported: {why}")));
+    }
     match names.iter().find(|name| !known.iter().any(|known| short(known) == short(name))) {
         None => Ok(names),
         Some(name) => Err(serde::de::Error::custom(format!(
             "there is no host module {name:?}; the modules are {}",
             known.iter().map(|name| short(name)).collect::<Vec<_>>().join(", ")
         ))),
+    }
+}
+
+/// Collectors of node_exporter that users will ask for and that we refuse, with the reason.
+fn unsupported(name: &str) -> Option<&'static str> {
+    match short(name) {
+        "systemd" | "logind" => Some("it needs D-Bus, which the agent does not speak"),
+        "ntp" => Some("it asks a server; timex tells whether the clock is in step"),
+        "perf" => Some("it needs perf_event_open, which the agent's sandbox forbids"),
+        _ => None,
     }
 }
 
@@ -207,6 +220,7 @@ mod tests {
         for (text, told) in [
             ("colour = 1", "unknown field `colour`"),
             ("disabled = [\"cpux\"]", "no host module \"cpux\""),
+            ("enabled = [\"systemd\"]", "needs D-Bus"),
             ("netdev.exclude = \"(\"", "is not a regular expression"),
             ("netdev.exclude = \"\"", "would match everything"),
         ] {
