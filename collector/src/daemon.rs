@@ -408,3 +408,7 @@ fn notify(states: &[NotifyState]) {
         tracing::debug!(%error, "cannot notify systemd");
     }
 }
+
+#[cfg(test)]
+#[path = "daemon_tests.rs"]
+mod tests;

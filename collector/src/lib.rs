@@ -10,6 +10,8 @@ pub mod ingest;
 pub mod logging;
 pub mod own;
 pub mod query;
+#[cfg(test)]
+mod recorder;
 pub mod sink;
 pub mod store;
 pub mod telemetry;

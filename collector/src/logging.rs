@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -37,7 +38,14 @@ pub fn init(format: LogFormat, level: &str) -> LogLevel {
     let (filter, handle) = reload::Layer::new(level.parse().unwrap_or_else(|_| EnvFilter::new("info")));
     let base = tracing_subscriber::registry().with(filter);
     let started = match format {
-        LogFormat::Text => base.with(lines::layer().with_target(false).with_writer(std::io::stderr)).try_init(),
+        LogFormat::Text => base
+            .with(
+                lines::layer()
+                    .with_target(false)
+                    .with_ansi(std::io::stderr().is_terminal())
+                    .with_writer(std::io::stderr),
+            )
+            .try_init(),
         LogFormat::Json => base.with(lines::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init(),
     };
     LogLevel(started.is_ok().then_some(handle))

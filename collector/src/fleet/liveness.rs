@@ -109,3 +109,89 @@ impl Liveness {
         self.written = current;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::registry::{Attach, Hello, LEASE, State};
+    use crate::recorder::{Recorder, until};
+    use crate::store::Value;
+
+    fn attach(id: u8, instance: &str) -> Attach {
+        let hello = Hello { instance: instance.into(), ..Hello::default() };
+        let peer = ([127, 0, 0, 1], 1).into();
+        Attach { id: AgentId([id; 16]), hello, modules: vec![], peer, now_ms: now_ms() }
+    }
+
+    /// The last value written of every `up`.
+    fn up(recorder: &Recorder) -> BTreeMap<String, f64> {
+        let mut up = BTreeMap::new();
+        for tick in recorder.ticks() {
+            for (slot, value) in tick.values {
+                let Value::Float(value) = value else { continue };
+                up.insert(recorder.labels(tick.group, slot), value);
+            }
+        }
+        up
+    }
+
+    const DB1: &str = r#"up{instance="db1", job="node"}"#;
+    const OLD: &str = r#"up{instance="old", job="mysql"}"#;
+
+    #[tokio::test(start_paused = true)]
+    async fn up_is_zero_within_three_seconds_of_silence_and_one_on_return() {
+        let recorder = Arc::new(Recorder::new(true));
+        let registry = Registry::new(9, []);
+        let liveness = Liveness::new(registry.clone(), recorder.clone(), Duration::from_secs(60));
+        tokio::spawn(liveness.run(CancellationToken::new()));
+        let lease = registry.attach(attach(1, "db1")).unwrap();
+        lease.jobs([Arc::from("node")].iter());
+        until("up", || up(&recorder).get(DB1) == Some(&1.0)).await;
+
+        let died = Instant::now();
+        lease.seen();
+        until("down", || up(&recorder).get(DB1) == Some(&0.0)).await;
+        let took = died.elapsed();
+        assert!(took >= LEASE && took < Duration::from_secs(3), "{took:?}");
+        assert_eq!(recorder.silenced(), [AgentId([1; 16])]);
+        assert!(lease.take_lapsed(), "its next tick must list everything");
+
+        lease.seen();
+        until("up again", || up(&recorder).get(DB1) == Some(&1.0)).await;
+        let stopped = Instant::now();
+        lease.goodbye();
+        drop(lease);
+        until("down at once", || up(&recorder).get(DB1) == Some(&0.0)).await;
+        assert!(stopped.elapsed() < Duration::from_millis(500));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_known_agent_is_down_after_a_restart_until_it_is_forgotten() {
+        let recorder = Arc::new(Recorder::new(true));
+        let hello = Hello { instance: "old".into(), ..Hello::default() };
+        let state = State::known(hello, ["mysql".to_owned()].into(), BTreeMap::new(), now_ms() - 60_000);
+        let registry = Registry::new(9, [(AgentId([7; 16]), state)]);
+        let started = Instant::now();
+        let liveness = Liveness::new(registry.clone(), recorder.clone(), Duration::from_secs(3600));
+        tokio::spawn(liveness.run(CancellationToken::new()));
+        until("down", || up(&recorder).get(OLD) == Some(&0.0)).await;
+        assert!(started.elapsed() >= GRACE, "it had no time to come back");
+
+        let mut forgetful = Liveness::new(registry.clone(), recorder.clone(), Duration::from_secs(30));
+        forgetful.look(Instant::now(), now_ms());
+        until("the end of its series", || up(&recorder).get(OLD).is_some_and(|value| value.is_nan())).await;
+        assert!(registry.agents().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_up_has_a_sample_each_second() {
+        let recorder = Arc::new(Recorder::new(true));
+        let liveness = Liveness::new(Registry::new(9, []), recorder.clone(), Duration::from_secs(60));
+        tokio::spawn(liveness.run(CancellationToken::new()));
+        tokio::time::sleep(Duration::from_millis(10_500)).await;
+        let ticks = recorder.ticks();
+        assert!((10..=12).contains(&ticks.len()), "{}", ticks.len());
+        assert!(ticks[0].key && ticks[1..].iter().all(|tick| !tick.key));
+        assert!(ticks.windows(2).all(|pair| pair[0].timestamp_ms < pair[1].timestamp_ms));
+    }
+}

@@ -1,1 +1,249 @@
+use std::collections::BTreeMap;
 
+use lampad_proto::v1::{DecimalColumn, Dictionary, Frame, GroupDef, MetricDef, SeriesDef};
+use lampad_proto::{STALE_BITS, stale};
+use proptest::prelude::*;
+use prost::Message as _;
+
+use super::*;
+
+const GROUPS: u32 = 2;
+const SERIES: u32 = 12;
+
+/// Two groups of six series: even references are of group 0, odd ones of group 1.
+fn dictionary() -> Dictionary {
+    let symbols = ["", "g0", "g1", "m", "job", "node", "i"].map(String::from).into_iter();
+    let symbols = symbols.chain((0..SERIES).map(|series| series.to_string())).collect();
+    Dictionary {
+        reset: true,
+        symbols,
+        groups: (0..GROUPS).map(|at| GroupDef { name: 1 + at, labels: vec![4, 5], interval_ms: 1000 }).collect(),
+        metrics: vec![MetricDef { name: 3, ..MetricDef::default() }],
+        series: (0..SERIES).map(|at| SeriesDef { group: at % GROUPS, metric: 0, labels: vec![6, 7 + at] }).collect(),
+        ..Dictionary::default()
+    }
+}
+
+fn lane() -> Lane {
+    let mut lane = Lane::new(Arc::new(Limits::default()));
+    let added = lane.define(dictionary()).unwrap().unwrap();
+    assert!(added.groups.iter().all(|group| group.definition.is_ok()));
+    assert!(added.series.iter().all(|series| series.definition.is_ok()));
+    lane
+}
+
+fn refs(series: impl IntoIterator<Item = u32>) -> Vec<u32> {
+    let mut last = None;
+    series.into_iter().map(|series| series - last.replace(series).unwrap_or(0)).collect()
+}
+
+/// What a sender does, in the plainest way: it knows the values it sent last.
+#[derive(Default)]
+struct Sender {
+    present: [BTreeMap<u32, u64>; GROUPS as usize],
+    keyed: [bool; GROUPS as usize],
+}
+
+impl Sender {
+    fn tick(&mut self, step: &Step) -> GroupTick {
+        let group = step.group % GROUPS;
+        let present = &mut self.present[group as usize];
+        let key = step.key || !self.keyed[group as usize];
+        self.keyed[group as usize] = true;
+        let before = if key { BTreeMap::new() } else { present.clone() };
+        let mut wanted = present.clone();
+        for (series, bits) in &step.values {
+            wanted.insert(series % (SERIES / GROUPS) * GROUPS + group, *bits);
+        }
+        for series in &step.ended {
+            wanted.remove(&(series % (SERIES / GROUPS) * GROUPS + group));
+        }
+        let mut tick = GroupTick { group, offset_ms: 0, key, ..GroupTick::default() };
+        let (mut floats, mut decimals) = (Vec::new(), BTreeMap::<u32, Vec<(u32, i64)>>::new());
+        for (series, bits) in wanted.iter().filter(|(series, bits)| before.get(series) != Some(bits)) {
+            let base = decimal::base(before.get(series).map_or(0.0, |bits| f64::from_bits(*bits)));
+            match decimal::delta(base, f64::from_bits(*bits), 0) {
+                Some((digits, delta)) => decimals.entry(digits).or_default().push((*series, delta)),
+                None => floats.push((*series, *bits)),
+            }
+        }
+        tick.float_refs = refs(floats.iter().map(|(series, _)| *series));
+        tick.float_bits = floats.iter().map(|(_, bits)| *bits).collect();
+        for (digits, column) in decimals {
+            let (series, deltas): (Vec<u32>, Vec<i64>) = column.into_iter().unzip();
+            tick.decimals.push(DecimalColumn { digits, refs: refs(series), deltas });
+        }
+        tick.ended = refs(before.keys().filter(|series| !wanted.contains_key(series)).copied());
+        wanted.retain(|_, bits| *bits != STALE_BITS);
+        *present = wanted;
+        tick
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Step {
+    group: u32,
+    key: bool,
+    values: Vec<(u32, u64)>,
+    ended: Vec<u32>,
+    /// The store did not take the tick before.
+    owed: bool,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let bits = prop_oneof![
+        4 => (-1000i64..1000).prop_map(|value| (value as f64 / 100.0).to_bits()),
+        1 => any::<u64>(),
+        1 => prop_oneof![Just(f64::NAN.to_bits()), Just((-0.0f64).to_bits()), Just(STALE_BITS), Just(f64::INFINITY.to_bits())],
+    ];
+    let values = prop::collection::vec((0..6u32, bits), 0..6);
+    let step =
+        (0..GROUPS, prop::bool::weighted(0.1), values, prop::collection::vec(0..6u32, 0..2), prop::bool::weighted(0.1))
+            .prop_map(|(group, key, values, ended, owed)| Step { group, key, values, ended, owed });
+    prop::collection::vec(step, 1..40)
+}
+
+/// Applies a tick as the store does.
+fn apply(state: &mut BTreeMap<u32, u64>, tick: &Tick) {
+    if tick.key {
+        state.clear();
+    }
+    for (series, value) in &tick.values {
+        match value {
+            Value::Float(value) if lampad_proto::is_stale(*value) => drop(state.remove(series)),
+            Value::Float(value) => drop(state.insert(*series, value.to_bits())),
+            Value::Histogram(_) => unreachable!("none is sent here"),
+        }
+    }
+}
+
+fn frame(ticks: Vec<GroupTick>) -> Frame {
+    Frame { sequence: 1, base_ms: 1_000_000, ticks, ..Frame::default() }
+}
+
+proptest! {
+    #[test]
+    fn what_was_sent_is_what_is_decoded(steps in steps()) {
+        let (mut sender, mut lane) = (Sender::default(), lane());
+        let mut stored: [BTreeMap<u32, u64>; 2] = Default::default();
+        for step in &steps {
+            let tick = sender.tick(step);
+            let at = tick.group as usize;
+            if step.owed {
+                lane.owe_keys([tick.group]);
+                stored[at].clear();
+            }
+            let must_be_key = step.owed || tick.key;
+            let ticks = lane.decode(&frame(vec![tick])).unwrap();
+            prop_assert!(ticks[0].key || !must_be_key);
+            apply(&mut stored[at], &ticks[0]);
+            prop_assert_eq!(&stored[at], &sender.present[at]);
+        }
+    }
+
+    #[test]
+    fn mutated_frames_never_panic(steps in steps(), flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
+        let (mut sender, mut lane) = (Sender::default(), lane());
+        for step in &steps {
+            let mut bytes = frame(vec![sender.tick(step)]).encode_to_vec();
+            for (at, byte) in &flips {
+                let at = at.index(bytes.len());
+                bytes[at] ^= byte;
+            }
+            if let Ok(frame) = Frame::decode(&*bytes) && lane.decode(&frame).is_err() {
+                prop_assert!(!lane.is_sound());
+                lane = self::lane();
+                sender = Sender::default();
+            }
+        }
+    }
+
+    #[test]
+    fn random_bytes_as_dictionaries_never_panic(all in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 1..8)) {
+        let mut lane = lane();
+        for bytes in all {
+            if let Ok(dictionary) = Dictionary::decode(&*bytes) {
+                let _ = lane.define(dictionary);
+            }
+            if let Ok(frame) = Frame::decode(&*bytes) {
+                let _ = lane.decode(&frame);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_frame_is_named() {
+    let key = GroupTick { key: true, ..GroupTick::default() };
+    let column = |refs: &[u32], deltas: &[i64]| DecimalColumn { digits: 0, refs: refs.into(), deltas: deltas.into() };
+    let with = |column: DecimalColumn| GroupTick { decimals: vec![column], ..key.clone() };
+    for (tick, part) in [
+        (GroupTick::default(), "g0 has had no key tick"),
+        (GroupTick { group: 9, ..key.clone() }, "group 9 is not in the dictionary, which has 2"),
+        (with(column(&[99], &[1])), "series 99 is not in the dictionary, which has 12"),
+        (with(column(&[1], &[1])), "series 1 is of another group"),
+        (with(column(&[0, 0], &[1, 1])), "do not ascend"),
+        (with(column(&[2, u32::MAX], &[1, 1])), "do not ascend"),
+        (with(column(&[0, 2], &[1])), "2 references and 1 values"),
+        (with(DecimalColumn { digits: 99, ..column(&[0], &[1]) }), "99 digits"),
+        (with(column(&[0], &[i64::MAX])), "no exact value"),
+        (GroupTick { decimals: vec![column(&[0], &[1]), column(&[0], &[1])], ..key.clone() }, "twice"),
+        (GroupTick { offset_ms: i64::MIN, ..key.clone() }, "is none"),
+        (GroupTick { ended: vec![99], ..key.clone() }, "series 99"),
+    ] {
+        let mut lane = lane();
+        let error = lane.decode(&frame(vec![tick])).unwrap_err().to_string();
+        assert!(error.contains(part), "{error:?} lacks {part:?}");
+        assert_eq!(lane.decode(&frame(vec![])), Err(DecodeError::NoDictionary), "{part}");
+        assert!(lane.define(dictionary()).unwrap().is_some(), "a reset mends it");
+        assert!(lane.decode(&frame(vec![key.clone()])).is_ok());
+    }
+}
+
+#[test]
+fn what_is_over_a_limit_is_refused_alone() {
+    let limits = Limits { series_per_agent: 3, dictionary_bytes: 19, labels_per_series: 1, ..Limits::default() };
+    let mut lane = Lane::new(Arc::new(limits));
+    let symbols = ["", "g", "m", "a", "b", "0123456789abcdef"].map(String::from).into();
+    let series = |labels: &[u32]| SeriesDef { group: 0, metric: 0, labels: labels.into() };
+    let added = lane.define(Dictionary {
+        reset: true,
+        symbols,
+        groups: vec![GroupDef { name: 1, ..GroupDef::default() }],
+        metrics: vec![MetricDef { name: 2, ..MetricDef::default() }],
+        series: vec![series(&[3, 4]), series(&[3, 4, 4, 3]), series(&[3, 5]), series(&[])],
+        ..Dictionary::default()
+    });
+    let added = added.unwrap().unwrap();
+    let reason = |at: usize| added.series[at].definition.as_ref().map(|_| ()).map_err(String::as_str);
+    assert_eq!(reason(0), Ok(()));
+    assert!(reason(1).unwrap_err().contains("at most 1 are taken"));
+    assert!(reason(2).unwrap_err().contains("larger than 19 bytes"));
+    assert!(reason(3).unwrap_err().contains("3 series already"));
+    // The refused ones keep their numbers, and the rest goes on.
+    let tick = GroupTick { key: true, float_refs: vec![0, 3], float_bits: vec![1, 2], ..GroupTick::default() };
+    assert_eq!(lane.decode(&frame(vec![tick])).unwrap()[0].values.len(), 2);
+}
+
+#[test]
+fn too_large_frames_are_refused() {
+    let mut lane = Lane::new(Arc::new(Limits { ticks_per_frame: 1, ..Limits::default() }));
+    lane.define(dictionary()).unwrap();
+    let error = lane.decode(&frame(vec![GroupTick::default(), GroupTick::default()])).unwrap_err();
+    assert!(error.to_string().contains("2 ticks, at most 1"), "{error}");
+}
+
+#[test]
+fn a_series_that_ended_begins_from_zero() {
+    let mut lane = lane();
+    let one = |delta| vec![DecimalColumn { digits: 0, refs: vec![0], deltas: vec![delta] }];
+    let key = GroupTick { key: true, decimals: one(7), ..GroupTick::default() };
+    let end = GroupTick { ended: vec![0], ..GroupTick::default() };
+    let again = GroupTick { decimals: one(5), ..GroupTick::default() };
+    let ticks = lane.decode(&frame(vec![key, end.clone(), end, again])).unwrap();
+    let values: Vec<_> = ticks.iter().map(|tick| tick.values.len()).collect();
+    assert_eq!(values, [1, 1, 0, 1], "an end of what is not present is no news");
+    let Value::Float(ended) = ticks[1].values[0].1 else { panic!() };
+    assert_eq!(ended.to_bits(), stale().to_bits());
+    assert_eq!(ticks[3].values, [(0, Value::Float(5.0))]);
+}

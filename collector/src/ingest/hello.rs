@@ -96,7 +96,7 @@ fn protocol(hello: &Hello) -> Result<u32, Status> {
     let (oldest, newest) = PROTOCOL.into_inner();
     let version = hello.protocol_max.min(newest);
     if version < oldest || version < hello.protocol_min {
-        return Err(Status::out_of_range(format!(
+        return Err(Status::failed_precondition(format!(
             "the agent speaks protocol {} to {}, this collector {oldest} to {newest}; upgrade the older one",
             hello.protocol_min, hello.protocol_max
         )));

@@ -43,3 +43,6 @@ pub struct Ingest {
     /// Streams end when this does.
     pub shutdown: CancellationToken,
 }
+
+#[cfg(test)]
+mod grpc_tests;

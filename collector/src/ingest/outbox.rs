@@ -95,9 +95,6 @@ impl Waiting {
         if let Some(welcome) = self.welcome.take() {
             return Some(Message::Welcome(welcome));
         }
-        if let Some(pong) = self.pong.take() {
-            return Some(Message::Pong(pong));
-        }
         for (at, lane) in LANES.into_iter().enumerate() {
             if let Some(through) = self.acks[at].take() {
                 return Some(Message::Ack(Ack { lane: lane.into(), through }));
@@ -109,7 +106,11 @@ impl Waiting {
         if let Some(refusal) = self.refusals.pop_front() {
             return Some(Message::Refusal(refusal));
         }
-        self.orders.pop_front().map(Message::Order)
+        if let Some(order) = self.orders.pop_front() {
+            return Some(Message::Order(order));
+        }
+        // Last, so that it answers for all that was said before the ping.
+        self.pong.take().map(Message::Pong)
     }
 }
 

@@ -78,7 +78,10 @@ fn selectors(parameters: &[(String, String)]) -> Result<Vec<Vec<Matcher>>, Strin
     let mut any_of = Vec::new();
     for (name, value) in parameters {
         match &**name {
-            "match[]" => any_of.extend(query::parse_selector(value).map_err(|error| format!("{error}\n"))?),
+            "match[]" => {
+                let selector = query::parse_selector(value);
+                any_of.extend(selector.map_err(|error| format!("match[]={value}: {error}\n"))?);
+            }
             _ => return Err(format!("parameter {name:?} is unknown here; /metrics takes match[]=SELECTOR\n")),
         }
     }

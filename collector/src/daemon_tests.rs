@@ -1,0 +1,157 @@
+//! The whole daemon: TLS, tokens, reload, and an end in time.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Parser;
+use lampad_proto::v1::ingest_client::IngestClient;
+use lampad_proto::v1::upward::Message;
+use lampad_proto::v1::{Hello, Label as WireLabel, Upward};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use tokio_stream::StreamExt;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+
+use super::*;
+
+struct Place {
+    dir: tempfile::TempDir,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = params.self_signed(&key).unwrap();
+        std::fs::write(dir.path().join("ca.pem"), authority.pem()).unwrap();
+        Self { issuer: Issuer::new(params, key), dir }
+    }
+
+    fn issue(&self, name: &str, purpose: ExtendedKeyUsagePurpose) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        params.extended_key_usages = vec![purpose];
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        std::fs::write(self.path(&format!("{name}.pem")), certificate.pem()).unwrap();
+        std::fs::write(self.path(&format!("{name}.key")), key.serialize_pem()).unwrap();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.path(name)).unwrap()
+    }
+
+    fn args(&self, more: &[&str]) -> Args {
+        let data = self.path("data").display().to_string();
+        let http = if more.contains(&"--http-listen") { &[][..] } else { &["--http-listen", "127.0.0.1:0"] };
+        let own = ["x", "--grpc-listen", "127.0.0.1:0", "--data-dir", &data];
+        Args::parse_from(own.iter().chain(http).chain(more))
+    }
+}
+
+async fn start(args: &Args) -> anyhow::Result<Daemon> {
+    Daemon::start(Config::load(args)?, CancellationToken::new()).await
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn hello() -> Upward {
+    let labels = vec![WireLabel { name: "instance".into(), value: "db1".into() }];
+    let hello = Hello { protocol_min: 1, protocol_max: 1, agent_id: vec![9; 16], labels, ..Hello::default() };
+    Upward { message: Some(Message::Hello(hello)) }
+}
+
+#[tokio::test]
+async fn an_open_stream_does_not_hold_the_end() {
+    let place = Place::new();
+    let daemon = start(&place.args(&[])).await.unwrap();
+    let mut client = IngestClient::connect(format!("http://{}", daemon.grpc_addr())).await.unwrap();
+    let endless = tokio_stream::once(hello()).chain(tokio_stream::pending());
+    let mut down = client.stream(endless).await.unwrap().into_inner();
+    assert!(down.message().await.unwrap().is_some());
+    let asked = Instant::now();
+    daemon.stop().await.unwrap();
+    assert!(asked.elapsed() < GRPC_ENDS_WITHIN + TASKS_END_WITHIN, "{:?}", asked.elapsed());
+    assert!(fleet::read_roster(&place.path("data")).unwrap().iter().any(|(_, state)| state.hello.instance == "db1"));
+}
+
+#[tokio::test]
+async fn certificates_and_the_token_let_in_by_tls() {
+    let place = Place::new();
+    place.issue("server", ExtendedKeyUsagePurpose::ServerAuth);
+    place.issue("agent", ExtendedKeyUsagePurpose::ClientAuth);
+    std::fs::write(place.path("token"), "first\n").unwrap();
+    let paths = ["server.pem", "server.key", "ca.pem", "token"].map(|name| text(&place.path(name)));
+    let args = place.args(&[
+        "--tls-cert",
+        &paths[0],
+        "--tls-key",
+        &paths[1],
+        "--tls-client-ca",
+        &paths[2],
+        "--token-file",
+        &paths[3],
+    ]);
+    let daemon = start(&args).await.unwrap();
+
+    let root = reqwest::Certificate::from_pem(&place.read("ca.pem")).unwrap();
+    let http = reqwest::Client::builder().no_proxy().add_root_certificate(root).build().unwrap();
+    let url = format!("https://localhost:{}/metrics", daemon.http_addr().port());
+    let get = async |token: &str| http.get(&url).bearer_auth(token).send().await.unwrap().status().as_u16();
+    assert_eq!((get("first").await, get("second").await), (200, 401));
+
+    let endpoint = |identity: Option<Identity>| {
+        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(place.read("ca.pem")));
+        let tls = identity.into_iter().fold(tls, ClientTlsConfig::identity);
+        Endpoint::from_shared(format!("https://localhost:{}", daemon.grpc_addr().port()))
+            .unwrap()
+            .tls_config(tls)
+            .unwrap()
+    };
+    let identity = Identity::from_pem(place.read("agent.pem"), place.read("agent.key"));
+    let mut known = IngestClient::new(endpoint(Some(identity)).connect().await.unwrap());
+    assert!(known.stream(tokio_stream::once(hello())).await.is_ok());
+    let mut nameless = IngestClient::new(endpoint(None).connect().await.unwrap());
+    let refused = nameless.stream(tokio_stream::once(hello())).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unauthenticated, "{refused}");
+
+    std::fs::write(place.path("token"), "").unwrap();
+    daemon.reload(&args, &LogLevel::fixed());
+    assert_eq!(get("first").await, 200, "an invalid file leaves the old token in force");
+    std::fs::write(place.path("token"), "second").unwrap();
+    daemon.reload(&args, &LogLevel::fixed());
+    assert_eq!((get("first").await, get("second").await), (401, 200));
+    drop((known, nameless));
+    daemon.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn strangers_are_kept_out_unless_somebody_says_so() {
+    let place = Place::new();
+    let refused = start(&place.args(&["--http-listen", "0.0.0.0:0"])).await.err().unwrap().to_string();
+    assert!(refused.contains("--http-listen 0.0.0.0:0") && refused.contains("--insecure"), "{refused}");
+    let daemon = start(&place.args(&["--http-listen", "0.0.0.0:0", "--insecure"])).await.unwrap();
+    daemon.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn certificates_that_do_not_fit_are_named() {
+    let place = Place::new();
+    place.issue("one", ExtendedKeyUsagePurpose::ServerAuth);
+    place.issue("two", ExtendedKeyUsagePurpose::ServerAuth);
+    std::fs::write(place.path("empty"), "").unwrap();
+    for (cert, key, part) in
+        [("one.pem", "two.key", "two.key"), ("empty", "one.key", "holds no certificate"), ("no", "one.key", "/no")]
+    {
+        let (cert, key) = (text(&place.path(cert)), text(&place.path(key)));
+        let refused = start(&place.args(&["--tls-cert", &cert, "--tls-key", &key])).await.err().unwrap().to_string();
+        assert!(refused.contains(part), "{refused}");
+    }
+}
