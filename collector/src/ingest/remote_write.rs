@@ -155,8 +155,9 @@ impl Receiver {
         let limits = &self.ingest.limits;
         let mut pairs = BTreeMap::new();
         for label in &series.labels {
-            if pairs.insert(&*label.name, &*label.value).is_some() {
-                return Err(format!("label {:?} comes twice in one series", cut(&label.name)));
+            let (name, value) = (text(&label.name)?, text(&label.value)?);
+            if pairs.insert(name, value).is_some() {
+                return Err(format!("label {:?} comes twice in one series", cut(name)));
             }
         }
         let metric = pairs.get(METRIC_NAME).copied().unwrap_or_default();
@@ -182,6 +183,13 @@ fn unpack(body: &[u8]) -> Result<WriteRequest, String> {
     let message = snap::raw::Decoder::new().decompress_vec(body);
     let message = message.map_err(|error| format!("the body is no snappy block: {error}"))?;
     WriteRequest::decode(&*message).map_err(|error| format!("the body is no remote-write request: {error}"))
+}
+
+fn text(bytes: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(bytes).map_err(|_| {
+        let shown = String::from_utf8_lossy(bytes);
+        format!("label name or value {:?} is no UTF-8", cut(&shown))
+    })
 }
 
 fn samples_of(series: TimeSeries) -> Vec<PushSample> {

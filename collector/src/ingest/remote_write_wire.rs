@@ -21,12 +21,13 @@ pub struct TimeSeries {
     pub histograms: Vec<Histogram>,
 }
 
+/// Bytes, not strings: one label that is no UTF-8 refuses its own series, not the whole request.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Label {
-    #[prost(string, tag = "1")]
-    pub name: String,
-    #[prost(string, tag = "2")]
-    pub value: String,
+    #[prost(bytes = "vec", tag = "1")]
+    pub name: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub value: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

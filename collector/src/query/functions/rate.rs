@@ -3,22 +3,24 @@
 use super::Window;
 
 pub fn rate(window: &Window<'_>) -> Option<f64> {
-    extrapolated(window, true).map(|increase| increase / ((window.to_ms - window.from_ms) as f64 / 1000.0))
+    extrapolated(window, true, (window.to_ms - window.from_ms) as f64 / 1000.0)
 }
 
 pub fn increase(window: &Window<'_>) -> Option<f64> {
-    extrapolated(window, true)
+    extrapolated(window, true, 1.0)
 }
 
 pub fn delta(window: &Window<'_>) -> Option<f64> {
-    extrapolated(window, false)
+    extrapolated(window, false, 1.0)
 }
 
 /// A gap to the end of the window longer than this many sample distances means that the series begins or ends there: only
 /// half a distance is then extrapolated.
 const GAP: f64 = 1.1;
 
-fn extrapolated(window: &Window<'_>, counter: bool) -> Option<f64> {
+/// The increase divided by `seconds`. The order of operations is Prometheus', so that the last bit is too: quantiles over
+/// rates of buckets jump where it is not.
+fn extrapolated(window: &Window<'_>, counter: bool, seconds: f64) -> Option<f64> {
     let [first, .., last] = window.samples else { return None };
     let mut difference = last.value - first.value;
     if counter {
@@ -42,7 +44,7 @@ fn extrapolated(window: &Window<'_>, counter: bool) -> Option<f64> {
     if to_end >= distance * GAP {
         to_end = distance / 2.0;
     }
-    Some(difference * ((sampled + to_start + to_end) / sampled))
+    Some(difference * ((sampled + to_start + to_end) / sampled / seconds))
 }
 
 pub fn irate(window: &Window<'_>) -> Option<f64> {
