@@ -228,7 +228,50 @@ async fn a_transaction_that_waits_for_a_row_is_seen() -> Result<()> {
     .await
 }
 
-/// Names of mysqld_exporter's default collectors' families that a fresh MariaDB does not give, and why.
+#[tokio::test]
+async fn a_server_that_hangs_is_down_until_it_answers_again() -> Result<()> {
+    let server = Server::mariadb(&[]).await?;
+    server.execute("CREATE USER lampad@localhost; GRANT PROCESS ON *.* TO lampad@localhost").await?;
+    let dsn = server.dsn().replace("root@", "lampad@");
+    let session = session(MysqlSettings { statement_deadline: Duration::from_millis(500), ..settings(dsn) });
+    let mut entries = modules_on(&session);
+    wait_for_up(&mut entries, 1.0).await?;
+    let pid = server.pid().and_then(|pid| rustix::process::Pid::from_raw(pid as i32)).context("pid")?;
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP)?;
+    let noticed = wait_for_up(&mut entries, 0.0).await;
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT)?;
+    let noticed = noticed?;
+    assert!(noticed < Duration::from_secs(2), "noticed after {noticed:?}");
+    wait_for_up(&mut entries, 1.0).await?;
+    sample(find(&mut entries, "mysql.vital")?).await?;
+    let sessions = sessions_of(&server, "lampad").await?;
+    assert!(sessions <= 2, "{sessions} connections");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_replica_of_any_server_has_the_names_that_dashboards_know() -> Result<()> {
+    with_each_server(&["--server-id=2"], |server| async move {
+        server
+            .execute(if server.is_mariadb() {
+                "CHANGE MASTER 'east' TO master_host='127.0.0.1', master_port=1, master_user='x'"
+            } else {
+                "CHANGE REPLICATION SOURCE TO SOURCE_HOST='127.0.0.1', SOURCE_PORT=1, SOURCE_USER='x' FOR CHANNEL 'east'"
+            })
+            .await?;
+        let mut entries = modules_on(&session(settings(server.dsn())));
+        let samples = sample(find(&mut entries, "mysql.replication")?).await?;
+        for column in ["slave_io_running", "slave_sql_running", "master_port", "read_master_log_pos", "exec_master_log_pos"] {
+            let prefix = format!("mysql_slave_status_{column}{{master_host=\"127.0.0.1\",");
+            let found = samples.keys().any(|key| key.starts_with(&prefix) && key.contains("=\"east\""));
+            assert!(found, "{column} is not in {samples:?}");
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// A few of each collector; `mysql_parity.rs` has them all where the exporter is installed.
 #[tokio::test]
 async fn families_known_to_every_server_are_told() -> Result<()> {
     let server = Server::mariadb(&["--performance-schema=ON", "--plugin-load-add=query_response_time"]).await?;
