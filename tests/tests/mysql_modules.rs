@@ -121,6 +121,8 @@ async fn a_statement_past_its_deadline_is_killed_and_two_connections_suffice() -
         let settings = MysqlSettings { statement_deadline: Duration::from_millis(500), ..settings(dsn) };
         let session = session(settings);
         let sleep = |_: &_| Ok(Cow::Borrowed("SELECT SLEEP(600)"));
+        let kills = "SHOW GLOBAL STATUS LIKE 'Com_kill'";
+        let kills_before: u32 = server.ask(kills).await?.parse()?;
         session.ping().await?;
         let asleep = tokio::spawn({
             let session = session.clone();
@@ -142,6 +144,8 @@ async fn a_statement_past_its_deadline_is_killed_and_two_connections_suffice() -
         assert!(matches!(outcome, Err(ModuleError::TimedOut { .. })), "{outcome:?}");
         assert!(begun.elapsed() >= Duration::from_millis(500), "the statement never ran");
         assert!((1..=2).contains(&most), "{most} connections");
+        // The server's own limit, a second later, would have ended it too; the KILL must come first.
+        assert!(server.ask(kills).await?.parse::<u32>()? > kills_before, "no KILL was sent");
         let sleeping = "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP(600)%'";
         assert_eq!(server.ask(sleeping).await?, "0");
         Ok(())

@@ -278,6 +278,15 @@ impl Session {
     }
 }
 
+impl Drop for Session {
+    /// Takes leave, as far as there is time: a connection that just breaks off is a warning in the server's log.
+    fn drop(&mut self) {
+        if let (Some(open), Ok(runtime)) = (self.state.get_mut().link.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(sqlx::Connection::close(open.link.connection));
+        }
+    }
+}
+
 /// Has the server end the statement on connection `id` and waits until `fetch` has seen it end.
 async fn end_statement<F>(target: &Target, id: u64, mut fetch: std::pin::Pin<&mut F>) -> Result<(), String>
 where
@@ -370,4 +379,64 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     std::iter::once(error.to_string()).chain(causes.map(ToString::to_string)).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// Collects what is logged.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            lock(&self.0).extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_state_is_logged_once_and_a_new_one_again() {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        let refused = |detail: &str| Trouble::Connect { server: "db".into(), detail: detail.into() };
+        tracing::subscriber::with_default(subscriber, || {
+            let mut state = State::default();
+            for trouble in ["denied", "denied", "away", "away", "denied"] {
+                state.tell_trouble(&refused(trouble));
+            }
+        });
+        let text = String::from_utf8(lock(&log.0).clone()).unwrap();
+        let told: Vec<_> = text.lines().map(|line| if line.contains("denied") { "denied" } else { "away" }).collect();
+        assert_eq!(told, ["denied", "away", "denied"], "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_named_server_that_is_away_is_trouble_and_a_guessed_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let around = Surroundings { user: "u".into(), root: dir.path().into(), ..Surroundings::default() };
+        let dsn = format!("mysql://u@localhost?socket={}/s", dir.path().display());
+        let named = MysqlSettings { server: Some(super::super::Secret::new(dsn)), ..MysqlSettings::default() };
+        let named = Session::new(named, around);
+        assert!(matches!(named.ping().await, Err(ModuleError::Connect { .. })));
+        assert!(matches!(named.health().0, Health::Down));
+        assert!(matches!(ModuleError::from(Trouble::NoneFound), ModuleError::Absent { .. }));
+    }
+
+    #[tokio::test]
+    async fn of_two_statements_with_one_key_the_second_is_refused() {
+        let session = Session::new(MysqlSettings::default(), Surroundings::default());
+        let first = Flight::begin(&session, "a");
+        assert!(first.is_some() && Flight::begin(&session, "a").is_none() && Flight::begin(&session, "b").is_some());
+        drop(first);
+        assert!(Flight::begin(&session, "a").is_some());
+    }
 }
