@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use lampad_agent::check::Check;
 use lampad_agent::config::{Config, Flags, LogFormat};
 use lampad_agent::push::Push;
 use lampad_agent::{Agent, Signals, logging};
@@ -25,6 +26,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Push(Push),
+    Check(Check),
 }
 
 fn main() -> ExitCode {
@@ -58,6 +60,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             logging::start(LogFormat::Text, "info")?;
             push.run().await
         }
+        Some(Command::Check(check)) => check.run().await,
         None => daemon(arguments.flags).await,
     }
 }

@@ -103,6 +103,9 @@ pub enum ModuleError {
     /// The source is not on this machine: normal, told once, and no failure (as `ErrNoData` of node_exporter).
     #[error("not on this machine: {what}")]
     Absent { what: String },
+    /// No server to ask has been found; it is looked for again, and told once for all modules that would ask it.
+    #[error("found no {what}; looking again")]
+    NoServer { what: String },
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
     #[error("{} is not what this module understands: {detail}", path.display())]
@@ -113,4 +116,16 @@ pub enum ModuleError {
     Connect { server: String, detail: String },
     #[error("took longer than its deadline of {deadline:?}")]
     TimedOut { deadline: std::time::Duration },
+}
+
+impl ModuleError {
+    /// Normal on a machine that has no such thing; no failure.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::Absent { .. } | Self::NoServer { .. })
+    }
+
+    /// Several modules share a server; who keeps the connection logs its trouble once, and the modules need not.
+    pub fn is_logged_by_its_source(&self) -> bool {
+        matches!(self, Self::Connect { .. } | Self::NoServer { .. })
+    }
 }

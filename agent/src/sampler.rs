@@ -247,7 +247,7 @@ impl Sampler {
     }
 
     async fn failed(&mut self, error: &ModuleError, begun: Instant, at_ms: i64) {
-        let absent = matches!(error, ModuleError::Absent { .. });
+        let absent = error.is_absence();
         self.health.up.store(false, Ordering::Relaxed);
         self.health.absent.store(absent, Ordering::Relaxed);
         if !absent {
@@ -261,8 +261,8 @@ impl Sampler {
                 self.told.end(&before);
             }
             let first = self.told.begin(&text);
-            if !first {
-                tracing::debug!(module, error = text, "module failed as others do");
+            if !first || error.is_logged_by_its_source() {
+                tracing::debug!(module, error = text, "module failed as others do, or as its source has told");
             } else if absent {
                 tracing::info!(module, "{text}");
             } else {

@@ -1,5 +1,6 @@
 //! `lampad-agent check`: can every module run here, and if not, what exactly is missing?
 
+mod command;
 mod report;
 
 use crate::module::{Entry, ModuleError};
@@ -8,6 +9,7 @@ use crate::modules::mysql::{
 };
 use crate::tick::Tick;
 
+pub use command::Check;
 pub use report::{Account, Found, Report, Verdict};
 
 /// Looks at the server that these settings lead to as the agent would, and at every module and right.

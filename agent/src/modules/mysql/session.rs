@@ -347,7 +347,7 @@ impl State {
 impl From<Trouble> for ModuleError {
     fn from(trouble: Trouble) -> Self {
         match trouble {
-            Trouble::NoneFound => Self::Absent { what: "a MySQL or MariaDB server".into() },
+            Trouble::NoneFound => Self::NoServer { what: "MySQL or MariaDB server".into() },
             Trouble::Connect { server, detail } => Self::Connect { server, detail },
         }
     }
@@ -428,7 +428,7 @@ mod tests {
         let named = Session::new(named, around);
         assert!(matches!(named.ping().await, Err(ModuleError::Connect { .. })));
         assert!(matches!(named.health().0, Health::Down));
-        assert!(matches!(ModuleError::from(Trouble::NoneFound), ModuleError::Absent { .. }));
+        assert!(ModuleError::from(Trouble::NoneFound).is_absence());
     }
 
     #[tokio::test]

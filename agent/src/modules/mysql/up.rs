@@ -2,7 +2,7 @@
 //!
 //! Source: what the session saw; a ping where that is older than `FRESH`.
 //! Shape:  `mysql_up`, 0 or 1; `mysql_version_info`, 1, while it is up.
-//! Errors: `Absent` where no server was named or ever found. A server that refuses or is away is no error here but a 0: this
+//! Errors: `NoServer` where no server was named or ever found. A server that refuses or is away is no error here but a 0: this
 //!         group is told when all others fail.
 
 use std::sync::Arc;
@@ -53,7 +53,7 @@ impl Module for Up {
                 out.push(&UP, &[], 0.0);
                 Ok(())
             }
-            Health::Absent => Err(ModuleError::Absent { what: "a MySQL or MariaDB server".into() }),
+            Health::Absent => Err(ModuleError::NoServer { what: "MySQL or MariaDB server".into() }),
             // The first login is under way.
             Health::Unknown => Err(ModuleError::TimedOut { deadline: PATIENCE }),
         }
