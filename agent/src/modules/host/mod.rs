@@ -50,6 +50,7 @@ mod udp_queues;
 mod vmstat;
 mod vulnerabilities;
 mod xfs;
+mod zfs;
 
 use reader::{Quick, Reader, Slow};
 pub use settings::{DeviceFilter, FilesystemSettings, HostSettings, Pattern};
@@ -117,6 +118,7 @@ const TABLE: &[Row] = &[
     on("host.nvme", "nvme", Rare, |s| slow(nvme::Nvme::new(&s.path_sysfs))),
     on("host.dmmultipath", "dmmultipath", Heavy, |s| slow(dmmultipath::DmMultipath::new(&s.path_sysfs))),
     on("host.xfs", "xfs", Standard, |s| quick(xfs::Xfs::new(&s.path_sysfs))),
+    on("host.zfs", "zfs", Standard, |s| slow(zfs::Zfs::new(&s.path_procfs))),
     on("host.btrfs", "btrfs", Heavy, |s| slow(btrfs::Btrfs::new(&s.path_sysfs))),
     // Network.
     on("host.netdev", "netdev", Standard, |s| {
