@@ -248,8 +248,10 @@ impl Notify {
 
 async fn notifies(program: Program) -> anyhow::Result<()> {
     let notify = Notify::new()?;
-    // Within a second: the half of the watchdog's time that sd_watchdog_enabled(3) recommends.
-    let mut process = program.env("NOTIFY_SOCKET", &notify.path).env("WATCHDOG_USEC", "2000000").start()?;
+    // The id of the process that is to be watched is known to the shell that becomes it.
+    let shell = ["-c", "WATCHDOG_PID=$$ exec \"$0\" \"$@\""].map(OsString::from);
+    let program = program.env("NOTIFY_SOCKET", &notify.path).env("WATCHDOG_USEC", "2000000").under("/bin/sh", shell);
+    let mut process = program.start()?;
     let tail = || process.log_tail();
     notify.expect("READY=1").with_context(tail)?;
     notify.expect("WATCHDOG=1").with_context(tail)?;

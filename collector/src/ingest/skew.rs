@@ -1,35 +1,57 @@
 //! How far an agent's clock is from ours, and by how much its ticks are shifted.
 //!
 //! Every message with the agent's time in it measures `arrival - stamp`: the clocks' distance plus the way here. The way is
-//! never negative, so the least of the recent measurements is nearest to the truth, and a stalled link does not look like a
-//! slow clock.
+//! never negative, so the least measurement of the last seconds is nearest to the truth. A stalled link delivers many late
+//! messages at once, each of which looks like a slow clock: a distance that a stall explains counts only after it was the
+//! least for some seconds.
 
 use std::collections::VecDeque;
 
 /// A distance up to here is left alone: ticks keep the agent's own time.
 pub const TOLERATED_MS: i64 = 2_000;
 
-/// Measurements that count.
-const RECENT: usize = 16;
+/// For how long, by our clock, a measurement counts.
+const RECENT_MS: i64 = 10_000;
+
+/// How long a slow clock must look slow before it is believed, where a stall would look the same.
+const CONFIRM_MS: i64 = 5_000;
+
+/// No stall lasts longer: by then the agent has given the stream up.
+const STALL_MS_MAX: i64 = 60_000;
 
 #[derive(Debug, Default)]
 pub struct Skew {
-    recent: VecDeque<i64>,
+    /// Arrival and distance of recent measurements, later ones greater: one that a later one undercut never counts again.
+    recent: VecDeque<(i64, i64)>,
+    /// Since when all measurements were beyond what is tolerated of the shift in force.
+    doubted_since_ms: Option<i64>,
     shift_ms: i64,
 }
 
 impl Skew {
     /// Takes a measurement; true when the shift has changed.
     pub fn measure(&mut self, arrival_ms: i64, stamp_ms: i64) -> bool {
-        if self.recent.len() == RECENT {
+        let distance = arrival_ms.saturating_sub(stamp_ms);
+        while self.recent.back().is_some_and(|(_, later)| *later >= distance) {
+            self.recent.pop_back();
+        }
+        self.recent.push_back((arrival_ms, distance));
+        while self.recent.front().is_some_and(|(at, _)| arrival_ms.saturating_sub(*at) > RECENT_MS) {
             self.recent.pop_front();
         }
-        self.recent.push_back(arrival_ms.saturating_sub(stamp_ms));
         let offset = self.offset_ms();
+        let off = offset.saturating_sub(self.shift_ms);
         // The shift stays while it is good enough: every change of it bends the time of the series.
-        if offset.saturating_sub(self.shift_ms).saturating_abs() <= TOLERATED_MS {
+        if off.saturating_abs() <= TOLERATED_MS {
+            self.doubted_since_ms = None;
             return false;
         }
+        let since = *self.doubted_since_ms.get_or_insert(arrival_ms);
+        let perhaps_a_stall = (0..STALL_MS_MAX).contains(&off);
+        if perhaps_a_stall && arrival_ms.saturating_sub(since) < CONFIRM_MS {
+            return false;
+        }
+        self.doubted_since_ms = None;
         let shift = if offset.saturating_abs() <= TOLERATED_MS { 0 } else { offset };
         let changed = shift != self.shift_ms;
         self.shift_ms = shift;
@@ -38,7 +60,7 @@ impl Skew {
 
     /// Our clock minus the agent's.
     pub fn offset_ms(&self) -> i64 {
-        self.recent.iter().min().copied().unwrap_or(0)
+        self.recent.front().map_or(0, |(_, distance)| *distance)
     }
 
     /// What is added to the agent's ticks.
@@ -68,6 +90,30 @@ mod tests {
     }
 
     #[test]
+    fn a_burst_after_a_stall_is_no_slow_clock() {
+        // Four ticks a second; for 4 s and for 30 s nothing gets through, then all of it at once.
+        for stall in [4_000, 30_000] {
+            let mut skew = Skew::default();
+            for at in (0..2_000).step_by(250) {
+                assert!(!skew.measure(at, at));
+            }
+            for stamp in (2_000..2_000 + stall).step_by(250) {
+                assert!(!skew.measure(2_000 + stall, stamp), "a stall of {stall} ms, stamp {stamp}");
+            }
+            for at in (2_000 + stall..60_000).step_by(250) {
+                assert!(!skew.measure(at, at));
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_some_seconds_slow_is_believed_after_a_while() {
+        let mut skew = Skew::default();
+        let changed: Vec<i64> = (0..20_000).step_by(250).filter(|at| skew.measure(*at, at - 3_000)).collect();
+        assert_eq!((changed, skew.shift_ms()), (vec![CONFIRM_MS], 3_000));
+    }
+
+    #[test]
     fn extremes_do_not_overflow() {
         let mut skew = Skew::default();
         skew.measure(i64::MAX, i64::MIN);
@@ -78,8 +124,8 @@ mod tests {
     #[test]
     fn a_mended_clock_ends_the_shift() {
         let mut skew = Skew::default();
-        skew.measure(1_000_000, 990_000);
-        assert_eq!(skew.shift_ms(), 10_000);
+        assert!(skew.measure(1_000_000, 900_000));
+        assert_eq!(skew.shift_ms(), 100_000);
         assert!(skew.measure(1_001_000, 1_001_000));
         assert_eq!(skew.shift_ms(), 0);
     }
