@@ -268,6 +268,7 @@ impl Config {
             ("enable_feature", self.features != new.features),
             ("log_format", self.log_format != new.log_format),
             ("limits", self.limits != new.limits),
+            ("retention", self.retention != new.retention),
             ("tls_cert (on or off)", self.tls.is_some() != new.tls.is_some()),
         ];
         fixed.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()

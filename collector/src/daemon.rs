@@ -98,7 +98,9 @@ impl Daemon {
         let grpc_server = serve_grpc(grpc_listener, tls.as_ref(), ingest.clone(), telemetry.clone(), shutdown.clone())?;
         let forget_after = config.retention.map_or(FORGET_AFTER, |retention| retention.min(FORGET_AFTER));
         tasks.spawn(Liveness::new(registry.clone(), sink.clone(), forget_after).run(tasks_end.clone()));
-        tasks.spawn(telemetry.clone().run(sink, registry.clone(), own_labels(), tasks_end.clone()));
+        let counted = store.clone();
+        let stats = move || counted.stats();
+        tasks.spawn(telemetry.clone().run(sink, registry.clone(), own_labels(), stats, tasks_end.clone()));
         tasks.spawn(keep_roster(registry.clone(), config.data_dir.clone(), tasks_end.clone()));
         tasks.spawn(watchdog(tasks_end.clone()));
 

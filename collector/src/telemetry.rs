@@ -14,7 +14,7 @@ use crate::clock::now_ms;
 use crate::fleet::Registry;
 use crate::own::{Own, OwnSample};
 use crate::sink::Sink;
-use crate::store::{AgentId, Label, Labels, METRIC_NAME, Meta};
+use crate::store::{AgentId, Label, Labels, METRIC_NAME, Meta, Refused, StoreStats};
 
 /// How often the metrics are written.
 const EVERY: Duration = Duration::from_secs(1);
@@ -67,6 +67,19 @@ impl Histogram {
     }
 }
 
+/// Why the store refuses samples, in the order of [`reason`].
+const REASONS: [&str; 5] = ["invalid", "limit", "too_old", "too_new", "duplicate"];
+
+fn reason(refused: &Refused) -> usize {
+    match refused {
+        Refused::Invalid(_) => 0,
+        Refused::Limit(_) => 1,
+        Refused::TooOld { .. } => 2,
+        Refused::TooNew { .. } => 3,
+        Refused::Duplicate { .. } => 4,
+    }
+}
+
 /// Everything that is counted.
 #[derive(Debug, Default)]
 pub struct Telemetry {
@@ -81,7 +94,7 @@ pub struct Telemetry {
     pub ticks: Counter,
     pub values: Counter,
     pub series_refused: Counter,
-    pub samples_refused: Counter,
+    samples_refused: [Counter; REASONS.len()],
     pub frames_unacked: Gauge,
     pub pushes: Counter,
     pub pushes_repeated: Counter,
@@ -101,12 +114,18 @@ impl Telemetry {
         self.freshness.write().entry(agent).or_default().clone()
     }
 
+    /// Counts samples that the store refused.
+    pub fn refused(&self, refused: &[Refused]) {
+        refused.iter().for_each(|refused| self.samples_refused[reason(refused)].one());
+    }
+
     /// Writes all metrics every second until `shutdown`.
     pub async fn run(
         self: Arc<Self>,
         sink: Arc<dyn Sink>,
         registry: Arc<Registry>,
         own: Vec<Label>,
+        stats: impl Fn() -> StoreStats + Send + 'static,
         shutdown: CancellationToken,
     ) {
         let mut group = Own::new(sink, "lampad.collector");
@@ -118,13 +137,13 @@ impl Telemetry {
                 () = shutdown.cancelled() => return,
                 _ = every.tick() => {}
             }
-            if let Err(error) = group.write(now_ms(), self.samples(&registry, &own, started)) {
+            if let Err(error) = group.write(now_ms(), self.samples(&registry, &own, &stats(), started)) {
                 tracing::debug!(%error, "the collector's own metrics are not written");
             }
         }
     }
 
-    fn samples(&self, registry: &Registry, own: &[Label], started_ms: i64) -> Vec<OwnSample> {
+    fn samples(&self, registry: &Registry, own: &[Label], stats: &StoreStats, started_ms: i64) -> Vec<OwnSample> {
         let mut out = Out { own, samples: Vec::new() };
         let version = env!("CARGO_PKG_VERSION");
         out.push(&gauge("build_info", "The running version; always 1."), "", &[("version", version)], 1.0);
@@ -132,6 +151,10 @@ impl Telemetry {
         out.push(&start, "", &[], started_ms as f64 / 1000.0);
         for (family, value) in self.counters() {
             out.push(&family, "", &[], value.get() as f64);
+        }
+        let refused = counter("refused_samples_total", "Samples that the store refused, by reason.");
+        for (reason, value) in REASONS.iter().zip(&self.samples_refused) {
+            out.push(&refused, "", &[("reason", reason)], value.get() as f64);
         }
         let frames = counter("frames_total", "Frames taken, by the lane that brought them.");
         for (lane, value) in [("live", &self.frames_live), ("backfill", &self.frames_backfill)] {
@@ -148,11 +171,12 @@ impl Telemetry {
         out.histogram(&queryable, &[], &self.queryable);
         let durable = histogram("durable_seconds", "From a frame's arrival until it was on disk and could be acked.");
         out.histogram(&durable, &[], &self.durable);
+        store(stats, &mut out);
         self.agents(registry, &mut out);
         out.samples
     }
 
-    fn counters(&self) -> [(Family, &Counter); 15] {
+    fn counters(&self) -> [(Family, &Counter); 14] {
         [
             (counter("streams_refused_total", "Streams refused at hello."), &self.streams_refused),
             (counter("repeated_frames_total", "Frames that were stored already."), &self.frames_repeated),
@@ -168,7 +192,6 @@ impl Telemetry {
             (counter("ticks_total", "Ticks taken from agents."), &self.ticks),
             (counter("values_total", "Values that changed, as agents sent them."), &self.values),
             (counter("refused_series_total", "Series that were over a limit or malformed."), &self.series_refused),
-            (counter("refused_samples_total", "Samples that the store refused."), &self.samples_refused),
             (counter("pushes_total", "Calls of Push."), &self.pushes),
             (counter("repeated_pushes_total", "Calls of Push that were stored already."), &self.pushes_repeated),
             (counter("pushed_samples_total", "Samples stored by Push."), &self.pushed_samples),
@@ -199,6 +222,25 @@ impl Telemetry {
         }
         let known: std::collections::HashSet<AgentId> = agents.iter().map(|agent| agent.id).collect();
         self.freshness.write().retain(|id, _| known.contains(id));
+    }
+}
+
+fn store(stats: &StoreStats, out: &mut Out<'_>) {
+    for (family, value) in [
+        (gauge("series", "Series that the store knows."), stats.series as f64),
+        (gauge("groups", "Groups that the store knows."), stats.groups as f64),
+        (gauge("head_bytes", "Memory of samples that are not sealed."), stats.head_bytes as f64),
+        (gauge("log_bytes", "Size of the log on disk."), stats.log_bytes as f64),
+        (gauge("log_queue_bytes", "Written to the log and not flushed yet."), stats.log_behind_bytes as f64),
+        (counter("log_written_bytes_total", "Written to the log."), stats.log_written_bytes as f64),
+        (counter("flushes_total", "Flushes of the log."), stats.flushes as f64),
+        (counter("flush_seconds_total", "Time that flushes of the log took."), stats.flush_seconds),
+        (counter("failed_flushes_total", "Flushes of the log that failed."), stats.flush_failures as f64),
+        (counter("sealed_bytes_total", "Written to blocks."), stats.sealed_bytes as f64),
+        (counter("damaged_total", "Damaged records and values that were stepped over."), stats.damaged as f64),
+        (gauge("disk_full", "1 while the disk is too full to take anything."), f64::from(u8::from(stats.disk_full))),
+    ] {
+        out.push(&family, "", &[], value);
     }
 }
 

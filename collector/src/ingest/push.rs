@@ -43,7 +43,7 @@ pub async fn push(ingest: &Ingest, request: PushRequest) -> Result<PushReply, St
         let refused = appended.refused.len() as u64;
         reply.stored = reply.stored.saturating_sub(refused);
         ingest.telemetry.pushed_samples.add(reply.stored);
-        ingest.telemetry.samples_refused.add(refused);
+        ingest.telemetry.refused(&appended.refused);
         // The store names the series in its text; its place in the request is no longer known.
         reply.refused.extend(
             appended.refused.iter().map(|refused| PushRefusal { series: u32::MAX, reason: refused.to_string() }),

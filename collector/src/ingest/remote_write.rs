@@ -125,7 +125,7 @@ impl Receiver {
             lsn = Some(appended.lsn);
             let refused = appended.refused.len() as u64;
             ingest.telemetry.pushed_samples.add(plan.samples.saturating_sub(refused));
-            ingest.telemetry.samples_refused.add(refused);
+            ingest.telemetry.refused(&appended.refused);
             reasons.extend(appended.refused.iter().map(ToString::to_string));
         }
         Ok((lsn, listed(&reasons)))

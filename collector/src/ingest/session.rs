@@ -269,7 +269,7 @@ impl Session {
 
     fn refused(&self, refused: &[crate::store::Refused]) {
         let Some(first) = refused.first() else { return };
-        self.ingest.telemetry.samples_refused.add(refused.len() as u64);
+        self.ingest.telemetry.refused(refused);
         if let Some(left_out) = self.ingest.repeats.tell(format_args!("{} samples", self.who.instance)) {
             let samples = refused.len();
             tracing::warn!(instance = %self.who.instance, samples, left_out, reason = %first, "samples refused");

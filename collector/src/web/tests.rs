@@ -230,8 +230,10 @@ async fn own_metrics_are_clean_under_promtool() {
     site.telemetry.freshness(AgentId([1; 16])).observe(Duration::from_millis(30));
     let end = tokio_util::sync::CancellationToken::new();
     let sink: Arc<dyn Sink> = site.store.clone();
+    let store = site.store.clone();
+    let stats = move || store.stats();
     let own = vec![Label { name: "job".into(), value: "lampad-collector".into() }];
-    tokio::spawn(site.telemetry.clone().run(sink, site.registry.clone(), own, end));
+    tokio::spawn(site.telemetry.clone().run(sink, site.registry.clone(), own, stats, end));
     let mut text = String::new();
     while !text.contains("lampad_collector_agent_freshness_seconds_bucket") {
         text = get(&router, "/metrics", None).await.1;
