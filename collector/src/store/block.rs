@@ -1,4 +1,39 @@
-//! Sealed runs.
+//! How sealed runs lie in the engine's values.
+//!
+//! ```text
+//! value    u8 version (1), u32 LE CRC-32 of the rest, varint count, count x varint length, then the pieces
+//! piece    u8 kind, then by kind
+//! 1 head   varint group, varint count of ticks, signed first tick, signed first step, signed change of step each
+//!          varint count of parts, per part: varint count of columns, signed slot difference each (the first from 0)
+//! 2 part   varint group, varint count, per column: signed slot difference, u8 codec, varint through, varint length;
+//!          then the columns' bytes one after another
+//! codec    1: points as in column.rs
+//! ```
+//! A run is one head and its parts. Its columns are sorted by their series' labels and cut into parts, so that neighbours
+//! share a value; small pieces, of several groups too, are packed into one value. The manifest names every piece.
+
+use super::bytes::{Reader, put_signed, put_varint};
+use super::column::{OPEN, Samples, expand};
+use super::run::Run;
+
+const VERSION: u8 = 1;
+const HEAD: u8 = 1;
+const PART: u8 = 2;
+const POINTS: u8 = 1;
+
+/// A part is closed when it is longer, in bytes.
+const PART_BYTES: usize = 12 * 1024;
+
+/// A value is closed before it grows beyond this; a longer piece is a value of its own.
+const VALUE_BYTES: usize = 24 * 1024;
+
+/// Where a piece lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Address {
+    pub partition: u32,
+    pub number: u32,
+    pub piece: u32,
+}
 
 /// A run that lies in blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -7,4 +42,272 @@ pub(super) struct SealedRun {
     pub max_ms: i64,
     /// The newest data of its group at its time, as opposed to an overlay.
     pub live: bool,
+    pub head: Address,
+    pub parts: Vec<Address>,
+}
+
+/// Packs pieces into values.
+#[derive(Debug)]
+pub(super) struct Packer {
+    partition: u32,
+    number: u32,
+    pieces: Vec<Vec<u8>>,
+    bytes: usize,
+    pub values: Vec<(u32, Vec<u8>)>,
+}
+
+impl Packer {
+    /// `number` is the first that is free in the partition.
+    pub fn new(partition: u32, number: u32) -> Self {
+        Self { partition, number, pieces: Vec::new(), bytes: 0, values: Vec::new() }
+    }
+
+    fn add(&mut self, piece: Vec<u8>) -> Address {
+        if self.bytes + piece.len() > VALUE_BYTES {
+            self.close();
+        }
+        self.bytes += piece.len();
+        self.pieces.push(piece);
+        Address { partition: self.partition, number: self.number, piece: self.pieces.len() as u32 - 1 }
+    }
+
+    fn close(&mut self) {
+        if self.pieces.is_empty() {
+            return;
+        }
+        let mut value = vec![VERSION, 0, 0, 0, 0];
+        put_varint(&mut value, self.pieces.len() as u64);
+        self.pieces.iter().for_each(|piece| put_varint(&mut value, piece.len() as u64));
+        self.pieces.drain(..).for_each(|piece| value.extend_from_slice(&piece));
+        let check = crc32fast::hash(&value[5..]);
+        value[1..5].copy_from_slice(&check.to_le_bytes());
+        self.values.push((self.number, value));
+        self.number += 1;
+        self.bytes = 0;
+    }
+
+    /// Closes the last value; says the next free number.
+    pub fn finish(&mut self) -> u32 {
+        self.close();
+        self.number
+    }
+
+    /// Adds a run, its columns in this order (numbers of columns).
+    pub fn run(&mut self, group: u32, run: &Run, order: &[usize]) -> Option<SealedRun> {
+        let (min_ms, max_ms) = run.span()?;
+        let mut parts = Vec::new();
+        let mut lists = Vec::new();
+        let mut rest = order;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = rest.iter().take_while(|column| {
+                bytes += run.columns[**column].bytes.len() + 6;
+                bytes <= PART_BYTES
+            });
+            let (part, others) = rest.split_at(fits.count().max(1));
+            rest = others;
+            parts.push(self.add(part_piece(group, run, part)));
+            lists.push(part);
+        }
+        let head = self.add(head_piece(group, run, &lists));
+        Some(SealedRun { min_ms, max_ms, live: run.live, head, parts })
+    }
+}
+
+fn head_piece(group: u32, run: &Run, parts: &[&[usize]]) -> Vec<u8> {
+    let mut out = vec![HEAD];
+    put_varint(&mut out, u64::from(group));
+    put_varint(&mut out, run.ticks.len() as u64);
+    let (mut before, mut step) = (0i64, 0i64);
+    for tick in &run.ticks {
+        // Wrapping, because foreign times may be anything; reading wraps back.
+        let next = tick.wrapping_sub(before);
+        put_signed(&mut out, next.wrapping_sub(step));
+        (before, step) = (*tick, if before == 0 && step == 0 { 0 } else { next });
+    }
+    put_varint(&mut out, parts.len() as u64);
+    for part in parts {
+        put_varint(&mut out, part.len() as u64);
+        let mut before = 0;
+        for column in *part {
+            let slot = i64::from(run.slots[*column]);
+            put_signed(&mut out, slot - before);
+            before = slot;
+        }
+    }
+    out
+}
+
+fn part_piece(group: u32, run: &Run, part: &[usize]) -> Vec<u8> {
+    let mut out = vec![PART];
+    put_varint(&mut out, u64::from(group));
+    put_varint(&mut out, part.len() as u64);
+    let mut before = 0;
+    for column in part {
+        let slot = i64::from(run.slots[*column]);
+        put_signed(&mut out, slot - before);
+        before = slot;
+        let column = &run.columns[*column];
+        out.push(POINTS);
+        put_varint(&mut out, u64::from(column.through));
+        put_varint(&mut out, column.bytes.len() as u64);
+    }
+    part.iter().for_each(|column| out.extend_from_slice(&run.columns[*column].bytes));
+    out
+}
+
+/// A piece of a value, after the value's checksum was found right.
+pub(super) fn piece(value: &[u8], number: u32) -> Option<&[u8]> {
+    let mut reader = Reader(value);
+    if reader.u8()? != VERSION || reader.u32()? != crc32fast::hash(value.get(5..)?) {
+        return None;
+    }
+    let count = reader.count()?;
+    let mut lengths = Vec::with_capacity(count);
+    for _ in 0..count {
+        lengths.push(usize::try_from(reader.varint()?).ok()?);
+    }
+    let number = number as usize;
+    let before = lengths.get(..number)?.iter().try_fold(0usize, |sum, length| sum.checked_add(*length))?;
+    reader.take(before)?;
+    reader.take(*lengths.get(number)?)
+}
+
+/// A head as it is read.
+#[derive(Debug, PartialEq)]
+pub(super) struct Head {
+    pub ticks: Vec<i64>,
+    /// Slots of each part.
+    pub parts: Vec<Vec<u32>>,
+}
+
+pub(super) fn read_head(piece: &[u8], group: u32) -> Option<Head> {
+    let mut reader = Reader(piece);
+    if reader.u8()? != HEAD || reader.varint32()? != group {
+        return None;
+    }
+    let count = reader.count()?;
+    let mut ticks = Vec::with_capacity(count);
+    let (mut before, mut step) = (0i64, 0i64);
+    for _ in 0..count {
+        let next = reader.signed()?.wrapping_add(step);
+        let tick = before.wrapping_add(next);
+        ticks.push(tick);
+        (before, step) = (tick, if before == 0 && step == 0 { 0 } else { next });
+    }
+    if !ticks.is_sorted() {
+        return None;
+    }
+    let mut parts = Vec::new();
+    for _ in 0..reader.count()? {
+        let mut slots = Vec::new();
+        let mut slot = 0i64;
+        for _ in 0..reader.count()? {
+            slot = slot.checked_add(reader.signed()?)?;
+            slots.push(u32::try_from(slot).ok()?);
+        }
+        parts.push(slots);
+    }
+    Some(Head { ticks, parts })
+}
+
+/// Hands out the columns of a part that are wanted: `take` says for a slot where its samples go.
+pub(super) fn read_part(
+    piece: &[u8],
+    group: u32,
+    ticks: &[i64],
+    (from_ms, to_ms): (i64, i64),
+    mut take: impl FnMut(u32, &mut dyn FnMut(&mut Samples) -> bool) -> bool,
+) -> Option<()> {
+    let mut reader = Reader(piece);
+    if reader.u8()? != PART || reader.varint32()? != group {
+        return None;
+    }
+    let count = reader.count()?;
+    let mut columns = Vec::with_capacity(count);
+    let mut slot = 0i64;
+    for _ in 0..count {
+        slot = slot.checked_add(reader.signed()?)?;
+        let codec = reader.u8()?;
+        let through = reader.varint32()?;
+        let length = usize::try_from(reader.varint()?).ok()?;
+        columns.push((u32::try_from(slot).ok()?, codec, through, length));
+    }
+    let mut whole = true;
+    for (slot, codec, through, length) in columns {
+        let bytes = reader.take(length)?;
+        if codec != POINTS {
+            return None;
+        }
+        whole &= take(slot, &mut |out| expand(bytes, through.min(OPEN), ticks, from_ms, to_ms, out));
+    }
+    whole.then_some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Slot, Value};
+    use proptest::prelude::*;
+
+    fn packed(ticks: &[i64], series: u32) -> (Run, Packer, SealedRun) {
+        let mut run = Run::new();
+        for tick in ticks {
+            let values: Vec<(Slot, Value)> =
+                (0..series).map(|slot| (Slot(slot), Value::Float((i64::from(slot) * 7 + tick % 100) as f64))).collect();
+            run.delta_tick(*tick, false, &values, &[]);
+        }
+        let order: Vec<usize> = (0..series as usize).rev().collect();
+        let mut packer = Packer::new(1, 5);
+        let sealed = packer.run(3, &run, &order).unwrap();
+        packer.finish();
+        (run, packer, sealed)
+    }
+
+    fn find(packer: &Packer, address: Address) -> &[u8] {
+        let value = packer.values.iter().find(|(number, _)| *number == address.number);
+        piece(&value.unwrap().1, address.piece).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn a_run_comes_back(mut ticks in prop::collection::btree_set(any::<i64>(), 1..300), series in 1u32..200) {
+            ticks.insert(0);
+            let ticks: Vec<i64> = ticks.into_iter().collect();
+            let (run, packer, sealed) = packed(&ticks, series);
+            let head = read_head(find(&packer, sealed.head), 3).unwrap();
+            prop_assert_eq!(&head.ticks, &ticks);
+            prop_assert!(packer.values.iter().all(|(_, value)| value.len() <= 64 * 1024));
+            let mut seen = 0;
+            for (address, slots) in sealed.parts.iter().zip(&head.parts) {
+                read_part(find(&packer, *address), 3, &head.ticks, (i64::MIN, i64::MAX), |slot, read| {
+                    assert!(slots.contains(&slot));
+                    let (mut found, mut wanted) = (Samples::default(), Samples::default());
+                    assert!(read(&mut found) && run.expand(slot, i64::MIN, i64::MAX, &mut wanted));
+                    assert_eq!(found.floats, wanted.floats);
+                    seen += 1;
+                    true
+                }).unwrap();
+            }
+            prop_assert_eq!(seen, series);
+        }
+
+        #[test]
+        fn garbage_is_none(bytes: Vec<u8>) {
+            prop_assert_eq!(piece(&bytes, 0), None);
+            read_head(&bytes, 0);
+            read_part(&bytes, 0, &[1, 2], (0, 9), |_, read| read(&mut Samples::default()));
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_is_found() {
+        let (_, packer, _) = packed(&[1000, 2000, 3000], 4);
+        let value = &packer.values[0].1;
+        for bit in 0..value.len() * 8 {
+            let mut bad = value.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(piece(&bad, 0), None, "bit {bit}");
+        }
+    }
 }

@@ -10,9 +10,11 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::watch;
 
 use super::admit::Admission;
+use super::blocks::Blocks;
 use super::entry;
 use super::group::{Group, Mark, Reject, State, Window};
 use super::index::Index;
+use super::keeper::Asked;
 use super::log::Log;
 use super::sequences::Sequences;
 use super::{
@@ -65,7 +67,6 @@ pub(super) struct Counters {
 /// A definition that is in the log and not in the manifest yet.
 #[derive(Debug)]
 pub(super) struct Definition {
-    pub lsn: u64,
     pub kind: u8,
     pub payload: Vec<u8>,
 }
@@ -83,6 +84,10 @@ pub(super) struct Core {
     pub counters: Counters,
     /// Bytes of unfrozen and frozen runs.
     pub head_bytes: AtomicU64,
+    pub blocks: Blocks,
+    pub keeper: Asked,
+    /// The log is not needed up to this record.
+    pub released_lsn: AtomicU64,
     pub disk_full: AtomicBool,
     pub closed: AtomicBool,
 }
@@ -102,7 +107,7 @@ impl Groups {
     pub fn add(&mut self, key: GroupKey, mode: WriteMode) -> GroupId {
         let id = GroupId(self.all.len() as u32);
         self.by_key.insert(key.clone(), id);
-        self.all.push(Arc::new(Group { id, key, mode, state: Mutex::new(State::new(mode)) }));
+        self.all.push(Arc::new(Group { id, key, mode, state: Mutex::new(State::new()) }));
         id
     }
 }
@@ -148,8 +153,8 @@ impl Core {
 
     fn define(&self, kind: u8, payload: Vec<u8>) {
         let mut definitions = self.definitions.lock();
-        let lsn = self.log.push(kind, payload.clone());
-        definitions.push(Definition { lsn, kind, payload });
+        self.log.push(kind, payload.clone());
+        definitions.push(Definition { kind, payload });
     }
 
     pub fn define_series(&self, group: GroupId, series: &[SeriesKey]) -> Vec<Result<Slot, Refused>> {
@@ -213,8 +218,11 @@ impl Core {
         let mut states: Vec<(GroupId, &Group, MutexGuard<'_, State>)> =
             groups.iter().map(|group| (group.id, &**group, group.state.lock())).collect();
         let now_ms = self.options.clock.now_ms();
-        let window =
-            Window { oldest_ms: self.oldest_ms(now_ms), newest_ms: now_ms.saturating_add(super::group::AHEAD_MS_MAX) };
+        let window = Window {
+            now_ms,
+            oldest_ms: self.oldest_ms(now_ms),
+            newest_ms: now_ms.saturating_add(super::group::AHEAD_MS_MAX),
+        };
         // Records are numbered under the groups' locks, so the log has the order in which each group saw its ticks. The
         // number is not known before; one that is too low only keeps the log longer.
         let floor = self.log.last_lsn() + 1;
@@ -338,7 +346,7 @@ impl Core {
             duplicate_frames: get(&self.counters.duplicates),
             sealed_runs: groups.iter().map(|group| group.state.lock().sealed.len() as u64).sum(),
             sealed_bytes: get(&self.counters.sealed_bytes),
-            damaged: get(&self.counters.damaged),
+            damaged: get(&self.counters.damaged) + self.blocks.damaged(),
             disk_full: self.disk_full.load(Ordering::Relaxed),
         }
     }
@@ -355,10 +363,8 @@ impl State {
             self.marks.remove(0);
         }
         self.marks.push(mark);
+        self.marks_unsaved.push(mark);
         self.lsn = self.lsn.max(lsn);
-        if self.marks_first_lsn == 0 {
-            self.marks_first_lsn = lsn;
-        }
     }
 }
 

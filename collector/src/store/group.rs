@@ -14,6 +14,18 @@ use super::{GroupId, GroupKey, Run as Lane, Slot, TickBatch, Value, WriteMode};
 /// Samples of a writer that states them may be this far ahead of the collector's clock.
 pub(super) const AHEAD_MS_MAX: i64 = 10 * 60 * 1000;
 
+/// Ticks of one run: with one byte for most, the head of a sealed run stays small.
+const TICKS_MAX: usize = 7200;
+
+/// Bytes of one column: a value of the engine holds it whole.
+const COLUMN_BYTES_MAX: usize = 48 * 1024;
+
+/// Overlays of a group in memory: each is looked at by every select of the group.
+const OVERLAYS_MAX: usize = 64;
+
+/// Late samples of a group in memory.
+const LATE_MAX: usize = 200_000;
+
 /// Series number of a slot whose series is forgotten. Slots are not given out again.
 pub(super) const FORGOTTEN: u32 = u32::MAX;
 
@@ -59,8 +71,10 @@ pub(super) struct State {
     pub frozen: Vec<Arc<Frozen>>,
     pub sealed: Arc<Vec<Arc<SealedRun>>>,
     pub marks: Vec<Mark>,
-    /// Marks that are not in the manifest yet begin here.
-    pub marks_first_lsn: u64,
+    /// Those of them that are not in the manifest yet.
+    pub marks_unsaved: Vec<Mark>,
+    /// The collector's clock when the oldest of what is not frozen came; 0 while there is nothing.
+    pub begun_ms: i64,
     /// Newest tick ever, sealed ones included.
     pub last_ms: i64,
     /// Last log record applied.
@@ -81,6 +95,7 @@ pub(super) enum Reject {
 /// Times that samples may have.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Window {
+    pub now_ms: i64,
     pub oldest_ms: i64,
     pub newest_ms: i64,
 }
@@ -94,11 +109,11 @@ pub(super) struct Outcome {
 }
 
 impl State {
-    pub fn new(mode: WriteMode) -> Self {
+    pub fn new() -> Self {
         Self {
             series: Vec::new(),
             seen_ms: Vec::new(),
-            live: Run::new(mode),
+            live: Run::new(),
             carried: Vec::new(),
             overlays: Vec::new(),
             late: BTreeMap::new(),
@@ -106,7 +121,8 @@ impl State {
             frozen: Vec::new(),
             sealed: Arc::default(),
             marks: Vec::new(),
-            marks_first_lsn: 0,
+            marks_unsaved: Vec::new(),
+            begun_ms: 0,
             last_ms: i64::MIN,
             lsn: 0,
             sealed_lsn: 0,
@@ -125,6 +141,9 @@ impl State {
     /// Stores a tick. `values` that are rejected are named by their place.
     pub fn tick(&mut self, mode: WriteMode, tick: &TickBatch, window: Window, lsn: u64) -> Outcome {
         self.lsn = self.lsn.max(lsn);
+        if self.begun_ms == 0 {
+            self.begun_ms = window.now_ms;
+        }
         let undefined = tick.values.iter().enumerate().filter(|(_, (slot, _))| !self.is_defined(*slot));
         let undefined: Vec<(usize, Reject)> = undefined.map(|(at, _)| (at, Reject::Undefined)).collect();
         match mode {
@@ -162,7 +181,7 @@ impl State {
         }
         let fits = |run: &Run| !tick.key && run.last_ms().is_some_and(|last| tick.timestamp_ms > last);
         if !self.overlays.last().is_some_and(fits) {
-            let mut run = Run::new(WriteMode::Delta);
+            let mut run = Run::new();
             run.first_lsn = lsn;
             self.overlays.push(run);
         }
@@ -239,10 +258,11 @@ impl State {
         self.live.bytes + self.overlays.iter().map(|run| run.bytes).sum::<usize>() + self.late.len() * 64
     }
 
-    /// First log record that is needed because its data is in no block.
-    pub fn first_lsn(&self) -> Option<u64> {
-        let frozen = self.frozen.iter().map(|frozen| frozen.first_lsn);
-        self.unfrozen_lsns().chain(frozen).chain((self.marks_first_lsn > 0).then_some(self.marks_first_lsn)).min()
+    /// First log record with something that is in no block, `sealing` taken as sealed.
+    pub fn first_lsn(&self, sealing: &[Arc<Frozen>]) -> Option<u64> {
+        let waits = |frozen: &&Arc<Frozen>| !sealing.iter().any(|sealing| Arc::ptr_eq(frozen, sealing));
+        let frozen = self.frozen.iter().filter(waits).map(|frozen| frozen.first_lsn);
+        self.unfrozen_lsns().chain(frozen).min()
     }
 
     fn unfrozen_lsns(&self) -> impl Iterator<Item = u64> + '_ {
@@ -253,8 +273,10 @@ impl State {
     /// Takes what grew aside; the next tick begins a new run. `None` when nothing did.
     pub fn freeze(&mut self, mode: WriteMode) -> Option<Arc<Frozen>> {
         let first_lsn = self.unfrozen_lsns().min()?;
+        let bytes = self.bytes();
+        self.begun_ms = 0;
         let mut runs = Vec::new();
-        let mut live = std::mem::replace(&mut self.live, Run::new(mode));
+        let mut live = std::mem::replace(&mut self.live, Run::new());
         if !live.is_empty() {
             live.live = true;
             let mut carried = live.present();
@@ -268,10 +290,38 @@ impl State {
         if !self.late.is_empty() {
             runs.push(late_run(std::mem::take(&mut self.late)));
         }
-        let bytes = runs.iter().map(|run| run.bytes).sum();
+        for run in &runs {
+            let Some((_, max_ms)) = run.span() else { continue };
+            for slot in &run.slots {
+                let seen_ms = &mut self.seen_ms[*slot as usize];
+                *seen_ms = max_ms.max(*seen_ms);
+            }
+        }
         let frozen = Arc::new(Frozen { runs, first_lsn, last_lsn: self.lsn, bytes });
         self.frozen.push(frozen.clone());
         Some(frozen)
+    }
+
+    /// Whether what grew is so much or so old that it should be sealed.
+    pub fn is_due(&self, now_ms: i64, age_ms: i64) -> bool {
+        let old = self.begun_ms != 0 && now_ms.saturating_sub(self.begun_ms) >= age_ms;
+        let much = self.live.ticks.len() >= TICKS_MAX || self.live.longest >= COLUMN_BYTES_MAX;
+        old || much || self.overlays.len() >= OVERLAYS_MAX || self.late.len() >= LATE_MAX
+    }
+
+    /// What is frozen lies in blocks now.
+    pub fn publish(&mut self, frozen: &Arc<Frozen>, sealed: Vec<Arc<SealedRun>>) {
+        self.frozen.retain(|waiting| !Arc::ptr_eq(waiting, frozen));
+        let all = self.sealed.iter().cloned().chain(sealed);
+        self.sealed = Arc::new(all.collect());
+        self.sealed_lsn = self.sealed_lsn.max(frozen.last_lsn);
+    }
+
+    /// Whether a slot has anything in memory.
+    pub fn is_in_head(&self, slot: u32) -> bool {
+        self.runs().any(|run| run.column(slot).is_some())
+            || self.carried.binary_search_by_key(&slot, |carried| carried.slot).is_ok()
+            || self.late.range((slot, i64::MIN)..=(slot, i64::MAX)).next().is_some()
     }
 
     /// The last sample of a series that goes on, with no mark upon it.
@@ -326,7 +376,7 @@ fn late_run(late: BTreeMap<(u32, i64), Value>) -> Run {
     for ((slot, at_ms), value) in late {
         by_time.entry(at_ms).or_default().push((slot, value));
     }
-    let mut run = Run::new(WriteMode::Stated);
+    let mut run = Run::new();
     for (at_ms, values) in by_time {
         let Some(tick) = run.stated_tick(at_ms) else { continue };
         for (slot, value) in values {

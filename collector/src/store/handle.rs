@@ -2,18 +2,26 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::blocks::Blocks;
 use super::core::{Appended, Core, Counters, StoreStats};
 use super::datadir::DataDir;
+use super::disk::{Engine, Sled};
 use super::files::Disk;
 use super::group::Window;
+use super::keeper::Keeper;
 use super::log::{self, Event, Log};
+use super::manifest::{self, Manifest};
+use super::restore::Restored;
+use super::seal::Sealer;
 use super::{
     AgentId, AppendError, Batch, Budget, GroupId, GroupKey, Labels, Lsn, Matcher, Meta, OpenError, Options, Refused,
-    Select, SelectError, SequenceSet, Series, SeriesKey, Slot, Source, Visit, WriteMode, entry, restore,
+    Select, SelectError, SequenceSet, Series, SeriesKey, Slot, Source, Visit, WriteMode, entry,
 };
 
 /// Longest wait for the disk at the end.
@@ -23,32 +31,49 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Store {
     core: Arc<Core>,
-    dir: DataDir,
+    keeper: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Store {
     /// Opens or makes a data directory and reads back what it holds.
     pub fn open(options: Options, disk: Arc<dyn Disk>) -> Result<Arc<Self>, OpenError> {
-        let dir = DataDir::open(&options.data_dir, options.reserve_bytes)?;
-        let mut restored = restore::Restored::default();
-        let window = Window { oldest_ms: i64::MIN, newest_ms: i64::MAX };
+        let dir = Arc::new(DataDir::open(&options.data_dir, options.reserve_bytes)?);
+        let now_ms = options.clock.now_ms();
+        let window = Window { now_ms, oldest_ms: i64::MIN, newest_ms: i64::MAX };
+        let mut restored = Restored::default();
+        let manifest_path = dir.manifest();
+        let loaded = manifest::load(&manifest_path, |fact| restored.fact(fact, now_ms))
+            .map_err(OpenError::io(&manifest_path))?;
         let log_dir = dir.log();
-        let replayed = log::replay(&log_dir, 0, |event| match event {
+        let replayed = log::replay(&log_dir, loaded.released_lsn, |event| match event {
             Event::Record { lsn, kind, mut payload } => match entry::read(kind, &mut payload) {
-                Some(entry) => restored.apply(entry, lsn, window, options.clock.now_ms()),
+                Some(entry) => restored.apply(entry, lsn, window, now_ms),
                 None => restored.unreadable += 1,
             },
             Event::Gap => restored.gap(),
         })
         .map_err(OpenError::io(&log_dir))?;
-        for damage in &replayed.damage {
-            tracing::error!("the log is damaged, what could be read is there: {damage}");
+        for damage in loaded.damage.iter().chain(&replayed.damage) {
+            tracing::error!("damaged data, what could be read is there: {damage}");
         }
-        let log = Log::start(&log_dir, disk, &replayed, options.commit_delay).map_err(OpenError::io(&log_dir))?;
         let counters = Counters::default();
-        counters.damaged.store(replayed.damage.len() as u64 + restored.unreadable, Ordering::Relaxed);
-        let core = Arc::new(restored.into_core(options, log, counters));
-        Ok(Arc::new(Self { core, dir }))
+        let damaged = loaded.damage.len() + replayed.damage.len();
+        counters.damaged.store(damaged as u64 + restored.unreadable, Ordering::Relaxed);
+        let engine: Arc<dyn Engine> = Arc::new(Sled::new(&dir.blocks()));
+        let sealer = Sealer {
+            engine: engine.clone(),
+            manifest: Manifest::open(&manifest_path, disk.clone(), &loaded).map_err(OpenError::io(&manifest_path))?,
+            partition: restored.numbers,
+            // What the log brought back is in no manifest yet.
+            say_everything: replayed.records > 0,
+        };
+        let log = Log::start(&log_dir, disk, &replayed, options.commit_delay).map_err(OpenError::io(&log_dir))?;
+        let blocks = Blocks::start(engine).map_err(OpenError::io(dir.blocks()))?;
+        let core = Arc::new(restored.into_core(options, log, blocks, counters));
+        let keeper = Keeper::new(core.clone(), sealer, dir);
+        let thread = std::thread::Builder::new().name("store-keeper".into()).spawn(move || keeper.run());
+        let thread = thread.map_err(OpenError::io(log_dir))?;
+        Ok(Arc::new(Self { core, keeper: Mutex::new(Some(thread)) }))
     }
 
     /// The number of a group, which is made where it is not known. Groups stay.
@@ -86,12 +111,43 @@ impl Store {
         self.core.log.flush(within)
     }
 
+    /// Has all samples in memory sealed into blocks, and what is older than the retention dropped; false when that fails or
+    /// takes longer. Not for a tokio worker.
+    pub fn seal(&self, within: Duration) -> bool {
+        self.core.keeper.seal_all(within)
+    }
+
     /// Flushes, seals and ends the store's threads. Later appends are refused; reads go on. Not for a tokio worker.
     pub fn shutdown(&self) {
         if self.core.closed.swap(true, Ordering::SeqCst) {
             return;
         }
+        if !self.flush(CLOSE_WITHIN) {
+            tracing::error!(
+                "the disk does not take the log; what is not acked is lost here and comes again from the agents"
+            );
+        } else if !self.seal(CLOSE_WITHIN) {
+            tracing::warn!("not all samples are sealed; they are in the log and are read back at the next start");
+        }
+        self.end_keeper();
         self.core.log.close(CLOSE_WITHIN);
+        self.core.log.release(self.core.released_lsn.load(Ordering::Relaxed));
+    }
+
+    fn end_keeper(&self) {
+        self.core.keeper.close();
+        let Some(thread) = self.keeper.lock().take() else { return };
+        if thread.join().is_err() {
+            tracing::error!("the store's thread panicked");
+        }
+    }
+
+    /// Ends without flushing or sealing anything, as a crash does.
+    #[cfg(test)]
+    pub fn crash(&self) {
+        self.core.closed.store(true, Ordering::SeqCst);
+        self.core.log.abandon();
+        self.end_keeper();
     }
 
     pub fn stats(&self) -> StoreStats {

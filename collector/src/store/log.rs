@@ -54,6 +54,8 @@ struct Queue {
     since: Option<Instant>,
     hurry: bool,
     closing: bool,
+    /// Ends without writing what waits: what a crash does.
+    abandoned: bool,
     closed: Vec<Segment>,
 }
 
@@ -199,6 +201,13 @@ impl Log {
         }
     }
 
+    /// Ends the thread as a crash would: what is not durable is lost.
+    #[cfg(test)]
+    pub fn abandon(&self) {
+        self.shared.queue.lock().abandoned = true;
+        self.close(Duration::from_secs(20));
+    }
+
     /// Ends the thread after what was pushed is written, or without that when the disk does not take it in time.
     pub fn close(&self, within: Duration) {
         self.shared.queue.lock().closing = true;
@@ -257,6 +266,9 @@ impl Writer {
         let shared = &self.shared;
         let mut queue = shared.queue.lock();
         loop {
+            if queue.abandoned {
+                return None;
+            }
             let ready = queue.since.is_some_and(|since| since.elapsed() >= shared.commit_delay);
             if !queue.waiting.is_empty() && (ready || queue.hurry || queue.closing || queue.bytes >= EAGER_BYTES) {
                 break;

@@ -6,26 +6,29 @@
 //!           \-> log -> durable
 //! ```
 
-#![allow(dead_code)]
-
 mod admit;
 mod block;
+mod blocks;
 mod bytes;
 mod column;
 mod core;
 mod datadir;
+mod disk;
 mod entry;
 mod files;
 mod group;
 mod handle;
 mod index;
+mod keeper;
 mod labels;
 mod log;
+mod manifest;
 mod options;
 mod postings;
 mod read;
 mod restore;
 mod run;
+mod seal;
 mod select;
 mod sequences;
 #[cfg(test)]

@@ -8,9 +8,11 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
+use super::blocks;
 use super::column::Samples;
 use super::core::Core;
 use super::group::{Group, Mark, State};
+use super::run::has_tick_in;
 use super::{
     Budget, GroupId, Labels, Latest, METRIC_NAME, Matcher, Meta, Sample, Select, SelectError, Series, Slot, Value,
     Visit,
@@ -76,6 +78,7 @@ impl Core {
         last: bool,
         budget: &Budget,
     ) -> Result<Vec<(usize, Samples)>, SelectError> {
+        let oldest_ms = self.oldest_ms(self.options.clock.now_ms());
         let state = group.state.lock();
         let mut found = Vec::with_capacity(wanted.len());
         if from_ms > to_ms
@@ -83,12 +86,17 @@ impl Core {
         {
             return Ok(found);
         }
-        let marks: Vec<Mark> =
-            state.marks.iter().filter(|mark| (from_ms..=to_ms).contains(&mark.at_ms)).copied().collect();
-        let plain = last && marks.is_empty() && state.is_plain();
+        let marks: Vec<Mark> = state
+            .marks
+            .iter()
+            .filter(|mark| (from_ms..=to_ms).contains(&mark.at_ms) && mark.after_ms >= oldest_ms)
+            .copied()
+            .collect();
+        let late_ms = state.sealed.iter().filter(|run| !run.live).map(|run| run.max_ms).max();
+        let plain = |at_ms| last && marks.is_empty() && state.is_plain() && late_ms.is_none_or(|late| late < at_ms);
         let mut slow = Vec::new();
         for (series, slot) in wanted {
-            match state.current(slot.0).filter(|(at_ms, _)| plain && (from_ms..=to_ms).contains(at_ms)) {
+            match state.current(slot.0).filter(|(at_ms, _)| (from_ms..=to_ms).contains(at_ms) && plain(*at_ms)) {
                 Some((at_ms, value)) => {
                     budget.take(1)?;
                     found.push((*series, one(at_ms, value)));
@@ -99,26 +107,34 @@ impl Core {
         if slow.is_empty() {
             return Ok(found);
         }
-        let marks: Vec<Mark> = marks.into_iter().filter(|mark| state.is_silent(mark)).collect();
         // Who was present when the agent fell silent is told by the sample at that tick.
         let low_ms = marks.iter().map(|mark| mark.after_ms).fold(from_ms, i64::min);
-        let mut slow: Vec<(usize, Slot, Samples)> =
-            slow.into_iter().map(|(series, slot)| (series, slot, Samples::default())).collect();
-        for run in state.runs() {
-            if run.span().is_none_or(|(min, max)| max < low_ms || min > to_ms) {
-                continue;
-            }
-            for (_, slot, into) in &mut slow {
+        let mut head = vec![Samples::default(); slow.len()];
+        for run in state.runs().filter(|run| run.span().is_some_and(|(min, max)| max >= low_ms && min <= to_ms)) {
+            for ((_, slot), into) in slow.iter().zip(&mut head) {
                 let mut more = Samples::default();
                 run.expand(slot.0, low_ms, to_ms, &mut more);
                 budget.take(if last { more.len().min(1) } else { more.len() } as u64)?;
                 merge(into, more);
             }
         }
-        for (series, slot, mut samples) in slow {
+        for ((_, slot), into) in slow.iter().zip(&mut head) {
             let mut late = Samples::default();
             state.late(slot.0, low_ms, to_ms, &mut late);
-            merge(&mut samples, late);
+            merge(into, late);
+        }
+        let mut marks: Vec<Mark> = marks.into_iter().filter(|mark| state.is_silent(mark)).collect();
+        let sealed = state.sealed.clone();
+        drop(state);
+        // Blocks were stored before what is in memory, so theirs is the first value of a time.
+        let slots: Vec<Slot> = slow.iter().map(|(_, slot)| *slot).collect();
+        let mut samples = vec![Samples::default(); slow.len()];
+        let wanted = blocks::Wanted { group: group.id, slots: &slots, from_ms: low_ms, to_ms, last };
+        self.blocks.read(&wanted, &sealed, &mut samples, budget, |ticks| {
+            marks.retain(|mark| !has_tick_in(ticks, mark.after_ms, mark.at_ms));
+        })?;
+        for (((series, _), mut samples), head) in slow.into_iter().zip(samples).zip(head) {
+            merge(&mut samples, head);
             finish(&mut samples, &marks, from_ms);
             found.push((series, samples));
         }
@@ -217,7 +233,7 @@ impl State {
 
     /// Whether no tick in memory contradicts the mark.
     fn is_silent(&self, mark: &Mark) -> bool {
-        !self.runs().any(|run| run.has_tick_in(mark.after_ms, mark.at_ms))
+        !self.runs().any(|run| has_tick_in(&run.ticks, mark.after_ms, mark.at_ms))
     }
 }
 
@@ -245,7 +261,7 @@ fn finish(samples: &mut Samples, marks: &[Mark], from_ms: i64) {
 }
 
 /// Adds samples with other times; where `into` has a sample already, that one stays.
-fn merge(into: &mut Samples, mut more: Samples) {
+pub(super) fn merge(into: &mut Samples, mut more: Samples) {
     if more.len() == 0 {
         return;
     }

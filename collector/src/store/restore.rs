@@ -1,17 +1,22 @@
 //! Putting a store together again from what its files say.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use parking_lot::{Mutex, RwLock};
 
 use super::admit::Admission;
-use super::core::{Core, Counters, Definition, Groups};
+use super::blocks::Blocks;
+use super::core::{Core, Counters, Groups};
 use super::entry::Entry;
 use super::group::{FORGOTTEN, Window};
 use super::index::Index;
+use super::keeper::Asked;
 use super::log::Log;
+use super::manifest::Fact;
+use super::sequences::Epochs;
 use super::sequences::Sequences;
-use super::{AgentId, FrameId, GroupId, Options, Run, SeriesKey, Slot, TickBatch, WriteMode};
+use super::{AgentId, FrameId, GroupId, GroupKey, Options, Run, SeriesKey, Slot, TickBatch, WriteMode};
 
 #[derive(Debug, Default)]
 pub(super) struct Restored {
@@ -19,7 +24,8 @@ pub(super) struct Restored {
     pub groups: Groups,
     pub sequences: Sequences,
     pub admission: Admission,
-    pub definitions: Vec<Definition>,
+    /// The newest partition and the number behind its last value.
+    pub numbers: Option<(u32, u32)>,
     /// Records that are whole and yet make no sense.
     pub unreadable: u64,
     /// Groups whose base may be lost: only a key tick can be believed.
@@ -29,10 +35,7 @@ pub(super) struct Restored {
 impl Restored {
     pub fn apply(&mut self, entry: Entry, lsn: u64, window: Window, now_ms: i64) {
         match entry {
-            Entry::Group { group, key, mode } if group.0 as usize == self.groups.all.len() => {
-                self.groups.add(key, mode);
-            }
-            Entry::Group { .. } => {}
+            Entry::Group { group, key, mode } => self.group(group, key, mode),
             Entry::Series { group, series } => self.series(group, series, now_ms),
             Entry::Batch { frame, ticks } => self.batch(frame, &ticks, lsn, window),
             Entry::Silence { marks } => {
@@ -44,8 +47,65 @@ impl Restored {
                     }
                 }
             }
-            Entry::Forget { group, slots } => slots.into_iter().for_each(|slot| self.forget(group, slot)),
+            Entry::Forget { group, slots } => {
+                slots.into_iter().for_each(|slot| self.forget(group, slot, now_ms));
+            }
         }
+    }
+
+    /// What the manifest says.
+    pub fn fact(&mut self, fact: Fact, now_ms: i64) {
+        match fact {
+            Fact::Entry(entry) => {
+                self.apply(entry, 0, Window { now_ms, oldest_ms: i64::MIN, newest_ms: i64::MAX }, now_ms)
+            }
+            Fact::Run { group, sealed_lsn, run } => {
+                let Some(group) = self.groups.get(group) else {
+                    self.unreadable += 1;
+                    return;
+                };
+                let newest = &mut self.numbers;
+                for address in run.parts.iter().chain([&run.head]) {
+                    *newest = (*newest).max(Some((address.partition, address.number + 1)));
+                }
+                let mut state = group.state.lock();
+                if run.live {
+                    state.last_ms = state.last_ms.max(run.max_ms);
+                }
+                state.sealed_lsn = state.sealed_lsn.max(sealed_lsn);
+                Arc::make_mut(&mut state.sealed).push(Arc::new(run));
+            }
+            Fact::Marks { group, marks } => {
+                if let Some(group) = self.groups.get(group) {
+                    group.state.lock().marks.extend(marks);
+                }
+            }
+            Fact::Frames { agent, ranges } => {
+                let epochs = self.sequences.agent(agent);
+                let mut epochs = epochs.lock();
+                *epochs = Epochs::default();
+                ranges.into_iter().for_each(|(epoch, first, last)| epochs.insert(epoch, first, last));
+                epochs.unsaved = false;
+            }
+            Fact::Dropped { partition } => {
+                for group in &self.groups.all {
+                    let mut state = group.state.lock();
+                    Arc::make_mut(&mut state.sealed).retain(|run| run.head.partition != partition);
+                }
+            }
+        }
+    }
+
+    fn group(&mut self, group: GroupId, key: GroupKey, mode: WriteMode) {
+        if (group.0 as usize) < self.groups.all.len() {
+            return;
+        }
+        // A definition that was lost leaves a hole, or all groups behind it would be taken for others.
+        while self.groups.all.len() < group.0 as usize {
+            let name = format!("lost group {}", self.groups.all.len()).into();
+            self.groups.add(GroupKey { agent: AgentId([0; 16]), name }, WriteMode::Stated);
+        }
+        self.groups.add(key, mode);
     }
 
     fn series(&mut self, group: GroupId, series: Vec<(Slot, SeriesKey)>, now_ms: i64) {
@@ -96,9 +156,12 @@ impl Restored {
         }
     }
 
-    fn forget(&mut self, group: GroupId, slot: Slot) {
+    fn forget(&mut self, group: GroupId, slot: Slot, now_ms: i64) {
         let Some(group) = self.groups.get(group) else { return };
         let mut state = group.state.lock();
+        while state.series.len() <= slot.0 as usize {
+            state.add_slot(FORGOTTEN, now_ms);
+        }
         let Some(series) = state.series.get_mut(slot.0 as usize).filter(|series| **series != FORGOTTEN) else { return };
         let forgotten = std::mem::replace(series, FORGOTTEN);
         self.index.displace(forgotten, group.id, slot);
@@ -111,12 +174,7 @@ impl Restored {
         self.broken = delta.map(|group| group.id).collect();
     }
 
-    /// Frames of an epoch that are stored.
-    pub fn stored(&mut self, agent: AgentId, epoch: u64, first: u64, last: u64) {
-        self.sequences.agent(agent).lock().insert(epoch, first, last);
-    }
-
-    pub fn into_core(self, options: Options, log: Log, counters: Counters) -> Core {
+    pub fn into_core(self, options: Options, log: Log, blocks: Blocks, counters: Counters) -> Core {
         let head_bytes: usize = self.groups.all.iter().map(|group| group.state.lock().bytes()).sum();
         Core {
             options,
@@ -125,9 +183,12 @@ impl Restored {
             sequences: self.sequences,
             log,
             admission: Mutex::new(self.admission),
-            definitions: Mutex::new(self.definitions),
+            definitions: Mutex::default(),
             counters,
+            blocks,
+            keeper: Asked::default(),
             head_bytes: AtomicU64::new(head_bytes as u64),
+            released_lsn: AtomicU64::new(0),
             disk_full: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         }

@@ -1,10 +1,10 @@
 //! A run: ticks of one group in ascending order, and per series the change points on them.
 //!
 //! The newest data of a group is one run; late data makes further ones. A run grows in memory, is then frozen, and is sealed
-//! into blocks as it is. What silence means depends on the mode, see [`WriteMode`].
+//! into blocks as it is. What silence means depends on the group's `WriteMode`.
 
 use super::column::{Column, OPEN, Samples, expand};
-use super::{Slot, Value, WriteMode};
+use super::{Slot, Value};
 
 /// No column for this slot.
 const NONE: u32 = u32::MAX;
@@ -14,7 +14,6 @@ const COLUMN_BYTES: usize = size_of::<Column>() + 2 * size_of::<u32>();
 
 #[derive(Debug)]
 pub(super) struct Run {
-    pub mode: WriteMode,
     /// The newest data of its group, as opposed to an overlay.
     pub live: bool,
     pub ticks: Vec<i64>,
@@ -32,9 +31,8 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub fn new(mode: WriteMode) -> Self {
+    pub fn new() -> Self {
         Self {
-            mode,
             live: false,
             ticks: Vec::new(),
             slots: Vec::new(),
@@ -196,11 +194,11 @@ impl Run {
             None => true,
         }
     }
+}
 
-    /// Whether some tick lies in `(after, until]`.
-    pub fn has_tick_in(&self, after: i64, until: i64) -> bool {
-        self.ticks.partition_point(|tick| *tick <= after) < self.ticks.partition_point(|tick| *tick <= until)
-    }
+/// Whether some tick lies in `(after_ms, until_ms]`.
+pub(super) fn has_tick_in(ticks: &[i64], after_ms: i64, until_ms: i64) -> bool {
+    ticks.partition_point(|tick| *tick <= after_ms) < ticks.partition_point(|tick| *tick <= until_ms)
 }
 
 /// A series' last sample, kept when its run is frozen.
@@ -227,7 +225,7 @@ mod tests {
 
     #[test]
     fn silence_repeats_the_value_and_a_key_tick_ends_what_it_does_not_list() {
-        let mut run = Run::new(WriteMode::Delta);
+        let mut run = Run::new();
         run.delta_tick(10, true, &[float(0, 1.0), float(1, 2.0)], &[]);
         run.delta_tick(20, false, &[float(1, 3.0)], &[]);
         let bytes = run.bytes;
@@ -241,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_run_begins_with_what_was_carried_over() {
-        let mut run = Run::new(WriteMode::Delta);
+        let mut run = Run::new();
         let carried = [0, 1].map(|slot| Carried { slot, timestamp_ms: 5, value: Value::Float(7.0) });
         run.delta_tick(10, false, &[float(1, 8.0)], &carried);
         run.delta_tick(20, false, &[], &[]);
@@ -251,7 +249,7 @@ mod tests {
 
     #[test]
     fn of_stated_series_silence_is_absence() {
-        let mut run = Run::new(WriteMode::Stated);
+        let mut run = Run::new();
         for (timestamp_ms, slots) in [(10, &[0, 1][..]), (20, &[1]), (30, &[0, 1]), (40, &[1])] {
             let tick = run.stated_tick(timestamp_ms).unwrap();
             for slot in slots {

@@ -14,38 +14,43 @@ const EPOCHS_MAX: usize = 16;
 /// One agent's epochs, the one used last at the end. Its lock is held while a frame is appended, so that two copies of one
 /// frame cannot both be taken for new.
 #[derive(Debug, Default)]
-pub(super) struct Epochs(Vec<(u64, SequenceSet)>);
+pub(super) struct Epochs {
+    known: Vec<(u64, SequenceSet)>,
+    /// Something was added since the manifest was told.
+    pub unsaved: bool,
+}
 
 impl Epochs {
     pub fn contains(&self, epoch: u64, sequence: u64) -> bool {
-        self.0.iter().any(|(known, set)| *known == epoch && set.contains(sequence))
+        self.known.iter().any(|(known, set)| *known == epoch && set.contains(sequence))
     }
 
     pub fn get(&self, epoch: u64) -> SequenceSet {
-        self.0.iter().find(|(known, _)| *known == epoch).map(|(_, set)| set.clone()).unwrap_or_default()
+        self.known.iter().find(|(known, _)| *known == epoch).map(|(_, set)| set.clone()).unwrap_or_default()
     }
 
     pub fn insert(&mut self, epoch: u64, first: u64, last: u64) {
-        match self.0.iter().position(|(known, _)| *known == epoch) {
-            Some(at) if at + 1 == self.0.len() => {}
+        self.unsaved = true;
+        match self.known.iter().position(|(known, _)| *known == epoch) {
+            Some(at) if at + 1 == self.known.len() => {}
             Some(at) => {
-                let entry = self.0.remove(at);
-                self.0.push(entry);
+                let entry = self.known.remove(at);
+                self.known.push(entry);
             }
             None => {
-                if self.0.len() == EPOCHS_MAX {
-                    self.0.remove(0);
+                if self.known.len() == EPOCHS_MAX {
+                    self.known.remove(0);
                 }
-                self.0.push((epoch, SequenceSet::default()));
+                self.known.push((epoch, SequenceSet::default()));
             }
         }
-        if let Some((_, set)) = self.0.last_mut() {
+        if let Some((_, set)) = self.known.last_mut() {
             set.insert_range(first, last);
         }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (u64, &SequenceSet)> {
-        self.0.iter().map(|(epoch, set)| (*epoch, set))
+        self.known.iter().map(|(epoch, set)| (*epoch, set))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod basics;
 mod disk;
+mod model;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,0 +1,178 @@
+//! Reading sealed runs, by a small pool of threads: sled may wait for the disk, and no tokio worker shall.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use parking_lot::Mutex;
+
+use super::block::{Address, Head, SealedRun, piece, read_head, read_part};
+use super::column::Samples;
+use super::disk::Engine;
+use super::read::merge;
+use super::{Budget, GroupId, SelectError, Slot};
+
+/// Reads at once. More would only wait for the same disk.
+const READERS: usize = 2;
+
+/// Selects that wait for a reader; those beyond wait to be let in.
+const WAITING_MAX: usize = 64;
+
+/// Values per job, so that a wide query lets others in between and holds few megabytes.
+const VALUES_PER_JOB: usize = 128;
+
+type Key = (u32, u32);
+type Values = HashMap<Key, Arc<[u8]>>;
+
+#[derive(Debug)]
+struct Job {
+    wanted: Vec<Key>,
+    reply: SyncSender<Vec<(Key, io::Result<Option<Vec<u8>>>)>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Blocks {
+    jobs: SyncSender<Job>,
+    damaged: AtomicU64,
+}
+
+/// What is wanted of a group's sealed runs.
+pub(super) struct Wanted<'a> {
+    pub group: GroupId,
+    pub slots: &'a [Slot],
+    pub from_ms: i64,
+    pub to_ms: i64,
+    /// Only the last sample counts, so only that is charged.
+    pub last: bool,
+}
+
+impl Blocks {
+    pub fn start(engine: Arc<dyn Engine>) -> io::Result<Self> {
+        let (jobs, waiting) = sync_channel(WAITING_MAX);
+        let waiting = Arc::new(Mutex::new(waiting));
+        for _ in 0..READERS {
+            let (engine, waiting) = (engine.clone(), waiting.clone());
+            std::thread::Builder::new().name("store-read".into()).spawn(move || serve(&*engine, &waiting))?;
+        }
+        Ok(Self { jobs, damaged: AtomicU64::new(0) })
+    }
+
+    pub fn damaged(&self) -> u64 {
+        self.damaged.load(Ordering::Relaxed)
+    }
+
+    /// Reads values. One that cannot be read is counted and named, and is missing in the answer.
+    fn fetch(&self, addresses: impl Iterator<Item = Address>, budget: &Budget) -> Result<Values, SelectError> {
+        let keys: BTreeSet<Key> = addresses.map(|address| (address.partition, address.number)).collect();
+        let keys: Vec<Key> = keys.into_iter().collect();
+        let mut found = Values::new();
+        for wanted in keys.chunks(VALUES_PER_JOB) {
+            budget.check()?;
+            let gone = |_| SelectError::Storage("the store's readers have ended; restart the collector".into());
+            let (reply, answer) = sync_channel(1);
+            self.jobs.send(Job { wanted: wanted.to_vec(), reply }).map_err(|error| gone(error.to_string()))?;
+            for (key, value) in answer.recv().map_err(|error| gone(error.to_string()))? {
+                match value {
+                    Ok(Some(value)) => {
+                        found.insert(key, value.into());
+                    }
+                    Ok(None) => self.report(key, "is missing"),
+                    Err(error) => self.report(key, &error.to_string()),
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn report(&self, (partition, number): Key, what: &str) {
+        self.damaged.fetch_add(1, Ordering::Relaxed);
+        tracing::error!("blocks/{partition:010}, value {number}: {what}; it is skipped, the rest is served");
+    }
+
+    fn piece<'a>(&self, values: &'a Values, address: Address) -> Option<&'a [u8]> {
+        let key = (address.partition, address.number);
+        let value = values.get(&key)?;
+        let found = piece(value, address.piece);
+        if found.is_none() {
+            self.report(key, "its checksum is wrong");
+        }
+        found
+    }
+
+    /// Adds the samples of sealed runs to `into` (one per wanted slot), and shows the ticks of each run that was read.
+    pub fn read(
+        &self,
+        wanted: &Wanted<'_>,
+        runs: &[Arc<SealedRun>],
+        into: &mut [Samples],
+        budget: &Budget,
+        mut ticks: impl FnMut(&[i64]),
+    ) -> Result<(), SelectError> {
+        let near: Vec<&Arc<SealedRun>> =
+            runs.iter().filter(|run| run.max_ms >= wanted.from_ms && run.min_ms <= wanted.to_ms).collect();
+        if near.is_empty() {
+            return Ok(());
+        }
+        let place: HashMap<u32, usize> = wanted.slots.iter().enumerate().map(|(at, slot)| (slot.0, at)).collect();
+        let heads = self.fetch(near.iter().map(|run| run.head), budget)?;
+        for run in near {
+            let Some(head) = self.piece(&heads, run.head).and_then(|piece| read_head(piece, wanted.group.0)) else {
+                continue;
+            };
+            ticks(&head.ticks);
+            self.read_run(wanted, run, &head, &place, into, budget)?;
+        }
+        Ok(())
+    }
+
+    fn read_run(
+        &self,
+        wanted: &Wanted<'_>,
+        run: &SealedRun,
+        head: &Head,
+        place: &HashMap<u32, usize>,
+        into: &mut [Samples],
+        budget: &Budget,
+    ) -> Result<(), SelectError> {
+        let parts = run.parts.iter().zip(&head.parts);
+        let parts: Vec<Address> = parts
+            .filter(|(_, slots)| slots.iter().any(|slot| place.contains_key(slot)))
+            .map(|(address, _)| *address)
+            .collect();
+        let values = self.fetch(parts.iter().copied(), budget)?;
+        for address in parts {
+            let Some(piece) = self.piece(&values, address) else { continue };
+            let mut over = Ok(());
+            let read = read_part(piece, wanted.group.0, &head.ticks, (wanted.from_ms, wanted.to_ms), |slot, read| {
+                let Some(at) = place.get(&slot).filter(|_| over.is_ok()) else { return true };
+                let mut more = Samples::default();
+                let whole = read(&mut more);
+                over = budget.take(if wanted.last { more.len().min(1) } else { more.len() } as u64);
+                merge(&mut into[*at], more);
+                whole
+            });
+            over?;
+            if read.is_none() {
+                self.report((address.partition, address.number), "a column cannot be read");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn serve(engine: &dyn Engine, waiting: &Mutex<Receiver<Job>>) {
+    loop {
+        let Ok(job) = waiting.lock().recv() else { return };
+        let read = |(partition, number): Key| {
+            // sled asserts on some damage; that shall cost one value, not the reader.
+            let read = catch_unwind(AssertUnwindSafe(|| engine.get(partition, number)));
+            read.unwrap_or_else(|_| Err(io::Error::other("the engine panicked")))
+        };
+        let found = job.wanted.into_iter().map(|key| (key, read(key))).collect();
+        // Whoever asked may have given up.
+        let _ = job.reply.send(found);
+    }
+}

@@ -1,0 +1,120 @@
+//! The engine under the sealed blocks: sled, and only here.
+//!
+//! ```text
+//! blocks/1700000000/    a sled database for what was sealed from that second on, until the next one begins
+//! key                   u32 BE number, ascending in the order of writing
+//! value                 see block.rs, 8 to 32 KiB, never above 64 KiB by much
+//! ```
+//! Deleting keys does not give space back (measured: 2.0 to 2.3 times the payload stay), so whole directories are deleted.
+//! Keys come from the manifest; nothing walks a tree, because after damage sled's iterator repeats its error for ever while
+//! `get` still serves the rest. Called from the store's own threads only.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+
+/// Keeps values by partition and number.
+pub(super) trait Engine: fmt::Debug + Send + Sync {
+    fn put(&self, partition: u32, values: &[(u32, Vec<u8>)]) -> io::Result<()>;
+    /// Returns when all values of the partition are durable.
+    fn flush(&self, partition: u32) -> io::Result<()>;
+    fn get(&self, partition: u32, number: u32) -> io::Result<Option<Vec<u8>>>;
+    fn drop_partition(&self, partition: u32) -> io::Result<()>;
+    fn partitions(&self) -> io::Result<Vec<u32>>;
+}
+
+/// Page cache per open database; sled's own default of 1 GiB is no figure for a small server.
+const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Databases that stay open. Others are opened when a query needs them.
+const OPEN_MAX: usize = 6;
+
+#[derive(Debug)]
+pub(super) struct Sled {
+    dir: PathBuf,
+    /// With the turn in which each was used last.
+    open: Mutex<(u64, HashMap<u32, (u64, sled::Db)>)>,
+}
+
+impl Sled {
+    pub fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), open: Mutex::default() }
+    }
+
+    fn path(&self, partition: u32) -> PathBuf {
+        self.dir.join(format!("{partition:010}"))
+    }
+
+    fn db(&self, partition: u32, make: bool) -> io::Result<Option<sled::Db>> {
+        let mut open = self.open.lock();
+        let (turn, databases) = &mut *open;
+        *turn += 1;
+        if let Some((used, db)) = databases.get_mut(&partition) {
+            *used = *turn;
+            return Ok(Some(db.clone()));
+        }
+        let path = self.path(partition);
+        if !make && !path.exists() {
+            return Ok(None);
+        }
+        if databases.len() >= OPEN_MAX
+            && let Some(oldest) = databases.iter().min_by_key(|(_, (used, _))| *used).map(|(oldest, _)| *oldest)
+        {
+            databases.remove(&oldest);
+        }
+        // Flushes are ours to time: the store must know what is durable before it releases the log.
+        let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+        let db = config.open().map_err(to_io)?;
+        databases.insert(partition, (*turn, db.clone()));
+        Ok(Some(db))
+    }
+}
+
+impl Engine for Sled {
+    fn put(&self, partition: u32, values: &[(u32, Vec<u8>)]) -> io::Result<()> {
+        let Some(db) = self.db(partition, true)? else { return Err(io::Error::other("no database")) };
+        for (number, value) in values {
+            db.insert(number.to_be_bytes(), value.as_slice()).map_err(to_io)?;
+        }
+        Ok(())
+    }
+
+    fn flush(&self, partition: u32) -> io::Result<()> {
+        match self.db(partition, false)? {
+            Some(db) => db.flush().map(|_| ()).map_err(to_io),
+            None => Ok(()),
+        }
+    }
+
+    fn get(&self, partition: u32, number: u32) -> io::Result<Option<Vec<u8>>> {
+        let Some(db) = self.db(partition, false)? else { return Ok(None) };
+        Ok(db.get(number.to_be_bytes()).map_err(to_io)?.map(|value| value.to_vec()))
+    }
+
+    fn drop_partition(&self, partition: u32) -> io::Result<()> {
+        self.open.lock().1.remove(&partition);
+        match fs::remove_dir_all(self.path(partition)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn partitions(&self) -> io::Result<Vec<u32>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            found.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
+        }
+        Ok(found)
+    }
+}
+
+fn to_io(error: sled::Error) -> io::Error {
+    match error {
+        sled::Error::Io(error) => error,
+        other => io::Error::other(other.to_string()),
+    }
+}

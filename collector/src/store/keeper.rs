@@ -1,0 +1,197 @@
+//! The store's own thread: decides what is sealed when, and what is too old to stay.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::core::Core;
+use super::datadir::DataDir;
+use super::group::{FORGOTTEN, Group};
+use super::seal::Sealer;
+
+/// How often the thread looks around.
+const ROUND: Duration = Duration::from_secs(1);
+
+/// What is due is gathered for this long, so that small groups share values and flushes.
+const GATHER: Duration = Duration::from_secs(10);
+
+/// How often old data is looked for.
+const RETAIN_EVERY: Duration = Duration::from_secs(60);
+
+/// After a failed checkpoint.
+const PAUSE: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Default)]
+struct Requests {
+    asked: u64,
+    done: u64,
+    closing: bool,
+}
+
+/// What others ask of the thread.
+#[derive(Debug, Default)]
+pub(super) struct Asked(Mutex<Requests>, Condvar);
+
+impl Asked {
+    /// Has everything sealed and old data dropped; false when that fails or takes longer.
+    pub fn seal_all(&self, within: Duration) -> bool {
+        let mut requests = self.0.lock();
+        requests.asked += 1;
+        let number = requests.asked;
+        self.1.notify_all();
+        let deadline = Instant::now() + within;
+        while requests.done < number && !self.1.wait_until(&mut requests, deadline).timed_out() {}
+        requests.done >= number
+    }
+
+    pub fn close(&self) {
+        self.0.lock().closing = true;
+        self.1.notify_all();
+    }
+}
+
+pub(super) struct Keeper {
+    core: Arc<Core>,
+    sealer: Sealer,
+    dir: Arc<DataDir>,
+    checkpointed: Instant,
+    retained: Instant,
+}
+
+impl Keeper {
+    pub fn new(core: Arc<Core>, sealer: Sealer, dir: Arc<DataDir>) -> Self {
+        Self { core, sealer, dir, checkpointed: Instant::now(), retained: Instant::now() }
+    }
+
+    /// Runs until it is told to close.
+    pub fn run(mut self) {
+        loop {
+            let (asked, closing) = {
+                let mut requests = self.core.keeper.0.lock();
+                if requests.asked == requests.done && !requests.closing {
+                    self.core.keeper.1.wait_for(&mut requests, ROUND);
+                }
+                ((requests.asked > requests.done).then_some(requests.asked), requests.closing)
+            };
+            if closing {
+                return;
+            }
+            self.core.disk_full.store(self.dir.is_full(), Ordering::Relaxed);
+            self.round(asked);
+        }
+    }
+
+    fn round(&mut self, asked: Option<u64>) {
+        let frozen = self.freeze(asked.is_some());
+        let mut result = Ok(());
+        if frozen || asked.is_some() {
+            result = self.sealer.checkpoint(&self.core);
+            self.checkpointed = Instant::now();
+        }
+        if result.is_ok() && (asked.is_some() || self.retained.elapsed() >= RETAIN_EVERY) {
+            self.retained = Instant::now();
+            result = self.retain();
+        }
+        let mut requests = self.core.keeper.0.lock();
+        match result {
+            Ok(()) => requests.done = asked.unwrap_or(requests.done),
+            Err(error) => {
+                tracing::error!(%error, "cannot seal; samples stay in memory and log, and it is tried again");
+                // Whoever asked is answered by the time-out of the wait.
+                self.core.keeper.1.wait_for(&mut requests, PAUSE);
+            }
+        }
+        self.core.keeper.1.notify_all();
+    }
+
+    /// Freezes what is due; says whether something waits to be sealed.
+    fn freeze(&self, all: bool) -> bool {
+        let core = &self.core;
+        let groups: Vec<Arc<Group>> = core.groups.read().all.clone();
+        let now_ms = core.options.clock.now_ms();
+        let window_ms = core.options.window.as_millis() as i64;
+        let gathered = self.checkpointed.elapsed() >= GATHER;
+        let mut waits = false;
+        let early = self.under_pressure(&groups);
+        for group in &groups {
+            // Groups that began together, after a start, are sealed spread over a quarter of the window.
+            let spread_ms = i64::from(group.id.0.wrapping_mul(0x9E37_79B9) >> 24) * (window_ms / 4) / 256;
+            let mut state = group.state.lock();
+            let due = gathered && state.is_due(now_ms, window_ms - spread_ms);
+            if all || due || early.contains(&group.id.0) {
+                state.freeze(group.mode);
+            }
+            waits |= !state.frozen.is_empty();
+        }
+        waits
+    }
+
+    /// Groups to seal because memory or log are over their bounds: the fullest, and those that hold the log back.
+    fn under_pressure(&self, groups: &[Arc<Group>]) -> std::collections::HashSet<u32> {
+        let core = &self.core;
+        let mut early = std::collections::HashSet::new();
+        let head = core.head_bytes.load(Ordering::Relaxed);
+        if head > core.options.head_bytes {
+            let mut full: Vec<(usize, u32)> =
+                groups.iter().map(|group| (group.state.lock().bytes(), group.id.0)).collect();
+            full.sort_unstable_by(|a, b| b.cmp(a));
+            let mut freed = 0;
+            for (bytes, group) in full {
+                if freed >= head / 2 {
+                    break;
+                }
+                freed += bytes as u64;
+                early.insert(group);
+            }
+        }
+        if core.log.stats().bytes.load(Ordering::Relaxed) > core.options.log_bytes {
+            let firsts: Vec<(u64, u32)> =
+                groups.iter().filter_map(|group| Some((group.state.lock().first_lsn(&[])?, group.id.0))).collect();
+            let oldest = firsts.iter().map(|(first, _)| *first).min().unwrap_or(0);
+            let middle = oldest + (core.log.last_lsn().saturating_sub(oldest)) / 2;
+            early.extend(firsts.into_iter().filter(|(first, _)| *first <= middle).map(|(_, group)| group));
+        }
+        early
+    }
+
+    /// Drops what is older than the retention: runs, marks, series without samples, and partitions without runs.
+    fn retain(&mut self) -> std::io::Result<()> {
+        let core = &self.core;
+        let oldest_ms = core.oldest_ms(core.options.clock.now_ms());
+        let groups: Vec<Arc<Group>> = core.groups.read().all.clone();
+        let mut forgotten = Vec::new();
+        for group in &groups {
+            let slots = forget_old(core, group, oldest_ms);
+            if !slots.is_empty() {
+                core.admission.lock().release(group.key.agent, slots.len());
+                forgotten.push((group.id, slots));
+            }
+        }
+        self.sealer.drop_old(core, &forgotten)
+    }
+}
+
+/// Slots whose series had no sample since `oldest_ms`, now forgotten.
+fn forget_old(core: &Core, group: &Group, oldest_ms: i64) -> Vec<u32> {
+    let mut index = core.index.write();
+    let mut state = group.state.lock();
+    if state.sealed.iter().any(|run| run.max_ms < oldest_ms) {
+        let kept = state.sealed.iter().filter(|run| run.max_ms >= oldest_ms).cloned().collect();
+        state.sealed = Arc::new(kept);
+    }
+    state.marks.retain(|mark| mark.at_ms >= oldest_ms);
+    let slots = 0..state.series.len() as u32;
+    let old = |slot: &u32| {
+        state.series[*slot as usize] != FORGOTTEN
+            && state.seen_ms[*slot as usize] < oldest_ms
+            && !state.is_in_head(*slot)
+    };
+    let old: Vec<u32> = slots.filter(old).collect();
+    for slot in &old {
+        let series = std::mem::replace(&mut state.series[*slot as usize], FORGOTTEN);
+        index.displace(series, group.id, super::Slot(*slot));
+    }
+    old
+}

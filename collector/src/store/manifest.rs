@@ -1,0 +1,282 @@
+//! The manifest: what is sealed, where it lies, and all that must outlive the log.
+//!
+//! ```text
+//! MANIFEST    "LMPDMAN1", u64 LE reserved (0); then records (lampad_proto::record)
+//! 1, 2, 5     group, series, forget: as in entry.rs, without an LSN
+//! 16 run      varint group, u64 LE sealed LSN, u8 flags (1 live), signed first and last tick, address of the head,
+//!             varint count of parts, their addresses
+//!             address: varint partition, varint number, varint piece
+//! 17 marks    varint group, varint count, count x (signed last tick, signed time seen): added to those before
+//! 18 frames   16 bytes agent, varint epochs, per epoch: u64 LE epoch, varint ranges, per range: varint first, last;
+//!             replaces what was said of this agent
+//! 19 commit   u64 LE LSN: all records before this one hold, and the log is not needed up to there
+//! 20 dropped  varint partition: no run lies there any more
+//! ```
+//! Records after the last commit do not hold. The file is only appended to; when most of it is outdated it is written anew
+//! beside itself and renamed.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lampad_proto::record::{self, End, Record, Scan};
+
+use super::block::{Address, SealedRun};
+use super::bytes::{Reader, put_signed, put_varint};
+use super::entry;
+use super::files::{Disk, DiskFile};
+use super::group::Mark;
+use super::sequences::Epochs;
+use super::{AgentId, GroupId};
+
+const MAGIC: &[u8; 8] = b"LMPDMAN1";
+const HEADER_BYTES: usize = 16;
+
+const RUN: u8 = 16;
+const MARKS: u8 = 17;
+const FRAMES: u8 = 18;
+const COMMIT: u8 = 19;
+const DROPPED: u8 = 20;
+
+/// A manifest below this is not worth writing anew.
+const REWRITE_BYTES_MIN: u64 = 4 * 1024 * 1024;
+
+const LIVE: u8 = 1;
+
+/// What a record says.
+#[derive(Debug)]
+pub(super) enum Fact {
+    Entry(entry::Entry),
+    Run { group: GroupId, sealed_lsn: u64, run: SealedRun },
+    Marks { group: GroupId, marks: Vec<Mark> },
+    Frames { agent: AgentId, ranges: Vec<(u64, u64, u64)> },
+    Dropped { partition: u32 },
+}
+
+/// Records that are written together.
+#[derive(Debug, Default)]
+pub(super) struct Transaction(Vec<u8>);
+
+impl Transaction {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn append(&mut self, other: &mut Self) {
+        self.0.append(&mut other.0);
+    }
+
+    pub fn raw(&mut self, kind: u8, payload: &[u8]) {
+        record::append(&mut self.0, kind, |out| out.extend_from_slice(payload));
+    }
+
+    pub fn run(&mut self, group: GroupId, sealed_lsn: u64, run: &SealedRun) {
+        record::append(&mut self.0, RUN, |out| {
+            put_varint(out, u64::from(group.0));
+            out.extend_from_slice(&sealed_lsn.to_le_bytes());
+            out.push(if run.live { LIVE } else { 0 });
+            put_signed(out, run.min_ms);
+            put_signed(out, run.max_ms);
+            put_address(out, run.head);
+            put_varint(out, run.parts.len() as u64);
+            run.parts.iter().for_each(|part| put_address(out, *part));
+        });
+    }
+
+    pub fn marks(&mut self, group: GroupId, marks: &[Mark]) {
+        record::append(&mut self.0, MARKS, |out| {
+            put_varint(out, u64::from(group.0));
+            put_varint(out, marks.len() as u64);
+            for mark in marks {
+                put_signed(out, mark.after_ms);
+                put_signed(out, mark.at_ms);
+            }
+        });
+    }
+
+    pub fn frames(&mut self, agent: AgentId, epochs: &Epochs) {
+        record::append(&mut self.0, FRAMES, |out| {
+            out.extend_from_slice(&agent.0);
+            put_varint(out, epochs.iter().count() as u64);
+            for (epoch, set) in epochs.iter() {
+                out.extend_from_slice(&epoch.to_le_bytes());
+                put_varint(out, set.ranges().count() as u64);
+                for (first, last) in set.ranges() {
+                    put_varint(out, first);
+                    put_varint(out, last);
+                }
+            }
+        });
+    }
+
+    pub fn dropped(&mut self, partition: u32) {
+        record::append(&mut self.0, DROPPED, |out| put_varint(out, u64::from(partition)));
+    }
+
+    fn commit(&mut self, released_lsn: u64) {
+        record::append(&mut self.0, COMMIT, |out| out.extend_from_slice(&released_lsn.to_le_bytes()));
+    }
+}
+
+fn put_address(out: &mut Vec<u8>, address: Address) {
+    put_varint(out, u64::from(address.partition));
+    put_varint(out, u64::from(address.number));
+    put_varint(out, u64::from(address.piece));
+}
+
+fn read_address(reader: &mut Reader<'_>) -> Option<Address> {
+    Some(Address { partition: reader.varint32()?, number: reader.varint32()?, piece: reader.varint32()? })
+}
+
+fn read_fact(record: Record<'_>) -> Option<Fact> {
+    let mut reader = Reader(record.payload);
+    let fact = match record.kind {
+        RUN => {
+            let group = GroupId(reader.varint32()?);
+            let sealed_lsn = reader.u64()?;
+            let live = reader.u8()? & LIVE != 0;
+            let (min_ms, max_ms) = (reader.signed()?, reader.signed()?);
+            let head = read_address(&mut reader)?;
+            let parts = (0..reader.count()?).map(|_| read_address(&mut reader)).collect::<Option<_>>()?;
+            Fact::Run { group, sealed_lsn, run: SealedRun { min_ms, max_ms, live, head, parts } }
+        }
+        MARKS => {
+            let group = GroupId(reader.varint32()?);
+            let count = reader.count()?;
+            let mut mark = || Some(Mark { after_ms: reader.signed()?, at_ms: reader.signed()? });
+            Fact::Marks { group, marks: (0..count).map(|_| mark()).collect::<Option<_>>()? }
+        }
+        FRAMES => {
+            let agent = AgentId(reader.id()?);
+            let mut ranges = Vec::new();
+            for _ in 0..reader.count()? {
+                let epoch = reader.u64()?;
+                for _ in 0..reader.count()? {
+                    ranges.push((epoch, reader.varint()?, reader.varint()?));
+                }
+            }
+            Fact::Frames { agent, ranges }
+        }
+        DROPPED => Fact::Dropped { partition: reader.varint32()? },
+        kind => Fact::Entry(entry::read(kind, &mut reader)?),
+    };
+    Some(fact)
+}
+
+/// What was read.
+#[derive(Debug, Default)]
+pub(super) struct Loaded {
+    pub released_lsn: u64,
+    /// Bytes up to the last commit.
+    valid: u64,
+    pub damage: Vec<String>,
+}
+
+/// Reads the manifest and hands out what holds. A missing file is an empty one.
+pub(super) fn load(path: &Path, mut fact: impl FnMut(Fact)) -> io::Result<Loaded> {
+    let bytes = match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::default()),
+        read => read?,
+    };
+    let mut loaded = Loaded::default();
+    if !bytes.starts_with(MAGIC) {
+        loaded.damage.push(format!("{}: not a manifest", path.display()));
+        return Ok(loaded);
+    }
+    let mut start = HEADER_BYTES.min(bytes.len());
+    let mut open = Vec::new();
+    loop {
+        let mut scan = Scan::new(&bytes[start..]);
+        while let Some(record) = scan.next() {
+            if record.kind != COMMIT {
+                match read_fact(record) {
+                    Some(fact) => open.push(fact),
+                    None => loaded.damage.push(format!("{}: a record of kind {}", path.display(), record.kind)),
+                }
+                continue;
+            }
+            open.drain(..).for_each(&mut fact);
+            loaded.released_lsn = Reader(record.payload).u64().unwrap_or(0).max(loaded.released_lsn);
+            loaded.valid = (start + scan.valid()) as u64;
+        }
+        start += scan.valid();
+        if scan.end() != Some(End::Damaged) {
+            return Ok(loaded);
+        }
+        let whole = |at: &usize| Scan::new(&bytes[start + at..]).next().is_some();
+        let skipped = (1..bytes.len() - start).find(whole).unwrap_or(bytes.len() - start);
+        loaded.damage.push(format!("{}: {skipped} damaged bytes at {start}", path.display()));
+        start += skipped;
+    }
+}
+
+/// The manifest, open for writing.
+#[derive(Debug)]
+pub(super) struct Manifest {
+    path: PathBuf,
+    disk: Arc<dyn Disk>,
+    /// `None` after a failed write: nothing is known of that file's end, so the next write makes a new one.
+    file: Option<Box<dyn DiskFile>>,
+    bytes: u64,
+    /// Size after it was last written anew.
+    fresh: u64,
+}
+
+impl Manifest {
+    /// Opens for appending behind the last commit; after damage, or where there is none, the next write makes a new file.
+    pub fn open(path: &Path, disk: Arc<dyn Disk>, loaded: &Loaded) -> io::Result<Self> {
+        let mut manifest = Self { path: path.to_owned(), disk, file: None, bytes: 0, fresh: 0 };
+        if loaded.valid > 0 && loaded.damage.is_empty() {
+            fs::OpenOptions::new().write(true).open(path)?.set_len(loaded.valid)?;
+            manifest.file = Some(manifest.disk.append(path)?);
+            (manifest.bytes, manifest.fresh) = (loaded.valid, loaded.valid);
+        } else if path.exists() {
+            fs::copy(path, path.with_extension("damaged"))?;
+        }
+        Ok(manifest)
+    }
+
+    /// Whether the next transaction must hold everything: see [`Self::rewrite`].
+    pub fn wants_rewrite(&self) -> bool {
+        self.file.is_none() || self.bytes > REWRITE_BYTES_MIN.max(self.fresh * 2)
+    }
+
+    /// Adds a transaction. When this returns it is durable.
+    pub fn append(&mut self, mut transaction: Transaction, released_lsn: u64) -> io::Result<()> {
+        transaction.commit(released_lsn);
+        let Some(mut file) = self.file.take() else {
+            return Err(io::Error::other("the manifest must be written anew"));
+        };
+        file.write(&transaction.0)?;
+        file.flush()?;
+        self.file = Some(file);
+        self.bytes += transaction.0.len() as u64;
+        Ok(())
+    }
+
+    /// Replaces the file by one with this transaction, which says everything.
+    pub fn rewrite(&mut self, mut everything: Transaction, released_lsn: u64) -> io::Result<()> {
+        everything.commit(released_lsn);
+        let new = self.path.with_extension("new");
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = self.disk.create(&new)?;
+        let mut header = MAGIC.to_vec();
+        header.resize(HEADER_BYTES, 0);
+        file.write(&header)?;
+        file.write(&everything.0)?;
+        file.flush()?;
+        self.file = None;
+        fs::rename(&new, &self.path)?;
+        if let Some(dir) = self.path.parent() {
+            self.disk.flush_dir(dir)?;
+        }
+        self.file = Some(file);
+        self.bytes = (HEADER_BYTES + everything.0.len()) as u64;
+        self.fresh = self.bytes;
+        Ok(())
+    }
+}

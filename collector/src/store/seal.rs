@@ -1,0 +1,229 @@
+//! A checkpoint: frozen runs become blocks, the manifest names them, the log is released; in this order (rule 6).
+//!
+//! 1. blocks into the engine, flush; 2. what the log holds is flushed, so that nothing is in the manifest that a crash
+//! could take from the log; 3. manifest entry, flush; 4. segments of the log that nothing needs are deleted. A crash between
+//! any two leaves what was there before: values that no manifest names are written over, and the log is replayed.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::block::{Packer, SealedRun};
+use super::core::Core;
+use super::disk::Engine;
+use super::entry;
+use super::group::{FORGOTTEN, Frozen, Group};
+use super::manifest::{Manifest, Transaction};
+use super::run::Run;
+use super::{GroupId, Labels, Slot};
+
+/// Longest wait for the log within a checkpoint.
+const LOG_WITHIN: Duration = Duration::from_secs(30);
+
+/// Series definitions per record.
+const SERIES_PER_RECORD: usize = 512;
+
+/// Frozen data of a group with what became of it.
+struct Sealing {
+    group: Arc<Group>,
+    frozen: Arc<Frozen>,
+    runs: Vec<Arc<SealedRun>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Sealer {
+    pub engine: Arc<dyn Engine>,
+    pub manifest: Manifest,
+    /// Where new values go, and the next number there.
+    pub partition: Option<(u32, u32)>,
+    /// An earlier checkpoint took things out of memory's lists and failed: the next manifest must say everything.
+    pub say_everything: bool,
+}
+
+impl Sealer {
+    pub fn checkpoint(&mut self, core: &Core) -> io::Result<()> {
+        let mut sealing = frozen_of(core);
+        if !sealing.is_empty() {
+            self.write_blocks(core, &mut sealing)?;
+        }
+        self.write_manifest(core, &sealing, Transaction::default())?;
+        for Sealing { group, frozen, runs } in sealing {
+            group.state.lock().publish(&frozen, runs);
+            core.head_bytes.fetch_sub(frozen.bytes as u64, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn write_blocks(&mut self, core: &Core, sealing: &mut [Sealing]) -> io::Result<()> {
+        let (partition, number) = self.current_partition(core);
+        let mut packer = Packer::new(partition, number);
+        for Sealing { group, frozen, runs } in sealing.iter_mut() {
+            for run in &frozen.runs {
+                let order = by_labels(core, group, run);
+                runs.extend(packer.run(group.id.0, run, &order).map(Arc::new));
+            }
+        }
+        let next = packer.finish();
+        self.engine.put(partition, &packer.values)?;
+        self.engine.flush(partition)?;
+        let bytes: usize = packer.values.iter().map(|(_, value)| value.len()).sum();
+        core.counters.sealed_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.partition = Some((partition, next));
+        Ok(())
+    }
+
+    fn current_partition(&self, core: &Core) -> (u32, u32) {
+        const HOUR_S: u64 = 3600;
+        let now_s = u32::try_from(core.options.clock.now_ms() / 1000).unwrap_or(0);
+        // Eight directories over the retention: at most an eighth of the space waits for its neighbours to grow old.
+        let span_s = match core.options.retention.as_secs() {
+            0 => 24 * HOUR_S,
+            retention => (retention / 8).clamp(HOUR_S, 24 * HOUR_S),
+        };
+        match self.partition {
+            Some((partition, number)) if u64::from(now_s.saturating_sub(partition)) < span_s => (partition, number),
+            Some((partition, _)) => (now_s.max(partition + 1), 0),
+            None => (now_s, 0),
+        }
+    }
+
+    /// Writes a manifest entry and releases the log. Of what is handed over in lists, a failure makes the next entry say
+    /// everything instead.
+    fn write_manifest(&mut self, core: &Core, sealing: &[Sealing], mut extra: Transaction) -> io::Result<()> {
+        let everything = std::mem::replace(&mut self.say_everything, true) || self.manifest.wants_rewrite();
+        let seen_lsn = core.log.last_lsn();
+        let mut transaction = Transaction::default();
+        let definitions = std::mem::take(&mut *core.definitions.lock());
+        if everything {
+            say_definitions(core, &mut transaction);
+        } else {
+            definitions.iter().for_each(|definition| transaction.raw(definition.kind, &definition.payload));
+        }
+        let mut released_lsn = seen_lsn;
+        let groups: Vec<Arc<Group>> = core.groups.read().all.clone();
+        for group in &groups {
+            let mut state = group.state.lock();
+            if everything {
+                state.sealed.iter().for_each(|run| transaction.run(group.id, state.sealed_lsn, run));
+            }
+            let unsaved = std::mem::take(&mut state.marks_unsaved);
+            let marks = if everything { &state.marks } else { &unsaved };
+            if !marks.is_empty() {
+                transaction.marks(group.id, marks);
+            }
+            let of_group = sealing.iter().filter(|sealing| sealing.group.id == group.id);
+            let of_group: Vec<Arc<Frozen>> = of_group.map(|sealing| sealing.frozen.clone()).collect();
+            if let Some(first) = state.first_lsn(&of_group) {
+                released_lsn = released_lsn.min(first.saturating_sub(1));
+            }
+        }
+        for Sealing { group, frozen, runs } in sealing {
+            runs.iter().for_each(|run| transaction.run(group.id, frozen.last_lsn, run));
+        }
+        for (agent, epochs) in core.sequences.all() {
+            let mut epochs = epochs.lock();
+            if std::mem::take(&mut epochs.unsaved) || everything {
+                transaction.frames(agent, &epochs);
+            }
+        }
+        transaction.append(&mut extra);
+        if !core.log.flush(LOG_WITHIN) {
+            return Err(io::Error::other("the log does not become durable"));
+        }
+        if everything {
+            self.manifest.rewrite(transaction, released_lsn)?;
+        } else if !transaction.is_empty() {
+            self.manifest.append(transaction, released_lsn)?;
+        }
+        self.say_everything = false;
+        core.released_lsn.store(released_lsn, Ordering::Relaxed);
+        core.log.release(released_lsn);
+        Ok(())
+    }
+
+    /// Makes durable what was forgotten, and deletes the partitions in which no run lies any more.
+    pub fn drop_old(&mut self, core: &Core, forgotten: &[(GroupId, Vec<u32>)]) -> io::Result<()> {
+        let mut used: HashSet<u32> = self.partition.iter().map(|(partition, _)| *partition).collect();
+        for group in &core.groups.read().all {
+            used.extend(group.state.lock().sealed.iter().map(|run| run.head.partition));
+        }
+        let old: Vec<u32> =
+            self.engine.partitions()?.into_iter().filter(|partition| !used.contains(partition)).collect();
+        if forgotten.is_empty() && old.is_empty() {
+            return Ok(());
+        }
+        let mut transaction = Transaction::default();
+        for (group, slots) in forgotten {
+            let mut payload = Vec::new();
+            entry::put_forget(&mut payload, *group, slots);
+            transaction.raw(entry::FORGET, &payload);
+        }
+        old.iter().for_each(|partition| transaction.dropped(*partition));
+        self.write_manifest(core, &[], transaction)?;
+        for partition in old {
+            tracing::info!(partition, "all samples of this partition are older than the retention; deleting it");
+            self.engine.drop_partition(partition)?;
+        }
+        Ok(())
+    }
+}
+
+fn frozen_of(core: &Core) -> Vec<Sealing> {
+    let groups: Vec<Arc<Group>> = core.groups.read().all.clone();
+    let mut found = Vec::new();
+    for group in groups {
+        let frozen = group.state.lock().frozen.clone();
+        found.extend(frozen.into_iter().map(|frozen| Sealing { group: group.clone(), frozen, runs: Vec::new() }));
+    }
+    found
+}
+
+/// The run's columns, by the labels of their series: neighbours are read together.
+fn by_labels(core: &Core, group: &Group, run: &Run) -> Vec<usize> {
+    let index = core.index.read();
+    let state = group.state.lock();
+    let labels = |slot: u32| -> Option<Labels> {
+        let series = state.series.get(slot as usize)?;
+        index.get(*series).map(|entry| entry.labels.clone())
+    };
+    let mut order: Vec<(Option<Labels>, usize)> =
+        run.slots.iter().enumerate().map(|(column, slot)| (labels(*slot), column)).collect();
+    drop(state);
+    drop(index);
+    order.sort_unstable();
+    // A column without points was registered and never had a value.
+    order.into_iter().map(|(_, column)| column).filter(|column| !run.columns[*column].bytes.is_empty()).collect()
+}
+
+/// All groups and series that are known.
+fn say_definitions(core: &Core, transaction: &mut Transaction) {
+    let index = core.index.read();
+    let groups: Vec<Arc<Group>> = core.groups.read().all.clone();
+    for group in &groups {
+        let mut payload = Vec::new();
+        entry::put_group(&mut payload, group.id, &group.key, group.mode);
+        transaction.raw(entry::GROUP, &payload);
+    }
+    for group in &groups {
+        let state = group.state.lock();
+        let known: Vec<(Slot, u32)> = (0..).map(Slot).zip(state.series.iter().copied()).collect();
+        for some in known.chunks(SERIES_PER_RECORD) {
+            let some: Vec<_> = some.iter().filter_map(|(slot, series)| Some((*slot, index.get(*series)?))).collect();
+            let mut payload = Vec::new();
+            entry::put_series_head(&mut payload, group.id, some.len());
+            for (slot, entry) in some {
+                let meta = entry.labels.metric().and_then(|metric| index.meta.get(metric));
+                entry::put_series(&mut payload, slot, &entry.labels, meta);
+            }
+            transaction.raw(entry::SERIES, &payload);
+        }
+        // So that the number of a slot that was the last one is not given out again.
+        if state.series.last() == Some(&FORGOTTEN) {
+            let mut payload = Vec::new();
+            entry::put_forget(&mut payload, group.id, &[state.series.len() as u32 - 1]);
+            transaction.raw(entry::FORGET, &payload);
+        }
+    }
+}
