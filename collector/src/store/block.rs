@@ -13,7 +13,7 @@
 //! share a value; small pieces, of several groups too, are packed into one value. The manifest names every piece.
 
 use super::bytes::{Reader, put_signed, put_varint};
-use super::column::{OPEN, Samples, expand};
+use super::column::{Samples, expand};
 use super::run::Run;
 
 const VERSION: u8 = 1;
@@ -239,7 +239,7 @@ pub(super) fn read_part(
         if codec != POINTS {
             return None;
         }
-        whole &= take(slot, &mut |out| expand(bytes, through.min(OPEN), ticks, from_ms, to_ms, out));
+        whole &= take(slot, &mut |out| expand(bytes, through, ticks, from_ms, to_ms, out));
     }
     whole.then_some(())
 }

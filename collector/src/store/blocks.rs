@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 
@@ -26,16 +27,19 @@ const VALUES_PER_JOB: usize = 128;
 
 type Key = (u32, u32);
 type Values = HashMap<Key, Arc<[u8]>>;
+type Answer = Vec<(Key, io::Result<Option<Vec<u8>>>)>;
 
 #[derive(Debug)]
 struct Job {
     wanted: Vec<Key>,
-    reply: SyncSender<Vec<(Key, io::Result<Option<Vec<u8>>>)>>,
+    reply: SyncSender<Answer>,
 }
 
 #[derive(Debug)]
 pub(super) struct Blocks {
-    jobs: SyncSender<Job>,
+    /// `None` once the store is dropped.
+    jobs: Mutex<Option<SyncSender<Job>>>,
+    readers: Mutex<Vec<JoinHandle<()>>>,
     damaged: AtomicU64,
 }
 
@@ -53,11 +57,23 @@ impl Blocks {
     pub fn start(engine: Arc<dyn Engine>) -> io::Result<Self> {
         let (jobs, waiting) = sync_channel(WAITING_MAX);
         let waiting = Arc::new(Mutex::new(waiting));
+        let mut readers = Vec::new();
         for _ in 0..READERS {
             let (engine, waiting) = (engine.clone(), waiting.clone());
-            std::thread::Builder::new().name("store-read".into()).spawn(move || serve(&*engine, &waiting))?;
+            let thread = std::thread::Builder::new().name("store-read".into());
+            readers.push(thread.spawn(move || serve(&*engine, &waiting))?);
         }
-        Ok(Self { jobs, damaged: AtomicU64::new(0) })
+        let jobs = Mutex::new(Some(jobs));
+        Ok(Self { jobs, readers: Mutex::new(readers), damaged: AtomicU64::new(0) })
+    }
+
+    /// Ends the readers, and with them the hold on the engine.
+    pub fn stop(&self) {
+        self.jobs.lock().take();
+        for reader in self.readers.lock().drain(..) {
+            // A reader catches what the engine does; should it have panicked all the same, it was named then.
+            let _ = reader.join();
+        }
     }
 
     pub fn damaged(&self) -> u64 {
@@ -71,10 +87,11 @@ impl Blocks {
         let mut found = Values::new();
         for wanted in keys.chunks(VALUES_PER_JOB) {
             budget.check()?;
-            let gone = |_| SelectError::Storage("the store's readers have ended; restart the collector".into());
+            let gone = || SelectError::Storage("the store's readers have ended; restart the collector".into());
             let (reply, answer) = sync_channel(1);
-            self.jobs.send(Job { wanted: wanted.to_vec(), reply }).map_err(|error| gone(error.to_string()))?;
-            for (key, value) in answer.recv().map_err(|error| gone(error.to_string()))? {
+            let jobs = self.jobs.lock().clone().ok_or_else(gone)?;
+            jobs.send(Job { wanted: wanted.to_vec(), reply }).map_err(|_| gone())?;
+            for (key, value) in answer.recv().map_err(|_| gone())? {
                 match value {
                     Ok(Some(value)) => {
                         found.insert(key, value.into());

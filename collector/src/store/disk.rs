@@ -36,8 +36,14 @@ const OPEN_MAX: usize = 6;
 #[derive(Debug)]
 pub(super) struct Sled {
     dir: PathBuf,
+    open: Mutex<Databases>,
+}
+
+#[derive(Debug, Default)]
+struct Databases {
+    turn: u64,
     /// With the turn in which each was used last.
-    open: Mutex<(u64, HashMap<u32, (u64, sled::Db)>)>,
+    by_partition: HashMap<u32, (u64, sled::Db)>,
 }
 
 impl Sled {
@@ -51,7 +57,7 @@ impl Sled {
 
     fn db(&self, partition: u32, make: bool) -> io::Result<Option<sled::Db>> {
         let mut open = self.open.lock();
-        let (turn, databases) = &mut *open;
+        let Databases { turn, by_partition: databases } = &mut *open;
         *turn += 1;
         if let Some((used, db)) = databases.get_mut(&partition) {
             *used = *turn;
@@ -96,7 +102,7 @@ impl Engine for Sled {
     }
 
     fn drop_partition(&self, partition: u32) -> io::Result<()> {
-        self.open.lock().1.remove(&partition);
+        self.open.lock().by_partition.remove(&partition);
         match fs::remove_dir_all(self.path(partition)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),

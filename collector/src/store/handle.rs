@@ -158,6 +158,7 @@ impl Store {
 impl Drop for Store {
     fn drop(&mut self) {
         self.shutdown();
+        self.core.blocks.stop();
     }
 }
 

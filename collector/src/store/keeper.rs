@@ -27,6 +27,8 @@ const PAUSE: Duration = Duration::from_secs(5);
 struct Requests {
     asked: u64,
     done: u64,
+    /// The last of those done that failed.
+    failed: u64,
     closing: bool,
 }
 
@@ -43,7 +45,7 @@ impl Asked {
         self.1.notify_all();
         let deadline = Instant::now() + within;
         while requests.done < number && !self.1.wait_until(&mut requests, deadline).timed_out() {}
-        requests.done >= number
+        requests.done >= number && requests.failed < number
     }
 
     pub fn close(&self) {
@@ -95,13 +97,15 @@ impl Keeper {
             result = self.retain();
         }
         let mut requests = self.core.keeper.0.lock();
-        match result {
-            Ok(()) => requests.done = asked.unwrap_or(requests.done),
-            Err(error) => {
-                tracing::error!(%error, "cannot seal; samples stay in memory and log, and it is tried again");
-                // Whoever asked is answered by the time-out of the wait.
-                self.core.keeper.1.wait_for(&mut requests, PAUSE);
+        requests.done = asked.unwrap_or(requests.done);
+        if let Err(error) = result {
+            requests.failed = requests.done;
+            self.core.keeper.1.notify_all();
+            if requests.closing {
+                return;
             }
+            tracing::error!(%error, "cannot seal; samples stay in memory and log, and it is tried again");
+            self.core.keeper.1.wait_for(&mut requests, PAUSE);
         }
         self.core.keeper.1.notify_all();
     }

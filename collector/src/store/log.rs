@@ -170,7 +170,8 @@ impl Log {
         let deadline = Instant::now() + within;
         let wanted = {
             let mut queue = self.shared.queue.lock();
-            queue.hurry = true;
+            // With nothing to hurry the flag would outlive this flush and take the next batch's delay.
+            queue.hurry |= !queue.waiting.is_empty();
             self.shared.wake.notify_all();
             queue.last_lsn
         };

@@ -1,8 +1,12 @@
 //! A checkpoint: frozen runs become blocks, the manifest names them, the log is released; in this order (rule 6).
 //!
-//! 1. blocks into the engine, flush; 2. what the log holds is flushed, so that nothing is in the manifest that a crash
-//! could take from the log; 3. manifest entry, flush; 4. segments of the log that nothing needs are deleted. A crash between
-//! any two leaves what was there before: values that no manifest names are written over, and the log is replayed.
+//! 1. blocks into the engine, flush;
+//! 2. the log is flushed, so that nothing is in the manifest that a crash could take from the log;
+//! 3. manifest entry, flush;
+//! 4. segments of the log that nothing needs are deleted.
+//!
+//! A crash between any two leaves what was there before: values that no manifest names are written over, and the log is
+//! replayed.
 
 use std::collections::HashSet;
 use std::io;

@@ -19,6 +19,12 @@ fn what_is_appended_is_selected_at_once_and_after_a_restart() {
         assert_eq!(range(&store, "a", 0, i64::MAX), wanted);
         assert_eq!(last(&store, "b", 0, i64::MAX), Some((t + 2000, 3f64.to_bits())));
         assert_eq!(last(&store, "a", 0, i64::MAX), Some((t + 2000, stale.to_bits())));
+        let mut latest = Vec::new();
+        store.latest(&[], &mut |name, series| {
+            latest.push((name.to_owned(), series.len()));
+            true
+        });
+        assert_eq!(latest, [("b".to_owned(), 1)], "a has ended");
         let again = store.append(&frame(2, vec![tick(group, t + 1000, false, &[(slots[1], 9.0)])])).unwrap();
         assert!(again.duplicate);
         assert!(store.flush(Duration::from_secs(20)) && store.durable().borrow().0 >= appended.lsn.0);
@@ -30,12 +36,6 @@ fn what_is_appended_is_selected_at_once_and_after_a_restart() {
     assert_eq!(store.label_names(&[], 0, i64::MAX).unwrap(), [Arc::from(METRIC_NAME), Arc::from("host")]);
     assert_eq!(store.label_values(METRIC_NAME, &[], 0, i64::MAX).unwrap(), [Arc::from("a"), Arc::from("b")]);
     assert!(store.series(&[vec![named("a")]], 0, t - 1).unwrap().is_empty(), "no samples before");
-    let mut latest = Vec::new();
-    store.latest(&[], &mut |name, series| {
-        latest.push((name.to_owned(), series.len()));
-        true
-    });
-    assert_eq!(latest, [("b".to_owned(), 1)], "a has ended");
 }
 
 #[test]

@@ -117,7 +117,6 @@ impl Model {
 }
 
 struct Bench {
-    dir: tempfile::TempDir,
     clock: Arc<AtomicI64>,
     store: Arc<Store>,
     delta: GroupId,
@@ -127,6 +126,8 @@ struct Bench {
     key_next: bool,
     model: Model,
     durable: Model,
+    /// Last, so that the store is closed before its directory goes.
+    dir: tempfile::TempDir,
 }
 
 impl Bench {
@@ -285,7 +286,7 @@ impl Bench {
     }
 
     fn restart(&mut self) {
-        // Two at once are refused: the old one must be gone.
+        // The old one must let go of the directory first.
         let aside = tempfile::tempdir().unwrap();
         self.store = Store::open(options(aside.path()), Arc::new(RealDisk)).unwrap();
         self.store = Self::open(&self.dir, &self.clock);
@@ -302,12 +303,14 @@ impl Bench {
     }
 
     fn check(&self, (from, length): (i64, i64)) {
+        assert_eq!(self.store.stats().damaged, 0);
         let oldest_ms = self.oldest();
         let near = (self.now() - from, self.now() - from + length);
         for name in DELTA.iter().chain(&STATED) {
             for (from_ms, to_ms) in [(i64::MIN, i64::MAX), near] {
                 let wanted = self.model.select(name, from_ms, to_ms, oldest_ms);
-                assert_eq!(range(&self.store, name, from_ms, to_ms), wanted, "{name} from {from_ms} to {to_ms}");
+                let found = range(&self.store, name, from_ms, to_ms);
+                assert_eq!(found, wanted, "{name} from {from_ms} to {to_ms}");
                 assert_eq!(last(&self.store, name, from_ms, to_ms), wanted.last().copied(), "last of {name}");
             }
         }
