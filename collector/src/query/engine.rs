@@ -9,7 +9,7 @@ use crate::store::{Budget, Labels, Source};
 
 use super::QueryError;
 use super::exec::{Eval, Notes, merge};
-use super::parse::parse;
+use super::parse::{OPENINGS_SHALLOW, openings, parse, with_room};
 use super::plan::{Expr, Kind};
 use super::value::{Points, Row, Steps, Value, is_absent, without_name};
 
@@ -131,6 +131,9 @@ pub struct Engine {
     gate: Arc<Semaphore>,
 }
 
+/// A query that takes longer is logged with its text.
+const SLOW_SECONDS: f64 = 5.0;
+
 /// Cancels a query when whoever waits for it goes away.
 struct CancelOnDrop(Arc<Budget>);
 
@@ -156,7 +159,6 @@ impl Engine {
 
     /// Waits for a place, then evaluates on a blocking thread. Dropping the future cancels the query.
     pub async fn query(&self, source: Arc<dyn Source>, request: Request) -> Result<Answer, QueryError> {
-        let expr = parse(&request.text, self.features)?;
         let begin = Instant::now();
         let timeout = request.timeout.unwrap_or(self.limits.timeout).min(self.limits.timeout);
         let budget = Arc::new(Budget::new(self.limits.samples, begin + timeout));
@@ -168,12 +170,21 @@ impl Engine {
         };
         let queued_seconds = begin.elapsed().as_secs_f64();
         let engine = self.clone();
+        let text = request.text.clone();
         let task = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            engine.run(&*source, &expr, request.span, request.lookback, &budget)
+            let run = || {
+                let expr = parse(&request.text, engine.features)?;
+                engine.run(&*source, &expr, request.span, request.lookback, &budget)
+            };
+            if openings(&request.text) < OPENINGS_SHALLOW { run() } else { with_room(run)? }
         });
-        let mut answer =
-            task.await.map_err(|error| QueryError::Internal(format!("evaluation ended early: {error}")))??;
+        let answer = task.await.map_err(|error| QueryError::Internal(format!("evaluation ended early: {error}")))?;
+        let seconds = begin.elapsed().as_secs_f64();
+        if seconds > SLOW_SECONDS {
+            tracing::warn!(query = text, seconds, queued_seconds, ok = answer.is_ok(), "slow query");
+        }
+        let mut answer = answer?;
         answer.queued_seconds = queued_seconds;
         Ok(answer)
     }

@@ -106,6 +106,6 @@ mod tests {
     fn mean_of_huge_values_does_not_overflow() {
         let mut mean = Mean::default();
         [f64::MAX, f64::MAX, f64::MAX].into_iter().for_each(|value| mean.add(value));
-        assert_eq!(mean.mean(), f64::MAX);
+        assert!((mean.mean() / f64::MAX - 1.0).abs() < 1e-15);
     }
 }
