@@ -101,3 +101,44 @@ fn nothing_is_durable_while_the_flush_hangs_or_fails_and_queries_go_on() {
     assert_eq!(range(&store, "a", 0, i64::MAX), wanted, "once each, though the log may hold them twice");
     assert_eq!(store.stats().damaged, 0, "what a failed flush left behind is no loss");
 }
+
+#[test]
+fn a_damaged_log_is_stepped_over_and_told() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let store = open(dir.path());
+        let group = group(&store, 1, "host.cpu", WriteMode::Delta);
+        let slots = series(&store, group, &["a"]);
+        for sequence in 1..=9u64 {
+            let at_ms = NOW_MS + sequence as i64 * 1000;
+            let key = sequence == 1 || sequence == 7;
+            store.append(&frame(sequence, vec![tick(group, at_ms, key, &[(slots[0], sequence as f64)])])).unwrap();
+        }
+        assert!(store.flush(Duration::from_secs(20)));
+        store.crash();
+    }
+    let log = std::fs::read_dir(dir.path().join("log")).unwrap().next().unwrap().unwrap().path();
+    let whole = std::fs::read(&log).unwrap();
+    let sample = |n: i64| (NOW_MS + n * 1000, n as f64);
+    // The records of the frames are equally long; one bit of the fourth one is flipped.
+    let mut lengths = lampad_proto::record::Scan::new(&whole[16..]);
+    let records: Vec<usize> =
+        lengths.by_ref().map(|record| record.payload.len() + lampad_proto::record::HEADER_BYTES).collect();
+    let before: usize = records[..records.len() - 6].iter().sum();
+    let mut bad = whole.clone();
+    bad[16 + before + 20] ^= 4;
+    std::fs::write(&log, &bad).unwrap();
+    let store = open(dir.path());
+    let wanted: Vec<(i64, f64)> = [1, 2, 3, 7, 8, 9].map(sample).to_vec();
+    assert_eq!(range(&store, "a", 0, i64::MAX), bits(&wanted), "nothing is guessed until the key tick");
+    assert!(store.stats().damaged > 0);
+    drop(store);
+
+    let torn = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(torn.path().join("log")).unwrap();
+    std::fs::write(torn.path().join("log/0000000001.log"), &whole[..whole.len() - 3]).unwrap();
+    let store = open(torn.path());
+    let wanted: Vec<(i64, f64)> = (1..=8).map(sample).collect();
+    assert_eq!(range(&store, "a", 0, i64::MAX), bits(&wanted), "all but the record that was cut");
+    assert_eq!(store.stats().damaged, 0, "a torn tail is no damage");
+}
