@@ -73,6 +73,9 @@ impl Options {
         if self.collector.starts_with("http://") {
             return Ok(endpoint);
         }
+        if self.tls.ca.trim().is_empty() {
+            return Err(address("https:// needs the certificate of the authority that signed the collector's".into()));
+        }
         let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&self.tls.ca));
         if let Some((certificate, key)) = &self.tls.identity {
             tls = tls.identity(Identity::from_pem(certificate, key));

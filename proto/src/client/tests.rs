@@ -117,7 +117,7 @@ async fn nobody_there_is_told_with_the_address_and_the_cause() {
 
 #[tokio::test]
 async fn bad_options_are_named() {
-    for collector in ["db7:9391", "ftp://db7", "http://db 7"] {
+    for collector in ["db7:9391", "ftp://db7", "http://db 7", "https://db7:9391"] {
         let error = Client::connect(Options::new(collector)).unwrap_err().to_string();
         assert!(error.contains(collector), "{error}");
     }
