@@ -58,7 +58,7 @@ impl Own {
                 None => new.push(sample),
             }
         }
-        self.define(group, new, &mut values);
+        self.define(group, new, &mut values)?;
         for series in self.series.values_mut().filter(|series| series.round != self.round) {
             if let (Some(slot), Some(_), false) = (series.slot, series.written.take(), self.key) {
                 values.push((slot, Value::Float(lampad_proto::stale())));
@@ -86,18 +86,25 @@ impl Own {
         Ok(group)
     }
 
-    fn define(&mut self, group: GroupId, new: Vec<OwnSample>, values: &mut Vec<(Slot, Value)>) {
+    fn define(
+        &mut self,
+        group: GroupId,
+        new: Vec<OwnSample>,
+        values: &mut Vec<(Slot, Value)>,
+    ) -> Result<(), Unavailable> {
         if new.is_empty() {
-            return;
+            return Ok(());
         }
         let key = |sample: &OwnSample| SeriesKey { labels: sample.labels.clone(), meta: Some(sample.meta.clone()) };
         let keys: Vec<SeriesKey> = new.iter().map(key).collect();
         let slots = self.sink.define_series(group, &keys);
         for (sample, slot) in new.into_iter().zip(slots) {
-            let mut series = Series { slot: slot.ok(), round: 0, written: None };
+            let slot = Unavailable::unless_lasting(slot)?.ok();
+            let mut series = Series { slot, round: 0, written: None };
             values.extend(series.state(self.round, sample.value, self.key));
             self.series.insert(sample.labels, series);
         }
+        Ok(())
     }
 }
 

@@ -21,6 +21,8 @@ struct Kept {
     silenced: Vec<AgentId>,
     /// Whether what is appended is durable at once.
     flushes: bool,
+    /// Takes nothing new, as a store whose disk is full.
+    full: bool,
 }
 
 pub struct Recorder {
@@ -38,6 +40,11 @@ impl Recorder {
     pub fn flush(&self) {
         let lsn = Lsn(self.kept.lock().batches.len() as u64);
         self.durable.send_replace(lsn);
+    }
+
+    /// Whether everything is refused from now on, in passing.
+    pub fn fill(&self, full: bool) {
+        self.kept.lock().full = full;
     }
 
     pub fn ticks(&self) -> Vec<TickBatch> {
@@ -69,6 +76,9 @@ pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
 impl Sink for Recorder {
     fn define_group(&self, key: GroupKey, _: WriteMode) -> Result<GroupId, Refused> {
         let mut kept = self.kept.lock();
+        if kept.full {
+            return Err(Refused::Unavailable("full".into()));
+        }
         let at = kept.groups.iter().position(|known| *known == key).unwrap_or_else(|| {
             kept.groups.push(key);
             kept.groups.len() - 1
@@ -78,7 +88,11 @@ impl Sink for Recorder {
 
     fn define_series(&self, group: GroupId, series: &[SeriesKey]) -> Vec<Result<Slot, Refused>> {
         let mut kept = self.kept.lock();
+        let full = kept.full;
         let mut define = |series: &SeriesKey| {
+            if full {
+                return Err(Refused::Unavailable("full".into()));
+            }
             let next = Slot(kept.series.keys().filter(|(of, _)| *of == group).count() as u32);
             Ok(*kept.series.entry((group, series.labels.clone())).or_insert(next))
         };
@@ -87,6 +101,9 @@ impl Sink for Recorder {
 
     fn append(&self, batch: &Batch) -> Result<Appended, Unavailable> {
         let mut kept = self.kept.lock();
+        if kept.full {
+            return Err(Unavailable("full".into()));
+        }
         let duplicate = batch.frame.is_some_and(|frame| !kept.frames.insert(frame));
         if !duplicate {
             kept.batches.push(batch.clone());

@@ -22,8 +22,19 @@ pub struct Appended {
 #[error("{0}")]
 pub struct Unavailable(pub String);
 
+impl Unavailable {
+    /// Tells passing trouble from a refusal that lasts.
+    pub fn unless_lasting<T>(defined: Result<T, Refused>) -> Result<Result<T, Refused>, Self> {
+        match defined {
+            Err(Refused::Unavailable(reason)) => Err(Self(reason)),
+            lasting => Ok(lasting),
+        }
+    }
+}
+
 /// Where samples go.
 pub trait Sink: Send + Sync + 'static {
+    /// [`Refused::Unavailable`] is passing: whoever defines ends its work with [`Unavailable`] and comes again.
     fn define_group(&self, key: GroupKey, mode: WriteMode) -> Result<GroupId, Refused>;
     /// One result per series, in their order. A series that is there already keeps its slot.
     fn define_series(&self, group: GroupId, series: &[SeriesKey]) -> Vec<Result<Slot, Refused>>;

@@ -68,7 +68,7 @@ impl Histogram {
 }
 
 /// Why the store refuses samples, in the order of [`reason`].
-const REASONS: [&str; 5] = ["invalid", "limit", "too_old", "too_new", "duplicate"];
+const REASONS: [&str; 6] = ["invalid", "limit", "too_old", "too_new", "duplicate", "unavailable"];
 
 fn reason(refused: &Refused) -> usize {
     match refused {
@@ -77,6 +77,7 @@ fn reason(refused: &Refused) -> usize {
         Refused::TooOld { .. } => 2,
         Refused::TooNew { .. } => 3,
         Refused::Duplicate { .. } => 4,
+        Refused::Unavailable(_) => 5,
     }
 }
 

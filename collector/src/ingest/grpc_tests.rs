@@ -168,6 +168,28 @@ async fn no_ack_leaves_before_the_flush_and_the_newest_covers_all() {
 }
 
 #[tokio::test]
+async fn series_defined_while_the_store_takes_nothing_are_taken_when_the_agent_comes_again() {
+    let server = server(true, Rules::default()).await;
+    let mut agent = server.connect(hello(1, "db1")).await.unwrap();
+    server.recorder.fill(true);
+    agent.dictionary().await;
+    agent.frame(1, true, &[(0, 1.0), (1, 2.0)]).await;
+    let ended = timeout(PATIENCE, agent.down.message()).await.unwrap().unwrap_err();
+    assert_eq!(ended.code(), Code::Unavailable, "no refusal, no ack, but an end: {ended}");
+    until("the stream's end", || !server.ingest.registry.agents()[0].state().streaming).await;
+    let refused = server.client().await.push(request(1, vec![sample(0)])).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+
+    server.recorder.fill(false);
+    let pending = vec![SequenceRange { first: 1, last: 1 }];
+    let mut agent = server.connect(Hello { pending, ..hello(1, "db1") }).await.unwrap();
+    agent.dictionary().await;
+    agent.frame(1, true, &[(0, 1.0), (1, 2.0)]).await;
+    assert_eq!(through(&agent.next().await), Some(1));
+    assert_eq!(server.recorder.ticks()[0].values.len(), 2);
+}
+
+#[tokio::test]
 async fn a_repeated_frame_is_acked_and_the_next_tick_lists_all() {
     let server = server(true, Rules::default()).await;
     let agent = server.connect(hello(1, "db1")).await.unwrap();

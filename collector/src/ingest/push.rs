@@ -99,16 +99,22 @@ impl Plan {
                 Err(reason) => refused.push(PushRefusal { series: index as u32, reason }),
             }
         }
-        Ok(Self::of(ingest, frame, groups, refused))
+        Self::of(ingest, frame, groups, refused).map_err(unavailable)
     }
 
     /// What is to be stored of series that are named and grouped; their place in the request stands beside them.
-    pub(super) fn of(ingest: &Ingest, frame: Option<FrameId>, groups: Groups, refused: Vec<PushRefusal>) -> Self {
+    pub(super) fn of(
+        ingest: &Ingest,
+        frame: Option<FrameId>,
+        groups: Groups,
+        refused: Vec<PushRefusal>,
+    ) -> Result<Self, Unavailable> {
         let mut plan = Self { batch: Batch { frame, ticks: Vec::new() }, samples: 0, refused };
         for (name, series) in groups {
             let agent = frame.map_or(AgentId([0; 16]), |frame| frame.agent);
-            match ingest.sink.define_group(GroupKey { agent, name }, WriteMode::Stated) {
-                Ok(group) => plan.add(ingest, group, series),
+            let group = ingest.sink.define_group(GroupKey { agent, name }, WriteMode::Stated);
+            match Unavailable::unless_lasting(group)? {
+                Ok(group) => plan.add(ingest, group, series)?,
                 Err(refused) => {
                     let refuse = |series| PushRefusal { series, reason: refused.to_string() };
                     plan.refused.extend(series.into_iter().map(|(index, ..)| refuse(index)));
@@ -116,17 +122,22 @@ impl Plan {
             }
         }
         ingest.telemetry.series_refused.add(plan.refused.len() as u64);
-        plan
+        Ok(plan)
     }
 
-    fn add(&mut self, ingest: &Ingest, group: GroupId, series: Vec<(u32, SeriesKey, Vec<PushSample>)>) {
+    fn add(
+        &mut self,
+        ingest: &Ingest,
+        group: GroupId,
+        series: Vec<(u32, SeriesKey, Vec<PushSample>)>,
+    ) -> Result<(), Unavailable> {
         let keys: Vec<SeriesKey> = series.iter().map(|(_, key, _)| key.clone()).collect();
         let slots = ingest.sink.define_series(group, &keys);
         let now = now_ms();
         let mut ticks = BTreeMap::<i64, HashMap<Slot, Value>>::new();
         for ((index, key, samples), slot) in series.into_iter().zip(slots) {
             let refuse = |reason: String| PushRefusal { series: index, reason };
-            let slot = match slot {
+            let slot = match Unavailable::unless_lasting(slot)? {
                 Ok(slot) => slot,
                 Err(error) => {
                     self.refused.push(refuse(error.to_string()));
@@ -157,6 +168,7 @@ impl Plan {
             values.sort_unstable_by_key(|(slot, _)| *slot);
             self.batch.ticks.push(TickBatch { group, timestamp_ms, run: Run::Live, key: false, values });
         }
+        Ok(())
     }
 }
 

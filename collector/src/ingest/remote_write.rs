@@ -23,6 +23,7 @@ use super::Ingest;
 use super::admit::cut;
 use super::push::{DURABLE_WITHIN, Groups, Plan, SAMPLES_MAX};
 use super::remote_write_wire::{Metadata, TimeSeries, WriteRequest};
+use crate::sink::Unavailable;
 use crate::store::{Label, Labels, METRIC_NAME, Meta, SeriesKey};
 
 /// Bytes of a request as sent; Prometheus' own are a few hundred KiB.
@@ -114,14 +115,15 @@ impl Receiver {
                 Err(reason) => refused.push(PushRefusal { series: index, reason }),
             }
         }
-        let plan = Plan::of(ingest, None, groups, refused);
+        let unavailable = |error: Unavailable| {
+            let text = format!("the collector cannot store at present: {error}; send again later");
+            (StatusCode::SERVICE_UNAVAILABLE, text)
+        };
+        let plan = Plan::of(ingest, None, groups, refused).map_err(unavailable)?;
         let mut reasons: Vec<String> = plan.refused.into_iter().map(|refusal| refusal.reason).collect();
         let mut lsn = None;
         if !plan.batch.ticks.is_empty() {
-            let appended = ingest.sink.append(&plan.batch).map_err(|error| {
-                let text = format!("the collector cannot store at present: {error}; send again later");
-                (StatusCode::SERVICE_UNAVAILABLE, text)
-            })?;
+            let appended = ingest.sink.append(&plan.batch).map_err(unavailable)?;
             lsn = Some(appended.lsn);
             let refused = appended.refused.len() as u64;
             ingest.telemetry.pushed_samples.add(plan.samples.saturating_sub(refused));

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::decode::{Added, NewGroup, NewSeries, Tick};
-use crate::sink::Sink;
+use crate::sink::{Sink, Unavailable};
 use crate::store::{
     AgentId, GroupId, GroupKey, Label, Labels, METRIC_NAME, Run, SeriesKey, Slot, TickBatch, WriteMode,
 };
@@ -42,15 +42,16 @@ impl References {
         Self { agent, labels, groups: Vec::new(), slots: Vec::new() }
     }
 
-    /// Registers what a dictionary added; what was refused comes back by reason.
-    pub fn define(&mut self, sink: &dyn Sink, added: Added) -> Vec<NotTaken> {
+    /// Registers what a dictionary added; what was refused for good comes back by reason. After an error the lane is half
+    /// defined: the stream must end and begin anew.
+    pub fn define(&mut self, sink: &dyn Sink, added: Added) -> Result<Vec<NotTaken>, Unavailable> {
         if added.reset {
             self.groups.clear();
             self.slots.clear();
         }
         let mut not_taken = BTreeMap::<String, Vec<u32>>::new();
         for group in added.groups {
-            let group = self.define_group(sink, group, &mut not_taken);
+            let group = self.define_group(sink, group, &mut not_taken)?;
             self.groups.push(group);
         }
         let mut by_group = BTreeMap::<u32, Vec<(u32, SeriesKey)>>::new();
@@ -63,9 +64,9 @@ impl References {
             }
         }
         for (group, series) in by_group {
-            self.define_series(sink, group, series, &mut not_taken);
+            self.define_series(sink, group, series, &mut not_taken)?;
         }
-        not_taken.into_iter().map(|(reason, series)| NotTaken { series, reason }).collect()
+        Ok(not_taken.into_iter().map(|(reason, series)| NotTaken { series, reason }).collect())
     }
 
     fn define_group(
@@ -73,18 +74,20 @@ impl References {
         sink: &dyn Sink,
         group: NewGroup,
         not_taken: &mut BTreeMap<String, Vec<u32>>,
-    ) -> Option<Group> {
-        let defined = group.definition.and_then(|(name, labels)| {
-            let key = GroupKey { agent: self.agent, name };
-            let id = sink.define_group(key, WriteMode::Delta).map_err(|refused| refused.to_string())?;
-            Ok(Group { id, labels, taken: HashMap::new() })
-        });
+    ) -> Result<Option<Group>, Unavailable> {
+        let defined = match group.definition {
+            Ok((name, labels)) => {
+                let id = sink.define_group(GroupKey { agent: self.agent, name }, WriteMode::Delta);
+                let id = Unavailable::unless_lasting(id)?.map_err(|refused| refused.to_string());
+                id.map(|id| Group { id, labels, taken: HashMap::new() })
+            }
+            Err(reason) => Err(reason),
+        };
         // Told with no series: those of the group follow with a reason of their own.
-        defined
-            .inspect_err(|reason| {
-                not_taken.entry(format!("group {}: {reason}", group.reference)).or_default();
-            })
-            .ok()
+        let told = defined.inspect_err(|reason| {
+            not_taken.entry(format!("group {}: {reason}", group.reference)).or_default();
+        });
+        Ok(told.ok())
     }
 
     fn key(&self, series: NewSeries) -> Result<SeriesKey, String> {
@@ -103,12 +106,12 @@ impl References {
         group: u32,
         series: Vec<(u32, SeriesKey)>,
         not_taken: &mut BTreeMap<String, Vec<u32>>,
-    ) {
-        let Some(Some(group)) = self.groups.get_mut(group as usize) else { return };
+    ) -> Result<(), Unavailable> {
+        let Some(Some(group)) = self.groups.get_mut(group as usize) else { return Ok(()) };
         let (references, keys): (Vec<u32>, Vec<SeriesKey>) = series.into_iter().unzip();
         let slots = sink.define_series(group.id, &keys);
         for ((reference, key), slot) in references.into_iter().zip(keys).zip(slots) {
-            let reason = match slot {
+            let reason = match Unavailable::unless_lasting(slot)? {
                 Ok(slot) => match group.taken.entry(slot) {
                     std::collections::hash_map::Entry::Vacant(free) => {
                         free.insert(reference);
@@ -123,6 +126,7 @@ impl References {
             };
             not_taken.entry(reason).or_default().push(reference);
         }
+        Ok(())
     }
 
     /// The ticks as the store takes them; series that were refused are left out. `shift_ms` is added to every time.

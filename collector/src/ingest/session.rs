@@ -178,7 +178,7 @@ impl Session {
             (track.last, track.asked) = (None, false);
         }
         let grown = !added.groups.is_empty();
-        let not_taken = track.references.define(&*self.ingest.sink, added);
+        let not_taken = track.references.define(&*self.ingest.sink, added).map_err(unavailable)?;
         if grown {
             self.lease.jobs(track.references.jobs());
         }

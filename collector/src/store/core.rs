@@ -114,7 +114,6 @@ impl Groups {
 
 impl Core {
     pub fn define_group(&self, key: GroupKey, mode: WriteMode) -> Result<GroupId, Refused> {
-        self.may_define()?;
         let mut groups = self.groups.write();
         if let Some(known) = groups.by_key.get(&key).and_then(|id| groups.get(*id)) {
             if known.mode == mode {
@@ -125,6 +124,7 @@ impl Core {
                 key.name
             )));
         }
+        self.may_define()?;
         let mut payload = Vec::new();
         entry::put_group(&mut payload, GroupId(groups.all.len() as u32), &key, mode);
         self.define(entry::GROUP, payload);
@@ -132,10 +132,7 @@ impl Core {
     }
 
     fn may_define(&self) -> Result<(), Refused> {
-        match self.may_append() {
-            Ok(()) => Ok(()),
-            Err(error) => Err(Refused::Limit(error.to_string())),
-        }
+        self.may_append().map_err(|error| Refused::Unavailable(error.to_string()))
     }
 
     fn may_append(&self) -> Result<(), AppendError> {
@@ -163,9 +160,8 @@ impl Core {
         let Some(group) = found else {
             return refuse(Refused::Invalid(format!("group {} is not defined; define it first", group.0)));
         };
-        if let Err(refused) = self.may_define() {
-            return refuse(refused);
-        }
+        // What is known already is answered whatever the disk does.
+        let may_define = self.may_define();
         let mut index = self.index.write();
         let mut state = group.state.lock();
         let mut slots = Vec::with_capacity(series.len());
@@ -180,7 +176,9 @@ impl Core {
                 continue;
             }
             let now_ms = self.options.clock.now_ms();
-            let admitted = self.admission.lock().admit(&self.options.limits, group.key.agent, key, index.len(), now_ms);
+            let admitted = may_define.clone().and_then(|()| {
+                self.admission.lock().admit(&self.options.limits, group.key.agent, key, index.len(), now_ms)
+            });
             slots.push(admitted.map(|()| {
                 let slot = Slot(state.series.len() as u32);
                 let series = index.place(&key.labels, group.id, slot);
@@ -239,7 +237,7 @@ impl Core {
             if outcome.begun && group.mode == WriteMode::Delta && !tick.key {
                 let present = state.live.present();
                 entry::put_tick_head(&mut payload, tick, true, present.len());
-                put_values(&mut payload, present.iter().map(|carried| (carried.slot, &carried.value)));
+                entry::put_values(&mut payload, present.iter().map(|carried| (carried.slot, &carried.value)));
             } else {
                 put_tick(&mut payload, tick, &outcome.rejected);
             }
@@ -372,17 +370,9 @@ fn put_tick(out: &mut Vec<u8>, tick: &TickBatch, rejected: &[(usize, Reject)]) {
     // A Stated tick of which nothing was taken must not come back as a tick either; neither must one that is too old.
     entry::put_tick_head(out, tick, tick.key, tick.values.len() - rejected.len());
     if rejected.is_empty() {
-        return put_values(out, tick.values.iter().map(|(slot, value)| (slot.0, value)));
+        return entry::put_values(out, tick.values.iter().map(|(slot, value)| (slot.0, value)));
     }
     let rejected: std::collections::HashSet<usize> = rejected.iter().map(|(at, _)| *at).collect();
     let kept = tick.values.iter().enumerate().filter(|(at, _)| !rejected.contains(at));
-    put_values(out, kept.map(|(_, (slot, value))| (slot.0, value)));
-}
-
-fn put_values<'a>(out: &mut Vec<u8>, values: impl Iterator<Item = (u32, &'a Value)>) {
-    let mut before = 0;
-    for (slot, value) in values {
-        entry::put_value(out, before, slot, value);
-        before = slot;
-    }
+    entry::put_values(out, kept.map(|(_, (slot, value))| (slot.0, value)));
 }

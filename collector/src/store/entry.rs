@@ -93,7 +93,7 @@ pub(super) fn put_tick_head(out: &mut Vec<u8>, tick: &TickBatch, key: bool, valu
 }
 
 /// `before` is the slot of the value before, 0 at first.
-pub(super) fn put_value(out: &mut Vec<u8>, before: u32, slot: u32, value: &Value) {
+fn put_value(out: &mut Vec<u8>, before: u32, slot: u32, value: &Value) {
     let gap = i64::from(slot) - i64::from(before);
     let gap = (((gap << 1) ^ (gap >> 63)) as u64) << 2;
     match value {
@@ -111,6 +111,15 @@ pub(super) fn put_value(out: &mut Vec<u8>, before: u32, slot: u32, value: &Value
             put_varint(out, gap | HISTOGRAM);
             put_bytes(out, &histogram.encode_to_vec());
         }
+    }
+}
+
+/// Values ascending by slot.
+pub(super) fn put_values<'a>(out: &mut Vec<u8>, values: impl Iterator<Item = (u32, &'a Value)>) {
+    let mut before = 0;
+    for (slot, value) in values {
+        put_value(out, before, slot, value);
+        before = slot;
     }
 }
 
@@ -198,6 +207,12 @@ fn read_tick(reader: &mut Reader<'_>) -> Option<TickBatch> {
     let timestamp_ms = reader.signed()?;
     let flags = reader.u8()?;
     let count = reader.count()?;
+    let values = read_values(reader, count)?;
+    let run = if flags & BACKFILL != 0 { Run::Backfill } else { Run::Live };
+    Some(TickBatch { group, timestamp_ms, run, key: flags & KEY != 0, values })
+}
+
+pub(super) fn read_values(reader: &mut Reader<'_>, count: usize) -> Option<Vec<(Slot, Value)>> {
     let mut values = Vec::with_capacity(count);
     let mut slot = 0;
     for _ in 0..count {
@@ -212,6 +227,5 @@ fn read_tick(reader: &mut Reader<'_>) -> Option<TickBatch> {
         };
         values.push((Slot(slot), value));
     }
-    let run = if flags & BACKFILL != 0 { Run::Backfill } else { Run::Live };
-    Some(TickBatch { group, timestamp_ms, run, key: flags & KEY != 0, values })
+    Some(values)
 }

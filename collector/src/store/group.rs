@@ -64,6 +64,8 @@ pub(super) struct State {
     pub live: Run,
     /// Present when the last run was frozen; goes into the first tick of the next one.
     pub carried: Vec<Carried>,
+    /// The same of the last run that was sealed, as the manifest has it. Empty when none was, or all of it is too old.
+    pub present: Arc<[u8]>,
     pub overlays: Vec<Run>,
     /// Late samples of a writer that states them: by slot and time.
     late: BTreeMap<(u32, i64), Value>,
@@ -115,6 +117,7 @@ impl State {
             seen_ms: Vec::new(),
             live: Run::new(),
             carried: Vec::new(),
+            present: Arc::default(),
             overlays: Vec::new(),
             late: BTreeMap::new(),
             late_lsn: 0,
@@ -134,7 +137,7 @@ impl State {
         self.seen_ms.push(now_ms);
     }
 
-    fn is_defined(&self, slot: Slot) -> bool {
+    pub fn is_defined(&self, slot: Slot) -> bool {
         self.series.get(slot.0 as usize).is_some_and(|series| *series != FORGOTTEN)
     }
 
@@ -310,7 +313,8 @@ impl State {
     }
 
     /// What is frozen lies in blocks now.
-    pub fn publish(&mut self, frozen: &Arc<Frozen>, sealed: Vec<Arc<SealedRun>>) {
+    pub fn publish(&mut self, frozen: &Arc<Frozen>, sealed: Vec<Arc<SealedRun>>, present: Option<Arc<[u8]>>) {
+        self.present = present.unwrap_or_else(|| self.present.clone());
         self.frozen.retain(|waiting| !Arc::ptr_eq(waiting, frozen));
         let all = self.sealed.iter().cloned().chain(sealed);
         self.sealed = Arc::new(all.collect());

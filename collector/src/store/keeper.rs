@@ -9,7 +9,7 @@ use parking_lot::{Condvar, Mutex};
 use super::core::Core;
 use super::datadir::DataDir;
 use super::group::{FORGOTTEN, Group};
-use super::seal::Sealer;
+use super::seal::{Forgotten, Sealer};
 
 /// How often the thread looks around.
 const ROUND: Duration = Duration::from_secs(1);
@@ -167,18 +167,16 @@ impl Keeper {
         let groups: Vec<Arc<Group>> = core.groups.read().all.clone();
         let mut forgotten = Vec::new();
         for group in &groups {
-            let slots = forget_old(core, group, oldest_ms);
-            if !slots.is_empty() {
-                core.admission.lock().release(group.key.agent, slots.len());
-                forgotten.push((group.id, slots));
-            }
+            let of_group = forget_old(core, group, oldest_ms);
+            core.admission.lock().release(group.key.agent, of_group.slots.len());
+            forgotten.push(of_group);
         }
         self.sealer.drop_old(core, &forgotten)
     }
 }
 
-/// Slots whose series had no sample since `oldest_ms`, now forgotten.
-fn forget_old(core: &Core, group: &Group, oldest_ms: i64) -> Vec<u32> {
+/// Forgets the series that had no sample since `oldest_ms`, and that they went on when last heard of.
+fn forget_old(core: &Core, group: &Group, oldest_ms: i64) -> Forgotten {
     let mut index = core.index.write();
     let mut state = group.state.lock();
     if state.sealed.iter().any(|run| run.max_ms < oldest_ms) {
@@ -186,6 +184,11 @@ fn forget_old(core: &Core, group: &Group, oldest_ms: i64) -> Vec<u32> {
         state.sealed = Arc::new(kept);
     }
     state.marks.retain(|mark| mark.at_ms >= oldest_ms);
+    state.carried.retain(|carried| carried.timestamp_ms >= oldest_ms);
+    let present = !state.present.is_empty() && state.last_ms < oldest_ms;
+    if present {
+        state.present = Arc::default();
+    }
     let slots = 0..state.series.len() as u32;
     let old = |slot: &u32| {
         state.series[*slot as usize] != FORGOTTEN
@@ -197,5 +200,5 @@ fn forget_old(core: &Core, group: &Group, oldest_ms: i64) -> Vec<u32> {
         let series = std::mem::replace(&mut state.series[*slot as usize], FORGOTTEN);
         index.displace(series, group.id, super::Slot(*slot));
     }
-    old
+    Forgotten { group: group.id, slots: old, present }
 }

@@ -11,6 +11,8 @@
 //!             replaces what was said of this agent
 //! 19 commit   u64 LE LSN: all records before this one hold, and the log is not needed up to there
 //! 20 dropped  varint partition: no run lies there any more
+//! 21 present  varint group, signed last tick, varint count, count x value (as in entry.rs): the series of a Delta group
+//!             that went on when its newest run was sealed; replaces what was said of this group
 //! ```
 //! Records after the last commit do not hold. The file is only appended to; when most of it is outdated it is written anew
 //! beside itself and renamed.
@@ -27,6 +29,7 @@ use super::bytes::{Reader, put_signed, put_varint};
 use super::entry;
 use super::files::{Disk, DiskFile};
 use super::group::Mark;
+use super::run::Carried;
 use super::sequences::Epochs;
 use super::{AgentId, GroupId};
 
@@ -38,6 +41,7 @@ const MARKS: u8 = 17;
 const FRAMES: u8 = 18;
 const COMMIT: u8 = 19;
 const DROPPED: u8 = 20;
+const PRESENT: u8 = 21;
 
 /// A manifest below this is not worth writing anew.
 const REWRITE_BYTES_MIN: u64 = 4 * 1024 * 1024;
@@ -52,6 +56,7 @@ pub(super) enum Fact {
     Marks { group: GroupId, marks: Vec<Mark> },
     Frames { agent: AgentId, ranges: Vec<(u64, u64, u64)> },
     Dropped { partition: u32 },
+    Present { group: GroupId, present: Vec<Carried>, payload: Arc<[u8]> },
 }
 
 /// Records that are written together.
@@ -114,9 +119,34 @@ impl Transaction {
         record::append(&mut self.0, DROPPED, |out| put_varint(out, u64::from(partition)));
     }
 
+    /// `payload` comes from [`present_payload`].
+    pub fn present(&mut self, payload: &[u8]) {
+        self.raw(PRESENT, payload);
+    }
+
     fn commit(&mut self, released_lsn: u64) {
         record::append(&mut self.0, COMMIT, |out| out.extend_from_slice(&released_lsn.to_le_bytes()));
     }
+}
+
+/// Says which series go on after `last_ms`, ascending by slot.
+pub(super) fn present_payload(group: GroupId, last_ms: i64, present: &[Carried]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(16 + present.len() * 6);
+    put_varint(&mut out, u64::from(group.0));
+    put_signed(&mut out, last_ms);
+    put_varint(&mut out, present.len() as u64);
+    entry::put_values(&mut out, present.iter().map(|carried| (carried.slot, &carried.value)));
+    out
+}
+
+fn read_present(payload: &[u8]) -> Option<Fact> {
+    let mut reader = Reader(payload);
+    let group = GroupId(reader.varint32()?);
+    let timestamp_ms = reader.signed()?;
+    let count = reader.count()?;
+    let values = entry::read_values(&mut reader, count)?;
+    let present = values.into_iter().map(|(slot, value)| Carried { slot: slot.0, timestamp_ms, value }).collect();
+    Some(Fact::Present { group, present, payload: payload.into() })
 }
 
 fn put_address(out: &mut Vec<u8>, address: Address) {
@@ -158,6 +188,7 @@ fn read_fact(record: Record<'_>) -> Option<Fact> {
             }
             Fact::Frames { agent, ranges }
         }
+        PRESENT => read_present(record.payload)?,
         DROPPED => Fact::Dropped { partition: reader.varint32()? },
         kind => Fact::Entry(entry::read(kind, &mut reader)?),
     };

@@ -75,6 +75,12 @@ impl Restored {
                 state.sealed_lsn = state.sealed_lsn.max(sealed_lsn);
                 Arc::make_mut(&mut state.sealed).push(Arc::new(run));
             }
+            Fact::Present { group, present, payload } => {
+                let Some(group) = self.groups.get(group) else { return };
+                let mut state = group.state.lock();
+                state.present = payload;
+                state.carried = present;
+            }
             Fact::Marks { group, marks } => {
                 if let Some(group) = self.groups.get(group) {
                     group.state.lock().marks.extend(marks);
@@ -164,6 +170,7 @@ impl Restored {
         }
         let Some(series) = state.series.get_mut(slot.0 as usize).filter(|series| **series != FORGOTTEN) else { return };
         let forgotten = std::mem::replace(series, FORGOTTEN);
+        state.carried.retain(|carried| carried.slot != slot.0);
         self.index.displace(forgotten, group.id, slot);
         self.admission.release(group.key.agent, 1);
     }

@@ -19,9 +19,9 @@ use super::core::Core;
 use super::disk::Engine;
 use super::entry;
 use super::group::{FORGOTTEN, Frozen, Group};
-use super::manifest::{Manifest, Transaction};
+use super::manifest::{Manifest, Transaction, present_payload};
 use super::run::Run;
-use super::{GroupId, Labels, Slot};
+use super::{GroupId, Labels, Slot, WriteMode};
 
 /// Longest wait for the log within a checkpoint.
 const LOG_WITHIN: Duration = Duration::from_secs(30);
@@ -34,6 +34,24 @@ struct Sealing {
     group: Arc<Group>,
     frozen: Arc<Frozen>,
     runs: Vec<Arc<SealedRun>>,
+    /// Who went on after it, for the manifest: without it a restart could not tell which series have ended meanwhile.
+    present: Option<Arc<[u8]>>,
+}
+
+impl Sealing {
+    fn new(group: &Arc<Group>, frozen: Arc<Frozen>) -> Self {
+        let newest = frozen.runs.iter().find(|run| run.live && group.mode == WriteMode::Delta);
+        let present = newest.and_then(|run| Some(present_payload(group.id, run.last_ms()?, &run.present()).into()));
+        Self { group: group.clone(), frozen, runs: Vec::new(), present }
+    }
+}
+
+/// What the retention took from a group's memory.
+pub(super) struct Forgotten {
+    pub group: GroupId,
+    pub slots: Vec<u32>,
+    /// Who was present is too long ago to matter.
+    pub present: bool,
 }
 
 #[derive(Debug)]
@@ -53,8 +71,8 @@ impl Sealer {
             self.write_blocks(core, &mut sealing)?;
         }
         self.write_manifest(core, &sealing, Transaction::default())?;
-        for Sealing { group, frozen, runs } in sealing {
-            group.state.lock().publish(&frozen, runs);
+        for Sealing { group, frozen, runs, present } in sealing {
+            group.state.lock().publish(&frozen, runs, present);
             core.head_bytes.fetch_sub(frozen.bytes as u64, Ordering::Relaxed);
         }
         Ok(())
@@ -63,7 +81,7 @@ impl Sealer {
     fn write_blocks(&mut self, core: &Core, sealing: &mut [Sealing]) -> io::Result<()> {
         let (partition, number) = self.current_partition(core);
         let mut packer = Packer::new(partition, number);
-        for Sealing { group, frozen, runs } in sealing.iter_mut() {
+        for Sealing { group, frozen, runs, .. } in sealing.iter_mut() {
             for run in &frozen.runs {
                 let order = by_labels(core, group, run);
                 runs.extend(packer.run(group.id.0, run, &order).map(Arc::new));
@@ -111,6 +129,9 @@ impl Sealer {
             let mut state = group.state.lock();
             if everything {
                 state.sealed.iter().for_each(|run| transaction.run(group.id, state.sealed_lsn, run));
+                if !state.present.is_empty() {
+                    transaction.present(&state.present);
+                }
             }
             let unsaved = std::mem::take(&mut state.marks_unsaved);
             let marks = if everything { &state.marks } else { &unsaved };
@@ -123,8 +144,9 @@ impl Sealer {
                 released_lsn = released_lsn.min(first.saturating_sub(1));
             }
         }
-        for Sealing { group, frozen, runs } in sealing {
+        for Sealing { group, frozen, runs, present } in sealing {
             runs.iter().for_each(|run| transaction.run(group.id, frozen.last_lsn, run));
+            present.iter().for_each(|present| transaction.present(present));
         }
         for (agent, epochs) in core.sequences.all() {
             let mut epochs = epochs.lock();
@@ -148,21 +170,26 @@ impl Sealer {
     }
 
     /// Makes durable what was forgotten, and deletes the partitions in which no run lies any more.
-    pub fn drop_old(&mut self, core: &Core, forgotten: &[(GroupId, Vec<u32>)]) -> io::Result<()> {
+    pub fn drop_old(&mut self, core: &Core, forgotten: &[Forgotten]) -> io::Result<()> {
         let mut used: HashSet<u32> = self.partition.iter().map(|(partition, _)| *partition).collect();
         for group in &core.groups.read().all {
             used.extend(group.state.lock().sealed.iter().map(|run| run.head.partition));
         }
         let old: Vec<u32> =
             self.engine.partitions()?.into_iter().filter(|partition| !used.contains(partition)).collect();
-        if forgotten.is_empty() && old.is_empty() {
-            return Ok(());
-        }
         let mut transaction = Transaction::default();
-        for (group, slots) in forgotten {
-            let mut payload = Vec::new();
-            entry::put_forget(&mut payload, *group, slots);
-            transaction.raw(entry::FORGET, &payload);
+        for Forgotten { group, slots, present } in forgotten {
+            if !slots.is_empty() {
+                let mut payload = Vec::new();
+                entry::put_forget(&mut payload, *group, slots);
+                transaction.raw(entry::FORGET, &payload);
+            }
+            if *present {
+                transaction.present(&present_payload(*group, 0, &[]));
+            }
+        }
+        if transaction.is_empty() && old.is_empty() {
+            return Ok(());
         }
         old.iter().for_each(|partition| transaction.dropped(*partition));
         self.write_manifest(core, &[], transaction)?;
@@ -179,7 +206,7 @@ fn frozen_of(core: &Core) -> Vec<Sealing> {
     let mut found = Vec::new();
     for group in groups {
         let frozen = group.state.lock().frozen.clone();
-        found.extend(frozen.into_iter().map(|frozen| Sealing { group: group.clone(), frozen, runs: Vec::new() }));
+        found.extend(frozen.into_iter().map(|frozen| Sealing::new(&group, frozen)));
     }
     found
 }

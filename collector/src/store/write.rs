@@ -61,6 +61,9 @@ pub enum Refused {
     TooNew { series: String, timestamp_ms: i64 },
     #[error("{series} has another value at {timestamp_ms} already; the first one is kept")]
     Duplicate { series: String, timestamp_ms: i64 },
+    /// Nothing is wrong with the series: the store takes nothing at present, and the same call succeeds later.
+    #[error("{0}")]
+    Unavailable(String),
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -39,6 +39,40 @@ fn what_is_appended_is_selected_at_once_and_after_a_restart() {
 }
 
 #[test]
+fn a_series_that_vanished_during_a_restart_is_ended_by_the_first_key_tick() {
+    let (t, stale) = (NOW_MS, lampad_proto::stale());
+    for crash in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        {
+            let store = open(dir.path());
+            let group = group(&store, 1, "host.cpu", WriteMode::Delta);
+            let slots = series(&store, group, &["a", "b", "c"]);
+            let values: Vec<(Slot, f64)> = slots.iter().zip([1.0, 2.5, 3.0]).map(|(slot, v)| (*slot, v)).collect();
+            store.append(&frame(1, vec![tick(group, t, true, &values)])).unwrap();
+            store.append(&frame(2, vec![tick(group, t + 1000, false, &[(slots[2], stale)])])).unwrap();
+            assert!(store.seal(Duration::from_secs(20)));
+            if crash {
+                store.crash();
+            }
+        }
+        {
+            let store = open(dir.path());
+            assert_eq!(last(&store, "b", 0, i64::MAX), Some((t + 1000, 2.5f64.to_bits())));
+            let group = group(&store, 1, "host.cpu", WriteMode::Delta);
+            let slots = series(&store, group, &["a", "b"]);
+            store.append(&frame(3, vec![tick(group, t + 9000, true, &[(slots[0], 1.0)])])).unwrap();
+            assert!(store.flush(Duration::from_secs(20)));
+            store.crash();
+        }
+        // Read back from the log, which says of the tick only what it lists.
+        let store = open(dir.path());
+        assert_eq!(range(&store, "a", t + 1000, i64::MAX), bits(&[(t + 1000, 1.0), (t + 9000, 1.0)]));
+        assert_eq!(range(&store, "b", t + 1000, i64::MAX), bits(&[(t + 1000, 2.5), (t + 9000, stale)]));
+        assert_eq!(range(&store, "c", t, i64::MAX), bits(&[(t, 3.0), (t + 1000, stale)]), "ended before");
+    }
+}
+
+#[test]
 fn silence_ends_a_series_until_late_ticks_fill_it() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());

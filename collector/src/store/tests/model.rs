@@ -72,8 +72,6 @@ struct Model {
     ticks: BTreeSet<i64>,
     marks: Vec<(i64, i64)>,
     last_ms: Option<i64>,
-    /// Live ticks came since the last seal: a crash brings back who was present.
-    unsealed: bool,
     sequences: u64,
 }
 
@@ -210,7 +208,6 @@ impl Bench {
                 self.model.delta_tick(at_ms, &mut present, key, &values);
                 self.model.present = present;
                 self.model.last_ms = Some(at_ms);
-                self.model.unsealed = true;
             }
             Op::Backfill { ago_ms, ticks } => {
                 // A time that no live tick has, so that only the order of late ticks decides between two.
@@ -265,7 +262,7 @@ impl Bench {
             }
             Op::Seal => {
                 assert!(self.store.seal(Duration::from_secs(20)));
-                self.model.unsealed = false;
+                self.forget();
                 self.durable = self.model.clone();
                 self.define();
             }
@@ -279,9 +276,16 @@ impl Bench {
             }
             Op::Reopen => {
                 self.store.shutdown();
-                self.model.unsealed = false;
+                self.forget();
                 self.restart();
             }
+        }
+    }
+
+    /// With its last sample beyond the retention a series need not be ended any more.
+    fn forget(&mut self) {
+        if self.model.last_ms.is_some_and(|last_ms| last_ms < self.oldest()) {
+            self.model.present.clear();
         }
     }
 
@@ -291,10 +295,6 @@ impl Bench {
         self.store = Store::open(options(aside.path()), Arc::new(RealDisk)).unwrap();
         self.store = Self::open(&self.dir, &self.clock);
         assert_eq!(self.store.stats().damaged, 0);
-        if !self.model.unsealed {
-            self.model.present.clear();
-        }
-        self.key_next = true;
         self.define();
         let sequences: Vec<(u64, u64)> = self.store.stored(agent(1), 7).ranges().collect();
         let wanted = (self.model.sequences > 0).then_some((1, self.model.sequences));
