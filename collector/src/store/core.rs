@@ -19,7 +19,7 @@ use super::log::Log;
 use super::sequences::Sequences;
 use super::{
     AgentId, AppendError, Batch, GroupId, GroupKey, Lsn, Options, Refused, SequenceSet, SeriesKey, Slot, TickBatch,
-    Value, WriteMode,
+    WriteMode,
 };
 
 /// Silence marks kept per group; a group that falls silent more often within the retention forgets the oldest.
