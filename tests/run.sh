@@ -77,7 +77,8 @@ if ! cmp -s $requirements $venv/installed.txt; then
 fi
 
 say "building"
-cargo build --workspace --bins
+# Programs and tests in one build: apart they would want their dependencies with different features, and compile them twice.
+cargo build --workspace --bins --tests --examples
 say "testing"
 # Where a test finds something missing it fails now instead of being skipped.
 export LAMPAD_TESTS_COMPLETE=1

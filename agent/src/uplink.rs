@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use lampad_proto::client::way_out;
 use lampad_proto::v1::ingest_client::IngestClient;
 use lampad_proto::v1::{Downward, Hello, Upward, Welcome, downward, upward};
 use rand::Rng;
@@ -55,6 +56,8 @@ pub enum UplinkError {
     Setup { what: String, detail: String },
     #[error("cannot reach the collector at {collector}: {detail}; check the address and that it runs")]
     Unreachable { collector: String, detail: String },
+    #[error("there is something at {collector}, but no collector that understands us ({detail}){way_out}")]
+    Misdirected { collector: String, detail: String, way_out: &'static str },
     #[error("the collector at {collector} did not answer within {deadline:?}")]
     Silent { collector: String, deadline: Duration },
     #[error(
@@ -92,9 +95,19 @@ impl UplinkError {
             Self::Behind { .. } => Verdict::NewEpoch,
             Self::File { .. }
             | Self::Setup { .. }
+            | Self::Misdirected { .. }
             | Self::Duplicate { .. }
             | Self::NotAllowed { .. }
             | Self::Refused { .. } => Verdict::RetrySlowly,
+        }
+    }
+
+    /// What it means that no connection came about.
+    fn from_connect(collector: &str, detail: String) -> Self {
+        let collector = collector.to_owned();
+        match way_out(&detail) {
+            "" => Self::Unreachable { collector, detail },
+            way_out => Self::Misdirected { collector, detail, way_out },
         }
     }
 
@@ -107,6 +120,10 @@ impl UplinkError {
             Some(source) => format!("{}: {}", status.message(), chain(source)),
             None => status.message().to_owned(),
         };
+        let way_out = way_out(&detail);
+        if !way_out.is_empty() {
+            return Self::Misdirected { collector, detail, way_out };
+        }
         match status.code() {
             Code::AlreadyExists => Self::Duplicate { collector, detail },
             Code::OutOfRange => Self::Behind { collector, detail },
@@ -162,7 +179,7 @@ impl Target {
             .endpoint()?
             .connect()
             .await
-            .map_err(|error| UplinkError::Unreachable { collector: collector(), detail: chain(&error) })?;
+            .map_err(|error| UplinkError::from_connect(&self.collector, chain(&error)))?;
         let (up, messages) = mpsc::channel(UP_MAX);
         let hello = Upward { message: Some(upward::Message::Hello(hello)) };
         up.try_send(hello).map_err(|_| UplinkError::Ended { collector: collector(), detail: "at once".to_owned() })?;
@@ -202,9 +219,11 @@ impl Attempts {
     pub fn failed(&mut self, error: &UplinkError) -> Duration {
         self.failures += 1;
         let text = chain(error);
-        if self.said != text {
+        // Numbers such as our own port, which is another one at every attempt, make no new trouble.
+        let trouble: String = text.chars().filter(|letter| !letter.is_ascii_digit()).collect();
+        if self.said != trouble {
             tracing::warn!("{text}; trying again, told again when it works");
-            self.said = text;
+            self.said = trouble;
         }
         match error.verdict() {
             Verdict::NewEpoch => Duration::ZERO,

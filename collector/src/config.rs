@@ -240,7 +240,7 @@ impl Config {
         };
         let features = if args.enable_feature.is_empty() { file.enable_feature } else { args.enable_feature };
         let log_level = args.log_level.or(file.log_level).unwrap_or_else(|| "info".into());
-        if let Err(error) = log_level.parse::<tracing_subscriber::EnvFilter>() {
+        if let Err(error) = crate::logging::filter(&log_level) {
             let hint = "say error, warn, info, debug or trace";
             return Err(ConfigError::Refused(format!("--log-level {log_level:?} is not understood: {error}; {hint}")));
         }

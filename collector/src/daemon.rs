@@ -207,15 +207,17 @@ impl Daemon {
         let (store, registry) = (self.store, self.registry);
         let closed = tokio::task::spawn_blocking(move || {
             let agents = registry.agents();
-            let written = fleet::write_roster(&data_dir, agents.iter().map(|agent| &**agent));
-            store.shutdown();
-            written
+            // A full disk is no reason to fail: what is not written here is known again once the agents have come back.
+            if let Err(error) = fleet::write_roster(&data_dir, agents.iter().map(|agent| &**agent)) {
+                let error = chain(&error);
+                tracing::warn!(error, "cannot write the list of agents; some may not be missed after the next start");
+            }
+            store.shutdown()
         });
         let closed = timeout(STORE_ENDS_WITHIN, closed).await;
-        closed
-            .context("the store was not closed in time; the log is replayed at the next start")??
-            .context("cannot write the list of agents")?;
-        tracing::info!("all is on disk");
+        if closed.context("the store was not closed in time; the log is replayed at the next start")?? {
+            tracing::info!("all is on disk");
+        }
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt as lines, reload};
@@ -33,7 +34,16 @@ impl LogLevel {
     }
 }
 
-/// Starts the log of this process, on standard error. Only the first call counts.
+/// What `--log-level` means. A lone word that is no level would name a target, and silence everything else.
+pub fn filter(level: &str) -> Result<EnvFilter, String> {
+    let is_level = |part: &str| part.contains('=') || part.parse::<LevelFilter>().is_ok();
+    if let Some(part) = level.split(',').map(str::trim).find(|part| !is_level(part)) {
+        return Err(format!("{part:?} is no level"));
+    }
+    EnvFilter::try_new(level).map_err(|error| error.to_string())
+}
+
+/// Starts the log of this process, on standard error; a reader of it that has gone away ends nothing. Only the first call counts.
 pub fn init(format: LogFormat, level: &str) -> LogLevel {
     let (filter, handle) = reload::Layer::new(level.parse().unwrap_or_else(|_| EnvFilter::new("info")));
     let base = tracing_subscriber::registry().with(filter);
@@ -42,11 +52,15 @@ pub fn init(format: LogFormat, level: &str) -> LogLevel {
             .with(
                 lines::layer()
                     .with_target(false)
+                    .log_internal_errors(false)
                     .with_ansi(std::io::stderr().is_terminal())
                     .with_writer(std::io::stderr),
             )
             .try_init(),
-        LogFormat::Json => base.with(lines::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init(),
+        LogFormat::Json => {
+            let layer = lines::layer().json().flatten_event(true).log_internal_errors(false);
+            base.with(layer.with_writer(std::io::stderr)).try_init()
+        }
     };
     LogLevel(started.is_ok().then_some(handle))
 }

@@ -18,6 +18,7 @@ pub struct Collector {
     data: PathBuf,
     // Removed last, after the process that writes into it.
     directory: Arc<TempDir>,
+    token: Option<String>,
 }
 
 impl Collector {
@@ -33,14 +34,26 @@ impl Collector {
         Self::on(&data, directory, args).await
     }
 
+    /// With further arguments that set this bearer token.
+    pub async fn with_token(token: &str, args: &[&str]) -> anyhow::Result<Self> {
+        let directory = TempDir::with_prefix("lampad-collector-")?;
+        let data = directory.path().join("data");
+        Self::start_on(&data, directory, args, Some(token)).await
+    }
+
     /// On a data directory of the caller's choice; logs go to `directory`.
     pub async fn on(data: &Path, directory: TempDir, args: &[&str]) -> anyhow::Result<Self> {
+        Self::start_on(data, directory, args, None).await
+    }
+
+    async fn start_on(data: &Path, directory: TempDir, args: &[&str], token: Option<&str>) -> anyhow::Result<Self> {
         let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let grpc = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let program = Self::program(data, directory.path(), http, grpc)?.args(args);
         let process = program.start()?;
         let directory = Arc::new(directory);
-        let mut collector = Self { process, program, http, grpc, data: data.into(), directory };
+        let mut collector =
+            Self { process, program, http, grpc, data: data.into(), directory, token: token.map(str::to_owned) };
         collector.ready().await?;
         Ok(collector)
     }
@@ -79,7 +92,11 @@ impl Collector {
     }
 
     pub fn api(&self) -> Api {
-        Api::new(format!("http://{}", self.http))
+        let api = Api::new(format!("http://{}", self.http));
+        match &self.token {
+            Some(token) => api.with_token(token),
+            None => api,
+        }
     }
 
     pub fn http(&self) -> SocketAddr {

@@ -157,6 +157,11 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        // strace leaves the program that it traces running when it is killed.
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.id())).unwrap_or_default();
+        for child in children.split_whitespace().filter_map(|id| id.parse().ok().and_then(Pid::from_raw)) {
+            let _ = kill_process(child, Signal::KILL);
+        }
         // Already ended is fine; anything else leaves no better way out of a destructor.
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -30,16 +30,22 @@ impl Series {
 pub struct Api {
     base: String,
     client: reqwest::Client,
+    token: Option<String>,
 }
 
 impl Api {
     pub fn new(base: impl Into<String>) -> Self {
         let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).no_proxy().build();
-        Self { base: base.into(), client: client.unwrap_or_default() }
+        Self { base: base.into(), client: client.unwrap_or_default(), token: None }
     }
 
     pub fn with_client(base: impl Into<String>, client: reqwest::Client) -> Self {
-        Self { base: base.into(), client }
+        Self { base: base.into(), client, token: None }
+    }
+
+    /// Sends this bearer token with every question.
+    pub fn with_token(self, token: impl Into<String>) -> Self {
+        Self { token: Some(token.into()), ..self }
     }
 
     pub fn base(&self) -> &str {
@@ -48,7 +54,11 @@ impl Api {
 
     /// Status and body.
     pub async fn get(&self, path: &str, params: &[(&str, &str)]) -> anyhow::Result<(u16, String)> {
-        let reply = self.client.get(format!("{}{path}", self.base)).query(params).send().await?;
+        let mut request = self.client.get(format!("{}{path}", self.base)).query(params);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let reply = request.send().await?;
         Ok((reply.status().as_u16(), reply.text().await?))
     }
 

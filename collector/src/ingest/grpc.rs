@@ -72,10 +72,11 @@ impl Service {
         let peer = request.remote_addr().unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
         let mut upward = request.into_inner();
         let hello = first(&mut upward).await?;
-        let clock_ms = hello.clock_ms;
+        let (clock_ms, agent) = (hello.clock_ms, hello.agent_id.clone());
         let stored = hello::stored(&*ingest.sink, &hello).await?;
         let (who, lease, welcome) = hello::admit(ingest, hello, &stored, peer).inspect_err(|status| {
-            if let Some(left_out) = ingest.repeats.tell(status.message()) {
+            // Not by the text: it names the stream's port, another one at every attempt.
+            if let Some(left_out) = ingest.repeats.tell(format_args!("stream {:?} {agent:?}", status.code())) {
                 tracing::warn!(%peer, left_out, reason = status.message(), "stream refused");
             }
         })?;
@@ -188,9 +189,11 @@ where
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     health.set_serving::<IngestServer<Service>>().await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(lampad_proto::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(lampad_proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
     Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE_EVERY))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_WITHIN))
@@ -199,7 +202,9 @@ where
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(CALLS_PER_CONNECTION)
         .add_service(health_service)
-        .add_service(reflection.build_v1()?)
+        .add_service(reflection().build_v1()?)
+        // What Python's grpcio and older grpcurls ask for.
+        .add_service(reflection().build_v1alpha()?)
         .add_service(service)
         .serve_with_incoming_shutdown(incoming, shutdown)
         .await?;

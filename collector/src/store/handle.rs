@@ -117,12 +117,14 @@ impl Store {
         self.core.keeper.seal_all(within)
     }
 
-    /// Flushes, seals and ends the store's threads. Later appends are refused; reads go on. Not for a tokio worker.
-    pub fn shutdown(&self) {
+    /// Flushes, seals and ends the store's threads; false, after saying why, when not all could be made durable. Later appends
+    /// are refused; reads go on. Not for a tokio worker.
+    pub fn shutdown(&self) -> bool {
         if self.core.closed.swap(true, Ordering::SeqCst) {
-            return;
+            return true;
         }
-        if !self.flush(CLOSE_WITHIN) {
+        let durable = self.flush(CLOSE_WITHIN);
+        if !durable {
             tracing::error!(
                 "the disk does not take the log; what is not acked is lost here and comes again from the agents"
             );
@@ -132,6 +134,7 @@ impl Store {
         self.end_keeper();
         self.core.log.close(CLOSE_WITHIN);
         self.core.log.release(self.core.released_lsn.load(Ordering::Relaxed));
+        durable
     }
 
     fn end_keeper(&self) {

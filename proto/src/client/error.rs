@@ -10,9 +10,9 @@ pub enum PushError {
     Token,
     #[error("{waiting} samples wait already: flush before pushing more")]
     Full { waiting: usize },
-    #[error("collector {collector} cannot be reached or cannot take samples now: {}", cause(status))]
+    #[error("collector {collector} cannot be reached or cannot take samples now: {}{}", cause(status), way_out(&cause(status)))]
     Unreachable { collector: String, status: Box<Status> },
-    #[error("collector {collector} refused the push: {}", cause(status))]
+    #[error("collector {collector} refused the push: {}{}", cause(status), way_out(&cause(status)))]
     Refused { collector: String, status: Box<Status> },
 }
 
@@ -46,4 +46,25 @@ fn cause(status: &Status) -> String {
         source = error.source();
     }
     text
+}
+
+/// What to try, where the error of a connection that failed shows that the address is not quite right: `; ...`, or nothing.
+pub fn way_out(cause: &str) -> &'static str {
+    const HINTS: [(&str, &str); 5] = [
+        (
+            "grpc-status header missing",
+            "; no gRPC is spoken there: is that the HTTP port? gRPC has its own, 9391 by default",
+        ),
+        (
+            "NoApplicationProtocol",
+            "; no gRPC is spoken there: is that the HTTP port? gRPC has its own, 9391 by default",
+        ),
+        ("InvalidContentType", "; it does not speak TLS there: write http://, or give the collector a certificate"),
+        ("frame with invalid size", "; it may want TLS there: write https://"),
+        (
+            "CaUsedAsEndEntity",
+            "; the collector's certificate is an authority's: give it one that an authority has signed",
+        ),
+    ];
+    HINTS.iter().find(|(part, _)| cause.contains(part)).map_or("", |(_, hint)| hint)
 }

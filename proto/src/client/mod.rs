@@ -35,7 +35,7 @@ use tonic::transport::Channel;
 use crate::v1::ingest_client::IngestClient;
 use crate::v1::{Label, MetricType, PushReply, PushRequest, PushSample, PushSeries};
 
-pub use error::PushError;
+pub use error::{PushError, way_out};
 pub use options::{Options, Tls};
 
 /// Most samples that wait for a flush. A pusher that does not flush must not grow without end.
