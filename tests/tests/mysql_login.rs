@@ -87,7 +87,7 @@ async fn caching_sha2_password_works_on_the_first_login() -> Result<()> {
         ] {
             server.execute("FLUSH PRIVILEGES").await?; // forgets the digests
             let target = target(&server, address, "s3cret%", mode);
-            if let Err(error) = log_in(&target, std::time::Duration::from_secs(2)).await {
+            if let Err(error) = log_in(&target, std::time::Duration::from_secs(30)).await {
                 bail!("server {name}, {target}, {mode:?}: {error}");
             }
         }
