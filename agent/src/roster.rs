@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -62,6 +65,8 @@ impl Roster {
             self.end(name).await;
         }
         self.publish();
+        let begun = self.running.range(prefix..).take_while(|(name, _)| name.starts_with(prefix));
+        tokio::spawn(tell_absent(begun.map(|(_, running)| running.health.clone()).collect()));
     }
 
     /// Restarts modules whose schedule has changed, and ends those that were switched off; a module itself goes on, with its
@@ -162,6 +167,23 @@ impl Roster {
             // A module that broke has said so.
             let _ = running.task.await;
         }
+    }
+}
+
+/// How long a module's first read may take before the line of absent ones goes without it.
+const FIRST_READS: Duration = Duration::from_secs(3);
+
+/// One line for all sources that are not on this machine, once their modules have been read.
+async fn tell_absent(modules: Vec<Arc<ModuleHealth>>) {
+    let unread = || modules.iter().any(|module| module.reads.load(Ordering::Relaxed) == 0);
+    let until = Instant::now() + FIRST_READS;
+    while unread() && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let absent = modules.iter().filter(|module| module.absent.load(Ordering::Relaxed));
+    let names: Vec<_> = absent.map(|module| module.spec.name).collect();
+    if !names.is_empty() {
+        tracing::info!(modules = names.join(" "), "not on this machine; each is read again at its interval");
     }
 }
 

@@ -6,7 +6,7 @@
 //!   nothing is carried over a failed read, and a single late one leaves no hole.
 //! * An error is logged once with what it says, by the first of all modules that fail with it, and once more, with the count,
 //!   when it is over. A source that
-//!   is not on this machine is no failure and is told at info.
+//!   is not on this machine is no failure and is told at info; those that were never there the roster tells in one line.
 //! * All modules of an agent tick in step, so that their ticks share a frame; agents do not: the phase comes from the id.
 
 use std::collections::HashMap;
@@ -263,6 +263,8 @@ impl Sampler {
             let first = self.told.begin(&text);
             if !first || error.is_logged_by_its_source() {
                 tracing::debug!(module, error = text, "module failed as others do, or as its source has told");
+            } else if absent && self.health.reads.load(Ordering::Relaxed) == 1 {
+                tracing::debug!(module, "{text}"); // the roster tells all of these at once
             } else if absent {
                 tracing::info!(module, "{text}");
             } else {
