@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod promql_support {
+    pub mod histogram;
     pub mod memory;
     pub mod script;
 }

@@ -7,8 +7,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::query::{Answer, Output, QueryError, Row, Steps, is_absent};
-use crate::store::{Labels, Sample, SelectError};
+use crate::query::{Answer, Cell, Histogram, Output, Points, QueryError, Row, Steps, is_absent};
+use crate::store::{Labels, SelectError};
 
 /// An answer other than success.
 #[derive(Debug)]
@@ -147,7 +147,7 @@ pub fn answer(answer: Answer, limit: Option<usize>, stats: bool) -> Response {
             ("matrix", Box::new(rows.into_iter().map(move |row| matrix_row(&row, steps))))
         }
         Output::Points(points) => {
-            ("matrix", Box::new(points.into_iter().map(|points| points_row(&points.labels, &points.samples))))
+            ("matrix", Box::new(points.into_iter().map(|points| points_row(&points))))
         }
     };
     let head = format!("{{\"status\":\"success\",\"data\":{{\"resultType\":{kind:?},\"result\":[");
@@ -226,34 +226,98 @@ fn vector_row(row: &Row, at_ms: i64) -> Vec<u8> {
     let mut out = Vec::with_capacity(128);
     out.extend(b"{\"metric\":");
     push_labels(&mut out, &row.labels);
-    out.extend(b",\"value\":");
-    push_point(&mut out, at_ms, row.cells[0]);
+    match row.cell(0) {
+        Some(Cell::Histogram(histogram)) => {
+            out.extend(b",\"histogram\":");
+            push_histogram(&mut out, at_ms, &histogram);
+        }
+        _ => {
+            out.extend(b",\"value\":");
+            push_point(&mut out, at_ms, row.cells[0]);
+        }
+    }
     out.push(b'}');
     out
 }
 
 fn matrix_row(row: &Row, steps: Steps) -> Vec<u8> {
-    let present = row.cells.iter().zip(steps.iter()).filter(|(cell, _)| !is_absent(**cell));
-    series(&row.labels, present.map(|(cell, at_ms)| (at_ms, *cell)), row.cells.len())
+    let present = row.cells.iter().zip(steps.iter()).enumerate().filter(|(_, (cell, _))| !is_absent(**cell));
+    if !row.has_histograms() {
+        let points = present.map(|(_, (cell, at_ms))| (at_ms, *cell));
+        return series(&row.labels, points, row.cells.len(), std::iter::empty());
+    }
+    let (floats, histograms): (Vec<_>, Vec<_>) = present.partition(|(step, _)| row.histogram(*step).is_none());
+    let floats = floats.into_iter().map(|(_, (cell, at_ms))| (at_ms, *cell));
+    let histograms = histograms.into_iter().filter_map(|(step, (_, at_ms))| Some((at_ms, &**row.histogram(step)?)));
+    series(&row.labels, floats, row.cells.len(), histograms)
 }
 
-fn points_row(labels: &Labels, samples: &[Sample]) -> Vec<u8> {
-    series(labels, samples.iter().map(|sample| (sample.timestamp_ms, sample.value)), samples.len())
+fn points_row(points: &Points) -> Vec<u8> {
+    let floats = points.samples.iter().map(|sample| (sample.timestamp_ms, sample.value));
+    let histograms = points.histograms.iter().map(|(at_ms, histogram)| (*at_ms, &**histogram));
+    series(&points.labels, floats, points.samples.len(), histograms)
 }
 
-fn series(labels: &Labels, points: impl Iterator<Item = (i64, f64)>, count: usize) -> Vec<u8> {
+/// A list that is empty is left out.
+fn series<'a>(
+    labels: &Labels,
+    points: impl Iterator<Item = (i64, f64)>,
+    count: usize,
+    histograms: impl Iterator<Item = (i64, &'a Histogram)>,
+) -> Vec<u8> {
     let mut out = Vec::with_capacity(128 + 24 * count);
     out.extend(b"{\"metric\":");
     push_labels(&mut out, labels);
-    out.extend(b",\"values\":[");
-    for (at, (at_ms, value)) in points.enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
+    let mut head: &[u8] = b",\"values\":[";
+    for (at_ms, value) in points {
+        out.extend(std::mem::replace(&mut head, b","));
         push_point(&mut out, at_ms, value);
     }
-    out.extend(b"]}");
+    if head == b"," {
+        out.push(b']');
+    }
+    let mut head: &[u8] = b",\"histograms\":[";
+    for (at_ms, histogram) in histograms {
+        out.extend(std::mem::replace(&mut head, b","));
+        push_histogram(&mut out, at_ms, histogram);
+    }
+    if head == b"," {
+        out.push(b']');
+    }
+    out.push(b'}');
     out
+}
+
+/// `[time,{"count":"..","sum":"..","buckets":[[which ends belong to it,"lower","upper","count"],..]}]`
+fn push_histogram(out: &mut Vec<u8>, at_ms: i64, histogram: &Histogram) {
+    out.push(b'[');
+    push_time(out, at_ms);
+    out.extend(b",{\"count\":\"");
+    push_value(out, histogram.count);
+    out.extend(b"\",\"sum\":\"");
+    push_value(out, histogram.sum);
+    out.push(b'"');
+    let mut head: &[u8] = b",\"buckets\":[";
+    for bucket in histogram.buckets().iter().filter(|bucket| bucket.count != 0.0) {
+        out.extend(std::mem::replace(&mut head, b","));
+        let ends = match (bucket.lower_inclusive, bucket.upper_inclusive) {
+            (false, true) => b'0',
+            (true, false) => b'1',
+            (false, false) => b'2',
+            (true, true) => b'3',
+        };
+        out.extend([b'[', ends]);
+        for value in [bucket.lower, bucket.upper, bucket.count] {
+            out.extend(b",\"");
+            push_value(out, value);
+            out.push(b'"');
+        }
+        out.push(b']');
+    }
+    if head == b"," {
+        out.push(b']');
+    }
+    out.extend(b"}]");
 }
 
 fn push_point(out: &mut Vec<u8>, at_ms: i64, value: f64) {

@@ -233,7 +233,7 @@ fn instant(eval: &Eval<'_>, expr: &Expr, at_ms: i64) -> Result<Output, QueryErro
     let steps = Steps::instant(at_ms);
     if expr.kind() == Kind::Matrix {
         let mut points = eval.ranged(expr, steps)?.points;
-        points.retain(|points| !points.samples.is_empty());
+        points.retain(|points| !points.samples.is_empty() || !points.histograms.is_empty());
         for series in &mut points {
             if series.drop_name {
                 series.labels = without_name(&series.labels);

@@ -68,6 +68,28 @@ pub enum BinaryOp {
 }
 
 impl BinaryOp {
+    pub fn symbol(self) -> &'static str {
+        use BinaryOp::*;
+        match self {
+            Add => "+",
+            Sub => "-",
+            Mul => "*",
+            Div => "/",
+            Mod => "%",
+            Pow => "^",
+            Atan2 => "atan2",
+            Equal => "==",
+            NotEqual => "!=",
+            Greater => ">",
+            Less => "<",
+            GreaterEqual => ">=",
+            LessEqual => "<=",
+            And => "and",
+            Or => "or",
+            Unless => "unless",
+        }
+    }
+
     pub fn is_comparison(self) -> bool {
         use BinaryOp::*;
         matches!(self, Equal | NotEqual | Greater | Less | GreaterEqual | LessEqual)
@@ -94,6 +116,27 @@ pub enum AggregateOp {
     CountValues,
     Limitk,
     LimitRatio,
+}
+
+impl AggregateOp {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sum => "sum",
+            Self::Avg => "avg",
+            Self::Min => "min",
+            Self::Max => "max",
+            Self::Count => "count",
+            Self::Group => "group",
+            Self::Stddev => "stddev",
+            Self::Stdvar => "stdvar",
+            Self::Topk => "topk",
+            Self::Bottomk => "bottomk",
+            Self::Quantile => "quantile",
+            Self::CountValues => "count_values",
+            Self::Limitk => "limitk",
+            Self::LimitRatio => "limit_ratio",
+        }
+    }
 }
 
 /// `by (..)` or `without (..)`; also `on (..)` and `ignoring (..)`.

@@ -1,8 +1,12 @@
 //! What an expression evaluates to: columns with one cell per step.
 
+use std::sync::Arc;
+
 use lampad_proto::{is_stale, stale};
 
 use crate::store::{Label, Labels, METRIC_NAME, Sample};
+
+use super::histogram::Histogram;
 
 /// The steps of a query, or of a subquery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,18 +50,95 @@ pub fn is_absent(cell: f64) -> bool {
     is_stale(cell)
 }
 
+/// Bits of a cell whose sample is a histogram: a signalling NaN, which no computation gives.
+const HISTOGRAM_BITS: u64 = 0x7ff0_0000_0000_0005;
+
+pub fn is_histogram(cell: f64) -> bool {
+    cell.to_bits() == HISTOGRAM_BITS
+}
+
+/// Whether the cell is a number, that is neither absent nor a histogram.
+pub fn is_float(cell: f64) -> bool {
+    !is_absent(cell) && !is_histogram(cell)
+}
+
+/// A stored number as a cell: a NaN with the bits that mean "histogram" becomes a plain one.
+pub fn stored(value: f64) -> f64 {
+    if is_histogram(value) { f64::NAN } else { value }
+}
+
+/// One sample of either type.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Cell {
+    Float(f64),
+    Histogram(Arc<Histogram>),
+}
+
 /// A series of results: one cell per step.
 #[derive(Debug, Clone)]
 pub struct Row {
     pub labels: Labels,
     pub cells: Vec<f64>,
+    /// Histograms by step, where the cell says that there is one; empty for rows of numbers, that is nearly always.
+    histograms: Vec<Option<Arc<Histogram>>>,
     /// With delayed name removal: the name is still there for `label_replace` and the like, and goes at the end.
     pub drop_name: bool,
 }
 
 impl Row {
     pub fn new(labels: Labels, cells: Vec<f64>) -> Self {
-        Self { labels, cells, drop_name: false }
+        Self { labels, cells, histograms: Vec::new(), drop_name: false }
+    }
+
+    /// A row of nothing, to be filled.
+    pub fn blank(labels: Labels, steps: usize) -> Self {
+        Self::new(labels, vec![absent(); steps])
+    }
+
+    pub fn dropping(self, drop_name: bool) -> Self {
+        Self { drop_name, ..self }
+    }
+
+    pub fn has_histograms(&self) -> bool {
+        !self.histograms.is_empty()
+    }
+
+    pub fn histogram(&self, step: usize) -> Option<&Arc<Histogram>> {
+        if is_histogram(self.cells[step]) { self.histograms.get(step)?.as_ref() } else { None }
+    }
+
+    pub fn cell(&self, step: usize) -> Option<Cell> {
+        match self.cells[step] {
+            cell if is_absent(cell) => None,
+            cell if is_histogram(cell) => self.histogram(step).cloned().map(Cell::Histogram),
+            cell => Some(Cell::Float(cell)),
+        }
+    }
+
+    pub fn set(&mut self, step: usize, cell: Option<Cell>) {
+        self.cells[step] = match cell {
+            None => absent(),
+            Some(Cell::Float(value)) => value,
+            Some(Cell::Histogram(histogram)) => {
+                self.histograms.resize(self.cells.len(), None);
+                self.histograms[step] = Some(histogram);
+                f64::from_bits(HISTOGRAM_BITS)
+            }
+        };
+    }
+
+    /// The row without its histograms.
+    pub fn floats_only(mut self) -> Self {
+        if self.has_histograms() {
+            self.histograms = Vec::new();
+            self.cells.iter_mut().filter(|cell| is_histogram(**cell)).for_each(|cell| *cell = absent());
+        }
+        self
+    }
+
+    /// The same series with other cells, which may be histograms of this row at the same steps.
+    pub fn with_cells(&self, labels: Labels, cells: Vec<f64>) -> Self {
+        Self { labels, cells, histograms: self.histograms.clone(), drop_name: self.drop_name }
     }
 
     pub fn has_any(&self) -> bool {
@@ -78,6 +159,7 @@ pub enum Value {
 pub struct Points {
     pub labels: Labels,
     pub samples: Vec<Sample>,
+    pub histograms: Vec<(i64, Arc<Histogram>)>,
     pub drop_name: bool,
 }
 

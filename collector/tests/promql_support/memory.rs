@@ -34,6 +34,7 @@ impl Memory {
     pub fn sort(&mut self) {
         for series in &mut self.series {
             series.floats.sort_by_key(|sample| sample.timestamp_ms);
+            series.histograms.sort_by_key(|(at_ms, _)| *at_ms);
         }
     }
 

@@ -4,18 +4,18 @@
 
 use std::time::{Duration, Instant};
 
-use lampad_collector::query::{Answer, Engine, Features, Limits, Output, QueryError, Request, Span, is_absent, parse};
+use lampad_collector::query::{
+    Answer, Cell as Got, Engine, Features, Histogram as Counted, Limits, Output, QueryError, Request, Span, parse,
+};
 use lampad_collector::store::{Budget, Label, Labels, METRIC_NAME};
-use lampad_proto::v1::Histogram;
 
+use super::histogram::{self, Shape};
 use super::memory::Memory;
 
 /// How a case came out.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
     Passed,
-    /// It needs native histograms, which the engine refuses so far.
-    Histograms,
     Failed(String),
 }
 
@@ -33,9 +33,8 @@ struct Expected {
     warn: Option<bool>,
     info: Option<bool>,
     text: Option<String>,
-    rows: Vec<(Labels, Vec<Option<f64>>)>,
+    rows: Rows,
     scalar: Option<f64>,
-    histograms: bool,
 }
 
 pub fn run(script: &str) -> Vec<Case> {
@@ -80,7 +79,7 @@ fn load(memory: &mut Memory, line: &str, step_ms: i64) {
     for cell in cells(rest) {
         match cell {
             Cell::Float(value) => memory.push(&labels, at_ms, value),
-            Cell::Histogram => memory.push_histogram(&labels, at_ms, Histogram::default()),
+            Cell::Histogram(shape) => memory.push_histogram(&labels, at_ms, shape.stored()),
             Cell::Nothing => {}
         }
         at_ms += step_ms;
@@ -89,7 +88,7 @@ fn load(memory: &mut Memory, line: &str, step_ms: i64) {
 
 enum Cell {
     Float(f64),
-    Histogram,
+    Histogram(Shape),
     Nothing,
 }
 
@@ -99,9 +98,8 @@ fn cells(text: &str) -> Vec<Cell> {
     let mut rest = text.trim();
     while !rest.is_empty() {
         if rest.starts_with("{{") {
-            let end = rest.find(char::is_whitespace).filter(|_| false).unwrap_or_else(|| end_of_histogram(rest));
-            let times = rest[..end].rsplit_once("}}x").and_then(|(_, times)| times.parse().ok()).unwrap_or(0);
-            (0..=times).for_each(|_: usize| out.push(Cell::Histogram));
+            let end = end_of_histogram(rest);
+            out.extend(histogram::series(&rest[..end]).into_iter().map(Cell::Histogram));
             rest = rest[end..].trim_start();
             continue;
         }
@@ -267,11 +265,13 @@ fn read_expected(eval: &str, block: &[&str]) -> Expected {
             [one] if ["NaN", "+Inf", "-Inf", "Inf"].contains(one) => expected.scalar = Some(number(one)),
             _ => {
                 let (labels, rest) = read_series(line);
-                expected.histograms |= rest.contains("{{");
                 let row = cells(rest).into_iter().map(|cell| match cell {
-                    Cell::Float(value) if is_absent(value) => None,
-                    Cell::Float(value) => Some(value),
-                    _ => None,
+                    Cell::Float(value) if lampad_proto::is_stale(value) => None,
+                    Cell::Float(value) => Some(Got::Float(value)),
+                    Cell::Histogram(shape) => {
+                        Some(Got::Histogram(Counted::new(&shape.stored()).compact().into()))
+                    }
+                    Cell::Nothing => None,
                 });
                 let row = row.collect();
                 expected.rows.push((labels, row));
@@ -313,27 +313,28 @@ fn ask(query: &str, span: Span, memory: &Memory) -> Result<Answer, QueryError> {
 }
 
 fn failed(error: &QueryError) -> Verdict {
-    if error.to_string().contains("native histograms") {
-        return Verdict::Histograms;
-    }
     Verdict::Failed(error.to_string())
 }
 
-type Rows = Vec<(Labels, Vec<Option<f64>>)>;
+type Rows = Vec<(Labels, Vec<Option<Got>>)>;
 
 fn rows_of(answer: &Answer) -> Rows {
-    let cell = |cell: &f64| Some(*cell).filter(|cell| !is_absent(*cell));
     match &answer.output {
         Output::Vector { rows, .. } | Output::Matrix { rows, .. } => {
-            rows.iter().map(|row| (row.labels.clone(), row.cells.iter().map(cell).collect())).collect()
+            let cells = |row: &lampad_collector::query::Row| (0..row.cells.len()).map(|step| row.cell(step)).collect();
+            rows.iter().map(|row| (row.labels.clone(), cells(row))).collect()
         }
         Output::Points(points) => {
             let values = |points: &lampad_collector::query::Points| {
-                points.samples.iter().map(|sample| Some(sample.value)).collect()
+                let floats = points.samples.iter().map(|s| (s.timestamp_ms, Some(Got::Float(s.value))));
+                let histograms = points.histograms.iter().map(|(at, h)| (*at, Some(Got::Histogram(h.clone()))));
+                let mut all: Vec<_> = floats.chain(histograms).collect();
+                all.sort_by_key(|(at_ms, _)| *at_ms);
+                all.into_iter().map(|(_, cell)| cell).collect()
             };
             points.iter().map(|points| (points.labels.clone(), values(points))).collect()
         }
-        Output::Scalar { value, .. } => vec![(Labels::empty(), vec![Some(*value)])],
+        Output::Scalar { value, .. } => vec![(Labels::empty(), vec![Some(Got::Float(*value))])],
         Output::Text { .. } => Vec::new(),
     }
 }
@@ -350,9 +351,6 @@ fn compare(query: &str, span: Span, expected: &Expected, memory: &Memory) -> Ver
     if expected.fails {
         return Verdict::Failed("should fail, and did not".to_owned());
     }
-    if expected.histograms {
-        return Verdict::Histograms;
-    }
     for (kind, wanted, got) in [("warnings", expected.warn, &answer.warnings), ("infos", expected.info, &answer.infos)]
     {
         if wanted.is_some_and(|wanted| wanted == got.is_empty()) {
@@ -363,7 +361,7 @@ fn compare(query: &str, span: Span, expected: &Expected, memory: &Memory) -> Ver
         return if text == got { Verdict::Passed } else { Verdict::Failed(format!("got {got:?}")) };
     }
     let wanted = match expected.scalar {
-        Some(number) => vec![(Labels::empty(), vec![Some(number)])],
+        Some(number) => vec![(Labels::empty(), vec![Some(Got::Float(number))])],
         None => expected.rows.clone(),
     };
     same(wanted, rows_of(&answer), expected.ordered)
@@ -373,10 +371,10 @@ fn compare(query: &str, span: Span, expected: &Expected, memory: &Memory) -> Ver
 fn compare_middle(query: &str, span: Span, expected: &Expected, memory: &Memory) -> Verdict {
     match ask(query, span, memory) {
         Ok(answer) => {
-            let middle = rows_of(&answer).into_iter().map(|(labels, cells)| (labels, vec![cells[1]]));
+            let middle = rows_of(&answer).into_iter().map(|(labels, cells)| (labels, vec![cells[1].clone()]));
             let got = middle.filter(|(_, cells)| cells[0].is_some()).collect();
             let wanted = match expected.scalar {
-                Some(number) => vec![(Labels::empty(), vec![Some(number)])],
+                Some(number) => vec![(Labels::empty(), vec![Some(Got::Float(number))])],
                 None => expected.rows.clone(),
             };
             match same(wanted, got, false) {
@@ -395,25 +393,28 @@ fn same(mut wanted: Rows, mut got: Rows, ordered: bool) -> Verdict {
         wanted.sort_by(|a, b| a.0.cmp(&b.0));
         got.sort_by(|a, b| a.0.cmp(&b.0));
     }
-    let trimmed = |cells: &[Option<f64>]| {
+    let trimmed = |cells: &[Option<Got>]| {
         let end = cells.iter().rposition(Option::is_some).map_or(0, |at| at + 1);
         cells[..end].to_vec()
     };
     let equal = wanted.len() == got.len()
         && wanted.iter().zip(&got).all(|(wanted, got)| {
             let (a, b) = (trimmed(&wanted.1), trimmed(&got.1));
-            wanted.0 == got.0 && a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| close(*a, *b))
+            wanted.0 == got.0 && a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| alike(a, b))
         });
     if equal { Verdict::Passed } else { Verdict::Failed(format!("wanted {wanted:?}, got {got:?}")) }
 }
 
-fn close(a: Option<f64>, b: Option<f64>) -> bool {
+fn alike(a: &Option<Got>, b: &Option<Got>) -> bool {
     match (a, b) {
         (None, None) => true,
-        (Some(a), Some(b)) => {
-            let near = (a - b).abs() <= 1e-6 * (a.abs() + b.abs()).min(f64::MAX);
-            (a.is_nan() && b.is_nan()) || a == b || near
-        }
+        (Some(Got::Float(a)), Some(Got::Float(b))) => close(*a, *b),
+        (Some(Got::Histogram(a)), Some(Got::Histogram(b))) => histogram::alike(a, b),
         _ => false,
     }
+}
+
+pub fn close(a: f64, b: f64) -> bool {
+    let near = (a - b).abs() <= 1e-6 * (a.abs() + b.abs()).min(f64::MAX);
+    (a.is_nan() && b.is_nan()) || a == b || near
 }

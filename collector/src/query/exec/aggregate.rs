@@ -4,13 +4,20 @@ use std::collections::HashMap;
 
 use crate::query::QueryError;
 use crate::query::functions::kahan::{Mean, Sum, Variance};
+use crate::query::histogram::Total;
 use crate::query::functions::quantile;
 use crate::query::plan::{AggregateOp, Expr, Grouping};
-use crate::query::value::{Row, Steps, Value, absent, filter, float, is_absent, with};
+use crate::query::value::{Cell, Row, Steps, Value, absent, filter, float, is_absent, with};
 use crate::store::{Labels, METRIC_NAME};
 
-use super::Eval;
 use super::selector::map_rows;
+use super::{Eval, changed};
+
+/// Whether an aggregation takes histograms; the others leave them out and say so.
+fn takes_histograms(op: AggregateOp) -> bool {
+    use AggregateOp::*;
+    matches!(op, Sum | Avg | Count | Group | CountValues | Limitk | LimitRatio)
+}
 
 /// Rows that belong together.
 struct Group {
@@ -30,12 +37,22 @@ impl Eval<'_> {
     ) -> Result<Vec<Row>, QueryError> {
         use AggregateOp::*;
         let rows = self.rows(inner, steps)?;
+        let rows = if takes_histograms(op) { rows } else { self.without_histograms(op, rows) };
         let param = param.map(|param| self.eval(param, steps)).transpose()?;
         let groups = grouped(rows, grouping);
         self.budget.check()?;
         match (op, param) {
-            (Sum, _) => Ok(fold(groups, steps, self::Sum::add, |sum| sum.total())),
-            (Avg, _) => Ok(fold(groups, steps, Mean::add, Mean::mean)),
+            (Sum | Avg, _) => {
+                let (mixed, groups): (Vec<_>, Vec<_>) =
+                    groups.into_iter().partition(|group| group.rows.iter().any(Row::has_histograms));
+                let mut rows = match op {
+                    Sum => fold(groups, steps, self::Sum::add, |sum| sum.total()),
+                    _ => fold(groups, steps, Mean::add, Mean::mean),
+                };
+                rows.extend(mixed.into_iter().map(|group| self.mixed_sum(op, group, steps)));
+                rows.retain(Row::has_any);
+                Ok(rows)
+            }
             (Count, _) => Ok(fold(groups, steps, |count: &mut f64, _| *count += 1.0, |count| *count)),
             (Group, _) => Ok(fold(groups, steps, |_: &mut (), _| {}, |()| 1.0)),
             (Max, _) => Ok(fold(groups, steps, |best, v| best_of(best, v, |new, old| new > old), picked)),
@@ -54,6 +71,51 @@ impl Eval<'_> {
             (LimitRatio, Some(Value::Scalar(ratios))) => self.limit_ratio(groups, ratios),
             _ => Err(QueryError::execution("an aggregation lacks its parameter")),
         }
+    }
+
+    fn without_histograms(&self, op: AggregateOp, rows: Vec<Row>) -> Vec<Row> {
+        if !rows.iter().any(Row::has_histograms) {
+            return rows;
+        }
+        self.notes.info(format!("ignored histogram in {} aggregation", op.name()));
+        rows.into_iter().map(Row::floats_only).filter(Row::has_any).collect()
+    }
+
+    /// `sum` or `avg` of a group with histograms; a step with numbers beside them has no result.
+    fn mixed_sum(&self, op: AggregateOp, group: Group, steps: Steps) -> Row {
+        let mut sums = Row::blank(group.labels, steps.count).dropping(group.drop_name);
+        for step in 0..steps.count {
+            let (mut sum, mut mean, mut total) = (Sum::default(), Mean::default(), Total::default());
+            let mut floats = 0;
+            let mut fits = true;
+            for cell in group.rows.iter().filter_map(|row| row.cell(step)) {
+                match cell {
+                    Cell::Float(value) => {
+                        floats += 1;
+                        sum.add(value);
+                        mean.add(value);
+                    }
+                    Cell::Histogram(histogram) => fits &= total.add(&histogram).is_ok(),
+                }
+            }
+            if floats > 0 && total.added > 0.0 {
+                self.notes.warn("encountered a mix of histograms and floats for aggregation".to_owned());
+                continue;
+            }
+            if !fits {
+                let text = "vector contains a mix of histograms with exponential and custom buckets schemas";
+                self.notes.warn(text.to_owned());
+                continue;
+            }
+            self.notes.remark(total.remarks, "aggregation");
+            let is_sum = op == AggregateOp::Sum;
+            let cell = match floats {
+                0 => if is_sum { total.sum() } else { total.mean() }.map(changed),
+                _ => Some(Cell::Float(if is_sum { sum.total() } else { mean.mean() })),
+            };
+            sums.set(step, cell);
+        }
+        sums
     }
 
     /// A sample is in when its labels' place in `[0, 1)` is below the ratio; negative ratios take the complement.
@@ -141,7 +203,7 @@ fn fold<A: Default + Clone>(
             }
         }
         let cells = sums.iter().map(|sum| sum.as_ref().map_or_else(absent, &result)).collect();
-        Row { labels: group.labels, cells, drop_name: group.drop_name }
+        Row::new(group.labels, cells).dropping(group.drop_name)
     })
 }
 
@@ -166,7 +228,7 @@ fn quantiles(groups: Vec<Group>, steps: Steps, qs: &[f64]) -> Vec<Row> {
             if column.is_empty() { absent() } else { quantile(*q, &mut column) }
         });
         let cells = cells.collect();
-        Row { labels: group.labels, cells, drop_name: group.drop_name }
+        Row::new(group.labels, cells).dropping(group.drop_name)
     })
 }
 
@@ -179,9 +241,10 @@ fn count_values(groups: Vec<Group>, steps: Steps, label: &str) -> Result<Vec<Row
     for group in groups {
         for row in group.rows {
             for (step, cell) in row.cells.iter().enumerate().filter(|(_, cell)| !is_absent(**cell)) {
-                let labels = with(&group.labels, [(label.to_owned(), float(*cell))]);
+                let text = row.histogram(step).map_or_else(|| float(*cell), |histogram| histogram.text());
+                let labels = with(&group.labels, [(label.to_owned(), text)]);
                 let index = *at.entry(labels.clone()).or_insert_with(|| {
-                    rows.push(Row { labels, cells: vec![absent(); steps.count], drop_name: group.drop_name });
+                    rows.push(Row::blank(labels, steps.count).dropping(group.drop_name));
                     rows.len() - 1
                 });
                 let count = &mut rows[index].cells[step];

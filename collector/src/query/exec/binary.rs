@@ -4,11 +4,12 @@ use std::collections::HashMap;
 
 use crate::query::QueryError;
 use crate::query::plan::{BinaryOp, Cardinality, Expr, Grouping, Kind, Matching};
-use crate::query::value::{Row, Steps, Value, absent, braced, filter, is_absent, with};
+use crate::query::value::{Cell, Row, Steps, Value, absent, braced, filter, is_absent, with};
 use crate::store::{Labels, METRIC_NAME};
 
+use super::mixed::between;
 use super::selector::map_rows;
-use super::{Eval, merge};
+use super::{Eval, Notes, merge};
 
 impl Eval<'_> {
     pub fn binary(
@@ -55,6 +56,9 @@ impl Eval<'_> {
     ) -> Result<Value, QueryError> {
         let filters = op.is_comparison() && !returns_bool;
         let rows = map_rows(rows, numbers.len(), |mut row| {
+            if row.has_histograms() {
+                return self.mixed_with_scalar(op, row, numbers, scalar_left, returns_bool);
+            }
             for (cell, number) in row.cells.iter_mut().zip(numbers) {
                 if is_absent(*cell) {
                     continue;
@@ -71,7 +75,25 @@ impl Eval<'_> {
         if filters {
             return Ok(Value::Rows(rows.into_iter().filter(Row::has_any).collect()));
         }
-        self.nameless(rows).map(Value::Rows)
+        self.nameless(rows.into_iter().filter(|row| !row.has_histograms() || row.has_any()).collect()).map(Value::Rows)
+    }
+
+    fn mixed_with_scalar(
+        &self,
+        op: BinaryOp,
+        mut row: Row,
+        numbers: &[f64],
+        scalar_left: bool,
+        returns_bool: bool,
+    ) -> Row {
+        for (step, number) in numbers.iter().enumerate() {
+            let Some(cell) = row.cell(step) else { continue };
+            let number = Cell::Float(*number);
+            let (left, right) = if scalar_left { (&number, &cell) } else { (&cell, &number) };
+            let outcome = between(op, left, right, self.notes);
+            row.set(step, outcome.cell(&cell, op.is_comparison() && !returns_bool));
+        }
+        row
     }
 
     /// Between rows whose labels agree.
@@ -114,7 +136,8 @@ impl Eval<'_> {
                 groups.insert(key, (Vec::new(), rows));
             }
         }
-        let work = Work { op, matching, swapped, fill_many, fill_one, delayed: self.features.delayed_name_removal };
+        let delayed = self.features.delayed_name_removal;
+        let work = Work { op, matching, swapped, fill_many, fill_one, delayed, notes: self.notes };
         let groups: Vec<_> =
             order.into_iter().filter_map(|key| groups.remove(&key).map(|group| (key, group))).collect();
         let rows = map_rows(groups, steps.count, |(key, (many, one))| work.group(&key, many, one, steps));
@@ -138,6 +161,7 @@ struct Work<'a> {
     fill_many: Option<f64>,
     fill_one: Option<f64>,
     delayed: bool,
+    notes: &'a Notes,
 }
 
 impl Work<'_> {
@@ -149,24 +173,25 @@ impl Work<'_> {
         }
         for left in &many {
             for right in &one {
-                rows.push(self.pair(
-                    &left.labels,
-                    Some(&right.labels),
-                    |step| (left.cells[step], right.cells[step]),
-                    steps,
-                ));
+                rows.push(match left.has_histograms() || right.has_histograms() {
+                    true => self.mixed_pair((&left.labels, Some(&right.labels)), |s| (left.cell(s), right.cell(s)), steps),
+                    false => {
+                        let cells = |step: usize| (left.cells[step], right.cells[step]);
+                        self.pair(&left.labels, Some(&right.labels), cells, steps)
+                    }
+                });
             }
             if let Some(fill) = self.fill_one {
                 let missing = |step: usize| one.iter().all(|row| is_absent(row.cells[step]));
-                let cells = |step| (left.cells[step], if missing(step) { fill } else { absent() });
-                rows.push(self.pair(&left.labels, None, cells, steps));
+                let cells = |step| (left.cell(step), missing(step).then_some(Cell::Float(fill)));
+                rows.push(self.mixed_pair((&left.labels, None), cells, steps));
             }
         }
         if let Some(fill) = self.fill_many {
             for right in &one {
                 let missing = |step: usize| many.iter().all(|row| is_absent(row.cells[step]));
-                let cells = |step| (if missing(step) { fill } else { absent() }, right.cells[step]);
-                rows.push(self.pair(key, Some(&right.labels), cells, steps));
+                let cells = |step| (missing(step).then_some(Cell::Float(fill)), right.cell(step));
+                rows.push(self.mixed_pair((key, Some(&right.labels)), cells, steps));
             }
         }
         rows.retain(Row::has_any);
@@ -191,7 +216,25 @@ impl Work<'_> {
         });
         let cells = cells.collect();
         let drop_name = !filters;
-        Row { labels: self.result_labels(many, one, drop_name), cells, drop_name: drop_name && self.delayed }
+        Row::new(self.result_labels(many, one, drop_name), cells).dropping(drop_name && self.delayed)
+    }
+
+    /// As [`Self::pair`], for cells of any type.
+    fn mixed_pair(
+        &self,
+        (many, one): (&Labels, Option<&Labels>),
+        cells: impl Fn(usize) -> (Option<Cell>, Option<Cell>),
+        steps: Steps,
+    ) -> Row {
+        let filters = self.op.is_comparison() && !self.matching.returns_bool;
+        let labels = self.result_labels(many, one, !filters);
+        let mut row = Row::blank(labels, steps.count).dropping(!filters && self.delayed);
+        for step in 0..steps.count {
+            let (Some(many), Some(one)) = cells(step) else { continue };
+            let (left, right) = if self.swapped { (one, many) } else { (many, one) };
+            row.set(step, between(self.op, &left, &right, self.notes).cell(&left, filters));
+        }
+        row
     }
 
     fn result_labels(&self, many: &Labels, one: Option<&Labels>, drop_name: bool) -> Labels {
@@ -304,7 +347,7 @@ fn set(op: BinaryOp, left: Vec<Row>, right: Vec<Row>, keys: &Grouping, steps: St
 }
 
 /// One operation on two numbers; comparisons give 1 or 0.
-fn compute(op: BinaryOp, left: f64, right: f64) -> f64 {
+pub(super) fn compute(op: BinaryOp, left: f64, right: f64) -> f64 {
     let truth = |holds: bool| if holds { 1.0 } else { 0.0 };
     match op {
         BinaryOp::Add => left + right,

@@ -1,27 +1,22 @@
 //! Function calls.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
 
 use crate::query::QueryError;
-use crate::query::functions::histogram::{self, Bucket};
-use crate::query::functions::{Body, Function, Special, cell, label};
+use crate::query::functions::{Body, Floats, Function, Histograms, Special, cell, label};
 use crate::query::plan::{Expr, Kind, Selector};
-use crate::query::value::{Row, Steps, Value, absent, filter, is_absent};
+use crate::query::value::{Cell, Row, Steps, Value, absent, is_absent, is_float};
 use crate::store::{Label, Labels, METRIC_NAME, MatchOp};
 
 use super::selector::map_rows;
 use super::window::transposed;
-use super::{Eval, merge};
+use super::{Eval, each_histogram, merge};
 
 impl Eval<'_> {
     pub fn call(&self, function: &Function, args: &[Expr], steps: Steps) -> Result<Value, QueryError> {
         match function.body {
-            Body::Window(body) => {
-                let range = arg_of(args, Kind::Matrix)?;
-                let scalars = self.scalars(args, steps)?;
-                self.over_windows(function, body, range, &scalars, steps).map(Value::Rows)
-            }
+            Body::Window(body) => self.windowed(function, body, None, args, steps),
+            Body::Both(body, mixed) => self.windowed(function, body, Some(mixed), args, steps),
             Body::Cell(body) => {
                 let rows = self.rows(arg_of(args, Kind::Vector)?, steps)?;
                 let scalars = transposed(&self.scalars(args, steps)?, steps);
@@ -39,6 +34,19 @@ impl Eval<'_> {
         }
     }
 
+    fn windowed(
+        &self,
+        function: &Function,
+        body: Floats,
+        mixed: Option<Histograms>,
+        args: &[Expr],
+        steps: Steps,
+    ) -> Result<Value, QueryError> {
+        let range = arg_of(args, Kind::Matrix)?;
+        let scalars = self.scalars(args, steps)?;
+        self.over_windows(function, body, mixed, range, &scalars, steps).map(Value::Rows)
+    }
+
     /// The scalar arguments, in order.
     fn scalars(&self, args: &[Expr], steps: Steps) -> Result<Vec<Vec<f64>>, QueryError> {
         args.iter().filter(|arg| arg.kind() == Kind::Scalar).map(|arg| self.scalar(arg, steps)).collect()
@@ -50,7 +58,7 @@ impl Eval<'_> {
         body: impl Fn(usize, f64) -> f64 + Send + Sync,
     ) -> Result<Vec<Row>, QueryError> {
         let width = rows.first().map_or(0, |row| row.cells.len());
-        let rows = map_rows(rows, width, |mut row| {
+        let rows = map_rows(numbers(rows), width, |mut row| {
             for (step, cell) in row.cells.iter_mut().enumerate().filter(|(_, cell)| !is_absent(**cell)) {
                 *cell = body(step, *cell);
             }
@@ -72,13 +80,13 @@ impl Eval<'_> {
             Special::MinOf | Special::MaxOf => {
                 let [left, right] = args else { return Err(arity(name)) };
                 let pairs = self.scalar(left, steps)?.into_iter().zip(self.scalar(right, steps)?);
-                let pick = if special == Special::MinOf { cell::min } else { cell::max };
+                let pick = if matches!(special, Special::MinOf) { cell::min } else { cell::max };
                 Ok(Value::Scalar(pairs.map(|(l, r)| pick(l, r)).collect()))
             }
             Special::Scalar => {
                 let rows = self.rows(first(name, args)?, steps)?;
                 let only = |step: usize| {
-                    let mut present = rows.iter().map(|row| row.cells[step]).filter(|cell| !is_absent(*cell));
+                    let mut present = rows.iter().map(|row| row.cells[step]).filter(|cell| is_float(*cell));
                     match (present.next(), present.next()) {
                         (Some(cell), None) => cell,
                         _ => f64::NAN,
@@ -109,9 +117,9 @@ impl Eval<'_> {
                 Ok(Value::Rows(rows.into_iter().filter(Row::has_any).collect()))
             }
             Special::Sort | Special::SortDesc => {
-                let mut rows = self.rows(first(name, args)?, steps)?;
-                if let 1 = steps.count {
-                    let down = special == Special::SortDesc;
+                let mut rows = numbers(self.rows(first(name, args)?, steps)?);
+                if steps.count == 1 {
+                    let down = matches!(special, Special::SortDesc);
                     rows.sort_by(|a, b| by_value(a.cells[0], b.cells[0], down));
                 }
                 Ok(Value::Rows(rows))
@@ -120,7 +128,7 @@ impl Eval<'_> {
                 let mut rows = self.rows(first(name, args)?, steps)?;
                 let names = texts(&args[1..])?;
                 rows.sort_by(|a, b| by_labels(&a.labels, &b.labels, &names));
-                if special == Special::SortByLabelDesc {
+                if matches!(special, Special::SortByLabelDesc) {
                     rows.reverse();
                 }
                 Ok(Value::Rows(rows))
@@ -131,10 +139,12 @@ impl Eval<'_> {
                 let vector = arg_of(args, Kind::Vector)?;
                 let rows = self.rows(vector, steps)?;
                 let scalars = transposed(&self.scalars(args, steps)?, steps);
-                self.classic_histograms(name, rows, &scalars).map(Value::Rows)
+                self.estimates(name, rows, &scalars).map(Value::Rows)
             }
-            // Floats have none of it, and Prometheus leaves them out too.
-            Special::HistogramOnly => self.rows(first(name, args)?, steps).map(|_| Value::Rows(Vec::new())),
+            Special::HistogramOnly(of) => {
+                let rows = self.rows(first(name, args)?, steps)?;
+                self.of_histograms(rows, |_, histogram| of(histogram)).map(Value::Rows)
+            }
             Special::Info => self.info(args, steps).map(Value::Rows),
         }
     }
@@ -144,8 +154,10 @@ impl Eval<'_> {
             let rows = self.instant_times(selector, steps)?;
             return self.nameless(rows);
         }
-        let rows = self.rows(vector, steps)?;
-        self.each_cell(rows, |step, _| steps.at(step) as f64 / 1000.0)
+        let mut rows = self.rows(vector, steps)?;
+        let seconds = |step: usize| steps.at(step) as f64 / 1000.0;
+        rows.iter_mut().for_each(|row| each_histogram(row, |step, _| Some(Cell::Float(seconds(step)))));
+        self.each_cell(rows, |step, _| seconds(step))
     }
 
     fn absent(&self, vector: &Expr, steps: Steps) -> Result<Vec<Row>, QueryError> {
@@ -164,7 +176,7 @@ impl Eval<'_> {
         };
         let ranged = self.ranged(range, steps)?;
         // Labels do not matter here, and names that fall together would be an error.
-        let rows = self.windows_of(|_| Some(1.0), ranged, &[], steps)?;
+        let rows = self.windows_of(|_| Some(1.0), Some(|_| Some(Cell::Float(1.0))), ranged, &[], steps)?;
         Ok(where_nothing(&rows, labels, steps))
     }
 
@@ -195,57 +207,14 @@ impl Eval<'_> {
         };
         merge(rows.into_iter().map(joined).collect())
     }
-
-    /// `histogram_quantile` and `histogram_fraction` over classic buckets.
-    fn classic_histograms(&self, name: &str, rows: Vec<Row>, args: &[Vec<f64>]) -> Result<Vec<Row>, QueryError> {
-        let is_quantile = name == "histogram_quantile";
-        if is_quantile {
-            args.iter().for_each(|args| self.check_quantile(args[0]));
-        }
-        let mut order: Vec<Labels> = Vec::new();
-        let mut groups: HashMap<Labels, Vec<(f64, Row)>> = HashMap::new();
-        for row in rows {
-            let le = row.labels.get("le").map(|le| &**le).unwrap_or("");
-            let Some(upper) = bound(le) else {
-                self.notes.warn(format!("bucket label \"le\" is missing or has a malformed value of {le:?}"));
-                continue;
-            };
-            let key = filter(&row.labels, |name| name != "le" && name != METRIC_NAME);
-            let group = groups.entry(key.clone()).or_insert_with(|| {
-                order.push(key);
-                Vec::new()
-            });
-            group.push((upper, row));
-        }
-        let groups = order.into_iter().filter_map(|key| groups.remove(&key).map(|rows| (key, rows))).collect();
-        Ok(map_rows(groups, args.len(), |(labels, rows): (Labels, Vec<(f64, Row)>)| {
-            let mut any_fixed = false;
-            let cells = args.iter().enumerate().map(|(step, args)| {
-                let present = rows.iter().map(|(upper, row)| Bucket { upper: *upper, count: row.cells[step] });
-                let buckets: Vec<_> = present.filter(|bucket| !is_absent(bucket.count)).collect();
-                if buckets.is_empty() {
-                    return absent();
-                }
-                let (value, fixed) = match is_quantile {
-                    true => histogram::quantile(args[0], buckets),
-                    false => histogram::fraction(args[0], args[1], buckets),
-                };
-                any_fixed |= fixed;
-                value
-            });
-            let cells = cells.collect();
-            if any_fixed {
-                self.notes.info(format!("input to {name} needed to be fixed for monotonicity for {labels}"));
-            }
-            Row::new(labels, cells)
-        }))
-    }
 }
 
-/// An upper bound as labels write it.
-fn bound(le: &str) -> Option<f64> {
-    // Rust reads "infinity" and the like too, as Go does.
-    le.parse().ok()
+/// Rows without histograms, and without rows that were nothing else.
+fn numbers(rows: Vec<Row>) -> Vec<Row> {
+    if rows.iter().any(Row::has_histograms) {
+        return rows.into_iter().map(Row::floats_only).filter(Row::has_any).collect();
+    }
+    rows
 }
 
 fn where_nothing(rows: &[Row], labels: Labels, steps: Steps) -> Vec<Row> {

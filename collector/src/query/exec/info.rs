@@ -73,13 +73,13 @@ fn joined(base: &Row, infos: &[Row], data: &[Matcher], optional: bool, steps: St
             let labels = Labels::new(base.labels.iter().chain(added).cloned());
             let cells = base.cells.iter().zip(&info.cells);
             let cells = cells.map(|(cell, info)| if is_absent(*info) { absent() } else { *cell }).collect();
-            Row { labels, cells, drop_name: base.drop_name }
+            base.with_cells(labels, cells)
         })
         .collect();
     if optional {
         let covered = |step: usize| infos.iter().any(|info| !is_absent(info.cells[step]));
         let cells = base.cells.iter().enumerate().map(|(step, cell)| if covered(step) { absent() } else { *cell });
-        rows.push(Row { labels: base.labels.clone(), cells: cells.collect(), drop_name: base.drop_name });
+        rows.push(base.with_cells(base.labels.clone(), cells.collect()));
     }
     rows.retain(Row::has_any);
     Ok(rows)

@@ -3,19 +3,23 @@
 mod aggregate;
 mod binary;
 mod call;
+mod histograms;
 mod info;
+mod mixed;
 mod selector;
 mod window;
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use crate::store::{Budget, Labels, Source};
 
+use super::histogram::{Histogram, Remarks};
 use super::plan::Expr;
-use super::value::{Row, Steps, Value, is_absent, without_name};
+use super::value::{Cell, Row, Steps, Value, is_absent, is_float, without_name};
 use super::{Features, QueryError};
 
 /// Remarks on a query's data that go into the reply beside the result.
@@ -41,6 +45,16 @@ impl Notes {
         let mut infos = self.infos.lock();
         if infos.len() < NOTES_MAX {
             infos.insert(format!("PromQL info: {text}"));
+        }
+    }
+
+    /// What happened when histograms were added or subtracted.
+    pub fn remark(&self, remarks: Remarks, operation: &str) {
+        if remarks.bounds_differ {
+            self.info(format!("mismatched custom buckets were reconciled during {operation}"));
+        }
+        if remarks.resets_collide {
+            self.warn(format!("conflicting counter resets during histogram {operation}"));
         }
     }
 
@@ -112,10 +126,9 @@ impl Eval<'_> {
         Ok(match self.eval(inner, steps)? {
             Value::Scalar(cells) => Value::Scalar(cells.into_iter().map(|cell| -cell).collect()),
             Value::Rows(mut rows) => {
-                for cell in rows.iter_mut().flat_map(|row| &mut row.cells) {
-                    if !is_absent(*cell) {
-                        *cell = -*cell;
-                    }
+                for row in &mut rows {
+                    row.cells.iter_mut().filter(|cell| is_float(**cell)).for_each(|cell| *cell = -*cell);
+                    each_histogram(row, |_, histogram| Some(changed((**histogram).clone().scale(-1.0))));
                 }
                 Value::Rows(self.nameless(rows)?)
             }
@@ -144,15 +157,30 @@ pub fn merge(rows: Vec<Row>) -> Result<Vec<Row>, QueryError> {
             merged.push(row);
             continue;
         };
-        for (cell, new) in merged[known].cells.iter_mut().zip(&row.cells) {
-            match (is_absent(*cell), is_absent(*new)) {
-                (_, true) => {}
-                (true, false) => *cell = *new,
-                (false, false) => {
-                    return Err(QueryError::execution("vector cannot contain metrics with the same labelset"));
-                }
+        let known = &mut merged[known];
+        for step in (0..row.cells.len()).filter(|step| !is_absent(row.cells[*step])) {
+            if !is_absent(known.cells[step]) {
+                return Err(QueryError::execution("vector cannot contain metrics with the same labelset"));
             }
+            known.set(step, row.cell(step));
         }
     }
     Ok(merged)
+}
+
+/// Replaces each histogram of a row; `None` leaves no sample.
+fn each_histogram(row: &mut Row, map: impl Fn(usize, &Arc<Histogram>) -> Option<Cell>) {
+    if !row.has_histograms() {
+        return;
+    }
+    for step in 0..row.cells.len() {
+        if let Some(histogram) = row.histogram(step) {
+            let mapped = map(step, histogram);
+            row.set(step, mapped);
+        }
+    }
+}
+
+fn changed(histogram: Histogram) -> Cell {
+    Cell::Histogram(Arc::new(histogram))
 }

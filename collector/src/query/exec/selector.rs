@@ -1,13 +1,15 @@
 //! Samples from the store: the last one before each step, or all of a range.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use lampad_proto::is_stale;
 use rayon::prelude::*;
 
 use crate::query::QueryError;
+use crate::query::histogram::Histogram;
 use crate::query::plan::{At, Expr, Selector, Shift};
-use crate::query::value::{Points, Row, Steps, absent, is_absent};
+use crate::query::value::{Cell, Points, Row, Steps, absent, is_absent, is_float, stored};
 use crate::store::{Sample, Select, Series};
 
 use super::Eval;
@@ -75,22 +77,22 @@ impl Eval<'_> {
         } else {
             found.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
         }
-        if let Some(series) = found.iter().find(|series| !series.histograms.is_empty()) {
-            return Err(QueryError::execution(format!(
-                "{} holds native histograms, which queries do not support yet; select series of floats only",
-                series.labels
-            )));
-        }
         Ok(found)
     }
 
     pub fn instant_rows(&self, selector: &Selector, steps: Steps) -> Result<Vec<Row>, QueryError> {
-        self.looked_back(selector, steps, |sample| sample.value)
+        self.looked_back(selector, steps, |sample| stored(sample.value), |_, histogram| Cell::Histogram(histogram))
     }
 
     /// Times of the samples, in seconds, instead of their values.
     pub fn instant_times(&self, selector: &Selector, steps: Steps) -> Result<Vec<Row>, QueryError> {
-        self.looked_back(selector, steps, |sample| sample.timestamp_ms as f64 / 1000.0)
+        let seconds = |at_ms: i64| at_ms as f64 / 1000.0;
+        self.looked_back(
+            selector,
+            steps,
+            |sample| seconds(sample.timestamp_ms),
+            |at_ms, _| Cell::Float(seconds(at_ms)),
+        )
     }
 
     fn looked_back(
@@ -98,6 +100,7 @@ impl Eval<'_> {
         selector: &Selector,
         steps: Steps,
         cell: impl Fn(&Sample) -> f64 + Send + Sync,
+        histogram_cell: impl Fn(i64, Arc<Histogram>) -> Cell + Send + Sync,
     ) -> Result<Vec<Row>, QueryError> {
         if steps.count == 0 {
             return Ok(Vec::new());
@@ -125,7 +128,23 @@ impl Eval<'_> {
                 let live = seen.filter(|s| s.timestamp_ms > at_ms - self.lookback_ms && !is_stale(s.value));
                 cells.push(live.map_or_else(absent, &cell));
             }
-            Row::new(series.labels, cells)
+            let mut row = Row::new(series.labels, cells);
+            let histograms = converted(&series.histograms);
+            let mut next = 0;
+            for (step, step_ms) in steps.iter().enumerate().filter(|_| !histograms.is_empty()) {
+                let at_ms = ends.at(step_ms);
+                while next < histograms.len() && histograms[next].0 <= at_ms {
+                    next += 1;
+                }
+                let Some((seen_ms, histogram)) = next.checked_sub(1).map(|index| &histograms[index]) else { continue };
+                let float = samples.partition_point(|sample| sample.timestamp_ms <= at_ms).checked_sub(1);
+                let is_last = float.is_none_or(|index| samples[index].timestamp_ms < *seen_ms);
+                if is_last && *seen_ms > at_ms - self.lookback_ms {
+                    let live = !is_stale(histogram.sum);
+                    row.set(step, live.then(|| histogram_cell(*seen_ms, histogram.clone())));
+                }
+            }
+            row
         });
         let rows: Vec<Row> = rows.into_iter().filter(Row::has_any).collect();
         let present = |row: &Row| row.cells.iter().filter(|cell| !is_absent(**cell)).count() as u64;
@@ -142,9 +161,11 @@ impl Eval<'_> {
                 let select = Select::Range { from_ms: first_ms - range_ms + 1, to_ms: last_ms };
                 let points = self.fetch(selector, select)?.into_iter().map(|mut series| {
                     series.floats.retain(|sample| !is_stale(sample.value));
-                    Points { labels: series.labels, samples: series.floats, drop_name: false }
+                    let mut histograms = converted(&series.histograms);
+                    histograms.retain(|(_, histogram)| !is_stale(histogram.sum));
+                    Points { labels: series.labels, samples: series.floats, histograms, drop_name: false }
                 });
-                let points = points.filter(|points| !points.samples.is_empty()).collect();
+                let points = points.filter(|p| !p.samples.is_empty() || !p.histograms.is_empty()).collect();
                 Ok(Ranged { points, ends, range_ms: *range_ms })
             }
             Expr::Subquery { inner, range_ms, step_ms, shift } => {
@@ -174,14 +195,30 @@ impl Eval<'_> {
         self.budget.take((rows.len() * steps.count) as u64)?;
         rows.sort_by(|a, b| a.labels.cmp(&b.labels));
         Ok(map_rows(rows, steps.count, |row| {
-            let samples = row
-                .cells
-                .iter()
-                .zip(steps.iter())
-                .filter(|(cell, _)| !is_absent(**cell))
-                .map(|(cell, timestamp_ms)| Sample { timestamp_ms, value: *cell })
+            let at = || row.cells.iter().zip(steps.iter()).enumerate();
+            let samples = at()
+                .filter(|(_, (cell, _))| is_float(**cell))
+                .map(|(_, (cell, timestamp_ms))| Sample { timestamp_ms, value: *cell })
                 .collect();
-            Points { labels: row.labels, samples, drop_name: row.drop_name }
+            let histograms = match row.has_histograms() {
+                true => at().filter_map(|(step, (_, at_ms))| Some((at_ms, row.histogram(step)?.clone()))).collect(),
+                false => Vec::new(),
+            };
+            Points { labels: row.labels, samples, histograms, drop_name: row.drop_name }
         }))
     }
+}
+
+/// Stored histograms as queries compute with them; one that stays the same is converted once.
+fn converted(stored: &[(i64, Arc<lampad_proto::v1::Histogram>)]) -> Vec<(i64, Arc<Histogram>)> {
+    let mut out: Vec<(i64, Arc<Histogram>)> = Vec::with_capacity(stored.len());
+    for (index, (at_ms, histogram)) in stored.iter().enumerate() {
+        let same = index.checked_sub(1).filter(|before| Arc::ptr_eq(&stored[*before].1, histogram));
+        let histogram = match same {
+            Some(before) => out[before].1.clone(),
+            None => Arc::new(Histogram::new(histogram)),
+        };
+        out.push((*at_ms, histogram));
+    }
+    out
 }

@@ -1,18 +1,19 @@
 //! Slides a window along each series' samples and lets a function make one cell per step.
 
-use crate::query::functions::{Function, Window};
-use crate::query::value::{Row, Steps, absent, without_name};
+use crate::query::functions::{Floats, Function, Histograms, Mixed, Window};
+use crate::query::value::{Cell, Points, Row, Steps, absent, is_float, without_name};
 use crate::query::{Expr, QueryError};
 use crate::store::METRIC_NAME;
 
-use super::selector::{Ranged, map_rows};
+use super::selector::{Ends, Ranged, map_rows};
 use super::{Eval, merge};
 
 impl Eval<'_> {
     pub fn over_windows(
         &self,
         function: &Function,
-        body: fn(&Window<'_>) -> Option<f64>,
+        body: Floats,
+        mixed: Option<Histograms>,
         range: &Expr,
         args: &[Vec<f64>],
         steps: Steps,
@@ -22,7 +23,7 @@ impl Eval<'_> {
         }
         self.check_args(function, args)?;
         let ranged = self.ranged(range, steps)?;
-        let mut rows = self.windows_of(body, ranged, args, steps)?;
+        let mut rows = self.windows_of(body, mixed, ranged, args, steps)?;
         if function.wants_counter() {
             self.note_gauges(&rows);
         }
@@ -40,7 +41,8 @@ impl Eval<'_> {
     /// One row per series, under its own labels, name included.
     pub fn windows_of(
         &self,
-        body: fn(&Window<'_>) -> Option<f64>,
+        body: Floats,
+        mixed: Option<Histograms>,
         ranged: Ranged,
         args: &[Vec<f64>],
         steps: Steps,
@@ -50,6 +52,10 @@ impl Eval<'_> {
         // With `@` every step sees the same window; only arguments and the step's own time can make cells differ.
         let once = ends.is_fixed() && args.is_empty();
         let rows = map_rows(points, steps.count * 8, |points| {
+            if !points.histograms.is_empty() {
+                let windows = Windows { ends, range_ms, by_step: &by_step, steps };
+                return self.mixed_windows(body, mixed, points, &windows);
+            }
             let mut cells = vec![absent(); steps.count];
             let (mut from, mut to) = (0, 0);
             let mut looked_at = 0;
@@ -84,10 +90,43 @@ impl Eval<'_> {
                 let first = cells[0];
                 cells.fill(first);
             }
-            Row { labels: points.labels, cells, drop_name: points.drop_name }
+            Row::new(points.labels, cells).dropping(points.drop_name)
         });
         self.budget.check()?;
         Ok(rows.into_iter().filter(Row::has_any).collect())
+    }
+
+    /// As [`Self::windows_of`], for one series with histograms.
+    fn mixed_windows(&self, body: Floats, mixed: Option<Histograms>, points: Points, windows: &Windows<'_>) -> Row {
+        let metric = points.labels.metric().map_or("", |name| name);
+        let mut row = Row::blank(points.labels.clone(), windows.steps.count).dropping(points.drop_name);
+        for step in 0..windows.steps.count {
+            if self.budget.check().is_err() {
+                break; // the caller's check tells why
+            }
+            let step_ms = windows.steps.at(step);
+            let to_ms = windows.ends.at(step_ms);
+            let from_ms = to_ms - windows.range_ms;
+            let samples = within(&points.samples, from_ms, to_ms, |sample| sample.timestamp_ms);
+            let histograms = within(&points.histograms, from_ms, to_ms, |(at_ms, _)| *at_ms);
+            if samples.is_empty() && histograms.is_empty() {
+                continue;
+            }
+            self.notes.count_samples((samples.len() + histograms.len()) as u64);
+            let floats = Window { samples, from_ms, to_ms, step_ms, args: &windows.by_step[step] };
+            let window = Mixed { floats, histograms, metric, notes: self.notes };
+            let cell = match mixed {
+                Some(mixed) if !histograms.is_empty() => mixed(&window),
+                _ => {
+                    if !samples.is_empty() && !histograms.is_empty() {
+                        window.note_ignored();
+                    }
+                    if samples.is_empty() { None } else { body(&window.floats).map(Cell::Float) }
+                }
+            };
+            row.set(step, cell);
+        }
+        row
     }
 
     fn check_args(&self, function: &Function, args: &[Vec<f64>]) -> Result<(), QueryError> {
@@ -123,7 +162,8 @@ impl Eval<'_> {
     fn note_gauges(&self, rows: &[Row]) {
         const ENDINGS: [&str; 4] = ["_total", "_sum", "_count", "_bucket"];
         let mut last = "";
-        for name in rows.iter().filter_map(|row| row.labels.get(METRIC_NAME)) {
+        let of_numbers = |row: &&Row| !row.has_histograms() || row.cells.iter().any(|cell| is_float(*cell));
+        for name in rows.iter().filter(of_numbers).filter_map(|row| row.labels.get(METRIC_NAME)) {
             if **name != *last && !ENDINGS.iter().any(|ending| name.ends_with(ending)) {
                 self.notes.info(format!(
                     "metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {name:?}"
@@ -132,6 +172,21 @@ impl Eval<'_> {
             last = name;
         }
     }
+}
+
+/// Where the windows of all steps lie.
+struct Windows<'a> {
+    ends: Ends,
+    range_ms: i64,
+    by_step: &'a [Vec<f64>],
+    steps: Steps,
+}
+
+/// What of an ascending list lies in `(from_ms, to_ms]`.
+fn within<T>(list: &[T], from_ms: i64, to_ms: i64, time: impl Fn(&T) -> i64) -> &[T] {
+    let from = list.partition_point(|item| time(item) <= from_ms);
+    let to = list.partition_point(|item| time(item) <= to_ms);
+    &list[from..to.max(from)]
 }
 
 /// Columns of arguments as one list per step.

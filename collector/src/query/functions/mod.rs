@@ -5,16 +5,20 @@ mod date;
 pub mod histogram;
 pub mod kahan;
 pub mod label;
+mod mixed;
 mod over_time;
 mod rate;
 mod regression;
 
 use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use crate::store::Sample;
 
+use super::exec::Notes;
+use super::histogram::Histogram;
 use super::plan::Kind;
+use super::value::Cell;
 
 pub use over_time::quantile;
 
@@ -30,6 +34,21 @@ pub struct Window<'a> {
     pub args: &'a [f64],
 }
 
+/// A window of a series that has histograms, with or without numbers among them.
+pub struct Mixed<'a> {
+    /// May be empty here.
+    pub floats: Window<'a>,
+    pub histograms: &'a [(i64, Arc<Histogram>)],
+    /// Name of the metric, for remarks.
+    pub metric: &'a str,
+    pub notes: &'a Notes,
+}
+
+/// Makes a cell from numbers.
+pub type Floats = fn(&Window<'_>) -> Option<f64>;
+/// Makes a cell from histograms, or from a mix.
+pub type Histograms = fn(&Mixed<'_>) -> Option<Cell>;
+
 /// How a function makes its cells.
 #[derive(Clone, Copy)]
 pub enum Body {
@@ -38,19 +57,22 @@ pub enum Body {
     /// From each cell as seconds since 1970; without argument from the step's time.
     Date(fn(f64) -> f64),
     /// From the samples in a range; `None` gives no sample.
-    Window(fn(&Window<'_>) -> Option<f64>),
+    Window(Floats),
+    /// As `Window`, and a body for series with histograms.
+    Both(Floats, Histograms),
     /// Looks at labels, at several series or at the query itself; `exec` tells how.
     Special(Special),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub enum Special {
     Absent,
     AbsentOverTime,
     Clamp,
     End,
     HistogramFraction,
-    HistogramOnly,
+    /// A number of each histogram.
+    HistogramOnly(fn(&Histogram) -> f64),
     HistogramQuantile,
     Info,
     LabelJoin,
@@ -117,8 +139,12 @@ const fn date(name: &'static str, body: fn(f64) -> f64) -> Function {
     Function { name, body: Body::Date(body), experimental: false }
 }
 
-const fn window(name: &'static str, body: fn(&Window<'_>) -> Option<f64>) -> Function {
+const fn window(name: &'static str, body: Floats) -> Function {
     Function { name, body: Body::Window(body), experimental: false }
+}
+
+const fn both(name: &'static str, floats: Floats, mixed: Histograms) -> Function {
+    Function { name, body: Body::Both(floats, mixed), experimental: false }
 }
 
 const fn special(name: &'static str, body: Special) -> Function {
@@ -165,43 +191,43 @@ static FUNCTIONS: &[Function] = &[
     date("minute", date::minute),
     date("month", date::month),
     date("year", date::year),
-    window("avg_over_time", over_time::avg),
-    window("changes", over_time::changes),
-    window("count_over_time", |w| Some(w.samples.len() as f64)),
-    window("delta", rate::delta),
+    both("avg_over_time", over_time::avg, mixed::avg),
+    both("changes", over_time::changes, mixed::changes),
+    both("count_over_time", |w| Some(w.samples.len() as f64), mixed::count),
+    both("delta", rate::delta, mixed::delta),
     window("deriv", regression::deriv),
     experimental(window("double_exponential_smoothing", over_time::smooth)),
-    experimental(window("first_over_time", |w| w.samples.first().map(|s| s.value))),
-    window("idelta", rate::idelta),
-    window("increase", rate::increase),
-    window("irate", rate::irate),
-    window("last_over_time", |w| w.samples.last().map(|s| s.value)),
+    experimental(both("first_over_time", |w| w.samples.first().map(|s| s.value), mixed::first)),
+    both("idelta", rate::idelta, mixed::idelta),
+    both("increase", rate::increase, mixed::increase),
+    both("irate", rate::irate, mixed::irate),
+    both("last_over_time", |w| w.samples.last().map(|s| s.value), mixed::last),
     experimental(window("mad_over_time", over_time::mad)),
     window("max_over_time", over_time::max),
     window("min_over_time", over_time::min),
     window("predict_linear", regression::predict),
-    window("present_over_time", |_| Some(1.0)),
+    both("present_over_time", |_| Some(1.0), |_| Some(Cell::Float(1.0))),
     window("quantile_over_time", over_time::quantile_over_time),
-    window("rate", rate::rate),
-    window("resets", over_time::resets),
+    both("rate", rate::rate, mixed::rate),
+    both("resets", over_time::resets, mixed::resets),
     window("stddev_over_time", |w| over_time::variance(w).map(f64::sqrt)),
     window("stdvar_over_time", over_time::variance),
-    window("sum_over_time", over_time::sum),
-    experimental(window("ts_of_first_over_time", |w| w.samples.first().map(over_time::seconds))),
-    experimental(window("ts_of_last_over_time", |w| w.samples.last().map(over_time::seconds))),
+    both("sum_over_time", over_time::sum, mixed::sum),
+    experimental(both("ts_of_first_over_time", |w| w.samples.first().map(over_time::seconds), mixed::time_of_first)),
+    experimental(both("ts_of_last_over_time", |w| w.samples.last().map(over_time::seconds), mixed::time_of_last)),
     experimental(window("ts_of_max_over_time", over_time::ts_of_max)),
     experimental(window("ts_of_min_over_time", over_time::ts_of_min)),
     special("absent", Special::Absent),
     special("absent_over_time", Special::AbsentOverTime),
     special("clamp", Special::Clamp),
     experimental(special("end", Special::End)),
-    special("histogram_avg", Special::HistogramOnly),
-    special("histogram_count", Special::HistogramOnly),
+    special("histogram_avg", Special::HistogramOnly(Histogram::mean)),
+    special("histogram_count", Special::HistogramOnly(|h| h.count)),
     special("histogram_fraction", Special::HistogramFraction),
     special("histogram_quantile", Special::HistogramQuantile),
-    special("histogram_stddev", Special::HistogramOnly),
-    special("histogram_stdvar", Special::HistogramOnly),
-    special("histogram_sum", Special::HistogramOnly),
+    special("histogram_stddev", Special::HistogramOnly(|h| h.variance().sqrt())),
+    special("histogram_stdvar", Special::HistogramOnly(Histogram::variance)),
+    special("histogram_sum", Special::HistogramOnly(|h| h.sum)),
     experimental(special("info", Special::Info)),
     special("label_join", Special::LabelJoin),
     special("label_replace", Special::LabelReplace),

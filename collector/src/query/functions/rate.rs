@@ -18,6 +18,37 @@ pub fn delta(window: &Window<'_>) -> Option<f64> {
 /// half a distance is then extrapolated.
 const GAP: f64 = 1.1;
 
+/// Where samples lie in a window.
+pub struct Span {
+    pub first_ms: i64,
+    pub last_ms: i64,
+    /// At least two.
+    pub samples: usize,
+    pub from_ms: i64,
+    pub to_ms: i64,
+}
+
+impl Span {
+    /// By how much an increase between the samples grows when the window's ends are counted in. A counter's first value, as
+    /// a part of its increase, bounds how far before the first sample it can have started: it was not below zero.
+    pub fn factor(&self, first_part: Option<f64>) -> f64 {
+        let mut to_start = (self.first_ms - self.from_ms) as f64 / 1000.0;
+        let mut to_end = (self.to_ms - self.last_ms) as f64 / 1000.0;
+        let sampled = (self.last_ms - self.first_ms) as f64 / 1000.0;
+        let distance = sampled / (self.samples - 1) as f64;
+        if to_start >= distance * GAP {
+            to_start = distance / 2.0;
+        }
+        if let Some(part) = first_part {
+            to_start = to_start.min(sampled * part);
+        }
+        if to_end >= distance * GAP {
+            to_end = distance / 2.0;
+        }
+        (sampled + to_start + to_end) / sampled
+    }
+}
+
 /// The increase divided by `seconds`. The order of operations is Prometheus', so that the last bit is too: quantiles over
 /// rates of buckets jump where it is not.
 fn extrapolated(window: &Window<'_>, counter: bool, seconds: f64) -> Option<f64> {
@@ -30,21 +61,15 @@ fn extrapolated(window: &Window<'_>, counter: bool, seconds: f64) -> Option<f64>
             }
         }
     }
-    let mut to_start = (first.timestamp_ms - window.from_ms) as f64 / 1000.0;
-    let mut to_end = (window.to_ms - last.timestamp_ms) as f64 / 1000.0;
-    let sampled = (last.timestamp_ms - first.timestamp_ms) as f64 / 1000.0;
-    let distance = sampled / (window.samples.len() - 1) as f64;
-    if to_start >= distance * GAP {
-        to_start = distance / 2.0;
-    }
-    if counter && difference > 0.0 && first.value >= 0.0 {
-        // A counter cannot have been below zero: do not extrapolate past where it would have started.
-        to_start = to_start.min(sampled * (first.value / difference));
-    }
-    if to_end >= distance * GAP {
-        to_end = distance / 2.0;
-    }
-    Some(difference * ((sampled + to_start + to_end) / sampled / seconds))
+    let span = Span {
+        first_ms: first.timestamp_ms,
+        last_ms: last.timestamp_ms,
+        samples: window.samples.len(),
+        from_ms: window.from_ms,
+        to_ms: window.to_ms,
+    };
+    let grows = counter && difference > 0.0 && first.value >= 0.0;
+    Some(difference * (span.factor(grows.then(|| first.value / difference)) / seconds))
 }
 
 pub fn irate(window: &Window<'_>) -> Option<f64> {

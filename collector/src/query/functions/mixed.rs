@@ -1,0 +1,230 @@
+//! Functions over windows of series with native histograms, alone or among numbers.
+
+use std::sync::Arc;
+
+use super::super::histogram::{Hint, Histogram, Remarks, Total};
+use super::super::value::Cell;
+use super::{Floats, Mixed, over_time, rate};
+
+const WRONG_PAIR: &str = "vector contains a mix of histograms with exponential and custom buckets schemas";
+const NO_COUNTER: &str = "this native histogram metric is not a counter:";
+const NO_GAUGE: &str = "this native histogram metric is not a gauge:";
+
+impl Mixed<'_> {
+    fn warn(&self, text: &str) {
+        self.notes.warn(format!("{text} {:?}", self.metric));
+    }
+
+    fn warn_for(&self, text: &str) {
+        self.notes.warn(format!("{text} for metric name {:?}", self.metric));
+    }
+
+    /// What functions of numbers say when histograms lie among them.
+    pub fn note_ignored(&self) {
+        let text = "ignored histograms in a range containing both floats and histograms for metric name";
+        self.notes.info(format!("{text} {:?}", self.metric));
+    }
+
+    fn warn_mix(&self) {
+        self.warn_for("encountered a mix of histograms and floats");
+    }
+
+    /// Whether there are both; that is said in a warning.
+    fn is_mix(&self) -> bool {
+        let is_mix = !self.floats.samples.is_empty() && !self.histograms.is_empty();
+        if is_mix {
+            self.warn_mix();
+        }
+        is_mix
+    }
+
+    fn remark(&self, remarks: Remarks, operation: &str) {
+        // Samples that contradict each other on resets are what a counter with resets looks like.
+        self.notes.remark(Remarks { resets_collide: false, ..remarks }, operation);
+    }
+
+    /// All samples by time.
+    fn cells(&self) -> Vec<(i64, Cell)> {
+        let floats = self.floats.samples.iter().map(|sample| (sample.timestamp_ms, Cell::Float(sample.value)));
+        let histograms = self.histograms.iter().map(|(at_ms, histogram)| (*at_ms, Cell::Histogram(histogram.clone())));
+        let mut all: Vec<_> = floats.chain(histograms).collect();
+        all.sort_by_key(|(at_ms, _)| *at_ms);
+        all
+    }
+}
+
+fn histogram(histogram: Histogram) -> Option<Cell> {
+    Some(Cell::Histogram(Arc::new(histogram)))
+}
+
+pub fn count(window: &Mixed<'_>) -> Option<Cell> {
+    Some(Cell::Float((window.floats.samples.len() + window.histograms.len()) as f64))
+}
+
+pub fn first(window: &Mixed<'_>) -> Option<Cell> {
+    window.cells().into_iter().next().map(|(_, cell)| cell)
+}
+
+pub fn last(window: &Mixed<'_>) -> Option<Cell> {
+    window.cells().pop().map(|(_, cell)| cell)
+}
+
+pub fn time_of_first(window: &Mixed<'_>) -> Option<Cell> {
+    window.cells().first().map(|(at_ms, _)| Cell::Float(*at_ms as f64 / 1000.0))
+}
+
+pub fn time_of_last(window: &Mixed<'_>) -> Option<Cell> {
+    window.cells().last().map(|(at_ms, _)| Cell::Float(*at_ms as f64 / 1000.0))
+}
+
+pub fn changes(window: &Mixed<'_>) -> Option<Cell> {
+    let changed = |pair: &&[(i64, Cell)]| match (&pair[0].1, &pair[1].1) {
+        (Cell::Float(before), Cell::Float(after)) => before != after && !(before.is_nan() && after.is_nan()),
+        (before, after) => before != after,
+    };
+    Some(Cell::Float(window.cells().windows(2).filter(changed).count() as f64))
+}
+
+/// A change of type is a reset too.
+pub fn resets(window: &Mixed<'_>) -> Option<Cell> {
+    let reset = |pair: &&[(i64, Cell)]| match (&pair[0].1, &pair[1].1) {
+        (Cell::Float(before), Cell::Float(after)) => after < before,
+        (Cell::Histogram(before), Cell::Histogram(after)) => after.is_reset_after(before),
+        _ => true,
+    };
+    Some(Cell::Float(window.cells().windows(2).filter(reset).count() as f64))
+}
+
+fn total(window: &Mixed<'_>) -> Option<Total> {
+    let mut total = Total::default();
+    for (_, histogram) in window.histograms {
+        if total.add(histogram).is_err() {
+            window.warn_for(WRONG_PAIR);
+            return None;
+        }
+    }
+    window.notes.remark(total.remarks, "aggregation");
+    Some(total)
+}
+
+pub fn sum(window: &Mixed<'_>) -> Option<Cell> {
+    match (window.is_mix(), window.histograms.is_empty()) {
+        (true, _) => None,
+        (false, true) => over_time::sum(&window.floats).map(Cell::Float),
+        (false, false) => histogram(total(window)?.sum()?),
+    }
+}
+
+pub fn avg(window: &Mixed<'_>) -> Option<Cell> {
+    match (window.is_mix(), window.histograms.is_empty()) {
+        (true, _) => None,
+        (false, true) => over_time::avg(&window.floats).map(Cell::Float),
+        (false, false) => histogram(total(window)?.mean()?),
+    }
+}
+
+pub fn rate(window: &Mixed<'_>) -> Option<Cell> {
+    let seconds = (window.floats.to_ms - window.floats.from_ms) as f64 / 1000.0;
+    extrapolated(window, true, seconds, rate::rate)
+}
+
+pub fn increase(window: &Mixed<'_>) -> Option<Cell> {
+    extrapolated(window, true, 1.0, rate::increase)
+}
+
+pub fn delta(window: &Mixed<'_>) -> Option<Cell> {
+    extrapolated(window, false, 1.0, rate::delta)
+}
+
+fn extrapolated(window: &Mixed<'_>, counter: bool, seconds: f64, of_floats: Floats) -> Option<Cell> {
+    if window.is_mix() {
+        return None;
+    }
+    let [first, .., last] = window.histograms else {
+        return of_floats(&window.floats).map(Cell::Float);
+    };
+    let difference = difference(window, counter)?;
+    let span = rate::Span {
+        first_ms: first.0,
+        last_ms: last.0,
+        samples: window.histograms.len(),
+        from_ms: window.floats.from_ms,
+        to_ms: window.floats.to_ms,
+    };
+    let grows = counter && difference.count > 0.0 && first.1.count >= 0.0;
+    let factor = span.factor(grows.then(|| first.1.count / difference.count));
+    histogram(difference.scale(factor / seconds))
+}
+
+/// What was added from the first to the last histogram, resets made good where it is a counter.
+fn difference(window: &Mixed<'_>, counter: bool) -> Option<Histogram> {
+    let all = window.histograms;
+    let [(_, first), (_, second), ..] = all else { return None };
+    let (_, last) = all.last()?;
+    if counter && all.iter().any(|(_, histogram)| histogram.hint == Hint::Gauge) {
+        window.warn(NO_COUNTER);
+    } else if !counter && (first.hint != Hint::Gauge || last.hint != Hint::Gauge) {
+        window.warn(NO_GAUGE);
+    }
+    // With a reset right after it the first sample does not matter, and its buckets need not fit.
+    let skipped = counter && second.is_reset_after(first);
+    let nothing = Histogram { schema: second.schema, bounds: second.bounds.clone(), ..Histogram::default() };
+    let mut before: &Histogram = if skipped { &nothing } else { first };
+    let between = if counter { &all[1..] } else { &all[all.len() - 1..] };
+    if between.iter().any(|(_, histogram)| histogram.is_custom() != before.is_custom()) {
+        window.warn_for(WRONG_PAIR);
+        return None;
+    }
+    let schema = between.iter().map(|(_, histogram)| histogram.schema).fold(before.schema, i32::min);
+    let (mut sum, remarks) = last.to_schema(schema).subtract(before).ok()?;
+    window.remark(remarks, "subtraction");
+    for (_, histogram) in between.iter().filter(|_| counter) {
+        if histogram.is_reset_after(before) {
+            let (added, remarks) = sum.add(before).ok()?;
+            window.remark(remarks, "addition");
+            sum = added;
+        }
+        before = histogram;
+    }
+    sum.hint = Hint::Gauge;
+    Some(sum.compact())
+}
+
+pub fn irate(window: &Mixed<'_>) -> Option<Cell> {
+    last_two(window, true, rate::irate)
+}
+
+pub fn idelta(window: &Mixed<'_>) -> Option<Cell> {
+    last_two(window, false, rate::idelta)
+}
+
+fn last_two(window: &Mixed<'_>, counter: bool, of_floats: Floats) -> Option<Cell> {
+    let cells = window.cells();
+    let [.., (before_ms, before), (last_ms, last)] = cells.as_slice() else { return None };
+    let (before, last) = match (before, last) {
+        (Cell::Histogram(before), Cell::Histogram(last)) => (before, last),
+        (Cell::Float(_), Cell::Float(_)) => return of_floats(&window.floats).map(Cell::Float),
+        _ => {
+            window.warn_mix();
+            return None;
+        }
+    };
+    let gauges = [before, last].into_iter().filter(|histogram| histogram.hint == Hint::Gauge).count();
+    match counter {
+        true if gauges > 0 => window.warn(NO_COUNTER),
+        false if gauges < 2 => window.warn(NO_GAUGE),
+        _ => {}
+    }
+    let mut difference = (**last).clone();
+    if !counter || !last.is_reset_after(before) {
+        let Ok((found, remarks)) = last.subtract(before) else {
+            window.warn_for(WRONG_PAIR);
+            return None;
+        };
+        window.remark(remarks, "subtraction");
+        difference = found;
+    }
+    difference.hint = Hint::Gauge;
+    let seconds = (last_ms - before_ms) as f64 / 1000.0;
+    histogram(if counter { difference.compact().divide(seconds) } else { difference.compact() })
+}
