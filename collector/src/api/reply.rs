@@ -146,9 +146,7 @@ pub fn answer(answer: Answer, limit: Option<usize>, stats: bool) -> Response {
         Output::Matrix { steps, rows } => {
             ("matrix", Box::new(rows.into_iter().map(move |row| matrix_row(&row, steps))))
         }
-        Output::Points(points) => {
-            ("matrix", Box::new(points.into_iter().map(|points| points_row(&points))))
-        }
+        Output::Points(points) => ("matrix", Box::new(points.into_iter().map(|points| points_row(&points)))),
     };
     let head = format!("{{\"status\":\"success\",\"data\":{{\"resultType\":{kind:?},\"result\":[");
     let pieces = joined(head.into_bytes(), pieces, tail.into_bytes());

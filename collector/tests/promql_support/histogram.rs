@@ -67,7 +67,9 @@ impl Shape {
                 "n_offset" => shape.negative_offset = value.parse().unwrap(),
                 "custom_values" => shape.bounds = list(),
                 "counter_reset_hint" => {
-                    shape.hint = ["unknown", "reset", "not_reset", "gauge"].iter().position(|hint| *hint == value).unwrap() as i32;
+                    shape.hint =
+                        ["unknown", "reset", "not_reset", "gauge"].iter().position(|hint| *hint == value).unwrap()
+                            as i32;
                 }
                 other => panic!("{other:?} is unknown in a histogram"),
             }
@@ -126,7 +128,8 @@ pub fn alike(a: &Counted, b: &Counted) -> bool {
         && close(a.sum, b.sum)
         && a.bounds == b.bounds
         && of_a.len() == of_b.len()
-        && of_a.iter().zip(&of_b).all(|(a, b)| {
-            close(a.lower, b.lower) && close(a.upper, b.upper) && close(a.count, b.count)
-        })
+        && of_a
+            .iter()
+            .zip(&of_b)
+            .all(|(a, b)| close(a.lower, b.lower) && close(a.upper, b.upper) && close(a.count, b.count))
 }

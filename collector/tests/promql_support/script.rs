@@ -268,9 +268,7 @@ fn read_expected(eval: &str, block: &[&str]) -> Expected {
                 let row = cells(rest).into_iter().map(|cell| match cell {
                     Cell::Float(value) if lampad_proto::is_stale(value) => None,
                     Cell::Float(value) => Some(Got::Float(value)),
-                    Cell::Histogram(shape) => {
-                        Some(Got::Histogram(Counted::new(&shape.stored()).compact().into()))
-                    }
+                    Cell::Histogram(shape) => Some(Got::Histogram(Counted::new(&shape.stored()).compact().into())),
                     Cell::Nothing => None,
                 });
                 let row = row.collect();

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use crate::query::QueryError;
 use crate::query::functions::kahan::{Mean, Sum, Variance};
-use crate::query::histogram::Total;
 use crate::query::functions::quantile;
+use crate::query::histogram::Total;
 use crate::query::plan::{AggregateOp, Expr, Grouping};
 use crate::query::value::{Cell, Row, Steps, Value, absent, filter, float, is_absent, with};
 use crate::store::{Labels, METRIC_NAME};

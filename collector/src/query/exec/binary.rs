@@ -174,7 +174,9 @@ impl Work<'_> {
         for left in &many {
             for right in &one {
                 rows.push(match left.has_histograms() || right.has_histograms() {
-                    true => self.mixed_pair((&left.labels, Some(&right.labels)), |s| (left.cell(s), right.cell(s)), steps),
+                    true => {
+                        self.mixed_pair((&left.labels, Some(&right.labels)), |s| (left.cell(s), right.cell(s)), steps)
+                    }
                     false => {
                         let cells = |step: usize| (left.cells[step], right.cells[step]);
                         self.pair(&left.labels, Some(&right.labels), cells, steps)

@@ -52,9 +52,7 @@ impl Eval<'_> {
             Nans::None => return,
             Nans::Result => "input to histogram_quantile has NaN observations, result is NaN",
             Nans::Skewed => "input to histogram_quantile has NaN observations, result is skewed higher",
-            Nans::Excluded => {
-                "input to histogram_fraction has NaN observations, which are excluded from all fractions"
-            }
+            Nans::Excluded => "input to histogram_fraction has NaN observations, which are excluded from all fractions",
         };
         self.notes.info(text.to_owned());
     }

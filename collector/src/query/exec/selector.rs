@@ -7,7 +7,7 @@ use lampad_proto::is_stale;
 use rayon::prelude::*;
 
 use crate::query::QueryError;
-use crate::query::histogram::Histogram;
+use crate::query::histogram::{Hint, Histogram};
 use crate::query::plan::{At, Expr, Selector, Shift};
 use crate::query::value::{Cell, Points, Row, Steps, absent, is_absent, is_float, stored};
 use crate::store::{Sample, Select, Series};
@@ -87,12 +87,7 @@ impl Eval<'_> {
     /// Times of the samples, in seconds, instead of their values.
     pub fn instant_times(&self, selector: &Selector, steps: Steps) -> Result<Vec<Row>, QueryError> {
         let seconds = |at_ms: i64| at_ms as f64 / 1000.0;
-        self.looked_back(
-            selector,
-            steps,
-            |sample| seconds(sample.timestamp_ms),
-            |at_ms, _| Cell::Float(seconds(at_ms)),
-        )
+        self.looked_back(selector, steps, |sample| seconds(sample.timestamp_ms), |at_ms, _| Cell::Float(seconds(at_ms)))
     }
 
     fn looked_back(
@@ -201,11 +196,19 @@ impl Eval<'_> {
                 .map(|(_, (cell, timestamp_ms))| Sample { timestamp_ms, value: *cell })
                 .collect();
             let histograms = match row.has_histograms() {
-                true => at().filter_map(|(step, (_, at_ms))| Some((at_ms, row.histogram(step)?.clone()))).collect(),
+                true => at().filter_map(|(step, (_, at_ms))| Some((at_ms, unhinted(row.histogram(step)?)))).collect(),
                 false => Vec::new(),
             };
             Points { labels: row.labels, samples, histograms, drop_name: row.drop_name }
         }))
+    }
+}
+
+/// A subquery may hand out one sample several times, or skip the one with the reset: only the counts tell of resets then.
+fn unhinted(histogram: &Arc<Histogram>) -> Arc<Histogram> {
+    match histogram.hint {
+        Hint::Reset | Hint::NoReset => Arc::new(Histogram { hint: Hint::Unknown, ..(**histogram).clone() }),
+        Hint::Unknown | Hint::Gauge => histogram.clone(),
     }
 }
 

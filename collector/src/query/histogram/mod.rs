@@ -51,9 +51,8 @@ pub struct Histogram {
 impl PartialEq for Histogram {
     fn eq(&self, other: &Self) -> bool {
         let same = |a: f64, b: f64| a.to_bits() == b.to_bits();
-        let counts = |a: &Counts, b: &Counts| {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.0 == b.0 && same(a.1, b.1))
-        };
+        let counts =
+            |a: &Counts, b: &Counts| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.0 == b.0 && same(a.1, b.1));
         self.schema == other.schema
             && same(self.count, other.count)
             && same(self.sum, other.sum)

@@ -53,11 +53,8 @@ mod tests {
 
     #[test]
     fn a_bucket_that_falls_is_a_reset() {
-        let of = |positive: &[(i32, f64)]| Histogram {
-            count: 10.0,
-            positive: positive.to_vec(),
-            ..Histogram::default()
-        };
+        let of =
+            |positive: &[(i32, f64)]| Histogram { count: 10.0, positive: positive.to_vec(), ..Histogram::default() };
         assert!(!of(&[(0, 1.0), (3, 2.0)]).is_reset_after(&of(&[(3, 2.0)])));
         assert!(of(&[(0, 5.0), (3, 1.0)]).is_reset_after(&of(&[(3, 2.0)])));
         assert!(of(&[(0, 5.0)]).is_reset_after(&of(&[(3, 2.0)])));
