@@ -255,7 +255,7 @@ mod tests {
         for tick in ticks {
             let values: Vec<(Slot, Value)> =
                 (0..series).map(|slot| (Slot(slot), Value::Float((i64::from(slot) * 7 + tick % 100) as f64))).collect();
-            run.delta_tick(*tick, false, &values, &[]);
+            run.delta_tick(*tick, false, &values);
         }
         let order: Vec<usize> = (0..series as usize).rev().collect();
         let mut packer = Packer::new(1, 5);

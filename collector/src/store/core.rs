@@ -215,6 +215,7 @@ impl Core {
         let groups = self.groups_of(batch)?;
         let mut states: Vec<(GroupId, &Group, MutexGuard<'_, State>)> =
             groups.iter().map(|group| (group.id, &**group, group.state.lock())).collect();
+        check_bases(batch, &states)?;
         let now_ms = self.options.clock.now_ms();
         let window = Window {
             now_ms,
@@ -234,10 +235,9 @@ impl Core {
             let before = state.bytes();
             let outcome = state.tick(group.mode, tick, window, floor);
             self.head_bytes.fetch_add((state.bytes() - before) as u64, Ordering::Relaxed);
-            if outcome.begun && group.mode == WriteMode::Delta && !tick.key {
-                let present = state.live.present();
-                entry::put_tick_head(&mut payload, tick, true, present.len());
-                entry::put_values(&mut payload, present.iter().map(|carried| (carried.slot, &carried.value)));
+            if let Some(whole) = &outcome.whole {
+                entry::put_tick_head(&mut payload, tick, true, whole.len());
+                entry::put_values(&mut payload, whole.iter().map(|(slot, value)| (slot.0, value)));
             } else {
                 put_tick(&mut payload, tick, &outcome.rejected);
             }
@@ -364,6 +364,19 @@ impl State {
         self.marks_unsaved.push(mark);
         self.lsn = self.lsn.max(lsn);
     }
+}
+
+/// The first tick of a lane in a batch must be a key tick where the store lacks what it builds on.
+fn check_bases(batch: &Batch, states: &[(GroupId, &Group, MutexGuard<'_, State>)]) -> Result<(), AppendError> {
+    for (at, tick) in batch.ticks.iter().enumerate().filter(|(_, tick)| !tick.key) {
+        let Ok(found) = states.binary_search_by_key(&tick.group, |(id, ..)| *id) else { continue };
+        let (_, group, state) = &states[found];
+        let of_lane = |other: &TickBatch| other.group == tick.group && other.run == tick.run;
+        if group.mode == WriteMode::Delta && state.needs_key(tick.run) && !batch.ticks[..at].iter().any(of_lane) {
+            return Err(AppendError::NeedsKey(group.key.name.clone()));
+        }
+    }
+    Ok(())
 }
 
 fn put_tick(out: &mut Vec<u8>, tick: &TickBatch, rejected: &[(usize, Reject)]) {

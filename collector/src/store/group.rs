@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::base::{Base, whole};
 use super::block::SealedRun;
 use super::column::{Samples, same_value};
 use super::run::{Carried, Run};
@@ -67,6 +68,10 @@ pub(super) struct State {
     /// The same of the last run that was sealed, as the manifest has it. Empty when none was, or all of it is too old.
     pub present: Arc<[u8]>,
     pub overlays: Vec<Run>,
+    /// What the next tick of the live lane builds on.
+    live_base: Base,
+    /// The same of the back-fill lane.
+    late_base: Base,
     /// Late samples of a writer that states them: by slot and time.
     late: BTreeMap<(u32, i64), Value>,
     late_lsn: u64,
@@ -106,8 +111,8 @@ pub(super) struct Window {
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     pub rejected: Vec<(usize, Reject)>,
-    /// The tick was the first of a run: the log must say all present series.
-    pub begun: bool,
+    /// The tick began a run or builds on another one: the log must say it like this, as a key tick.
+    pub whole: Option<Vec<(Slot, Value)>>,
 }
 
 impl State {
@@ -119,6 +124,8 @@ impl State {
             carried: Vec::new(),
             present: Arc::default(),
             overlays: Vec::new(),
+            live_base: Base::Newest,
+            late_base: Base::Lost,
             late: BTreeMap::new(),
             late_lsn: 0,
             frozen: Vec::new(),
@@ -153,45 +160,96 @@ impl State {
             WriteMode::Delta if !undefined.is_empty() => {
                 let mut fewer = tick.clone();
                 fewer.values.retain(|(slot, _)| self.is_defined(*slot));
-                Outcome { rejected: undefined, ..self.delta_tick(&fewer, window, lsn) }
+                Outcome { rejected: undefined, ..self.delta_tick(&fewer, lsn) }
             }
-            WriteMode::Delta => self.delta_tick(tick, window, lsn),
+            WriteMode::Delta => self.delta_tick(tick, lsn),
             WriteMode::Stated => {
-                let mut outcome = Outcome { rejected: undefined, begun: false };
+                let mut outcome = Outcome { rejected: undefined, whole: None };
                 self.stated_tick(tick, window, lsn, &mut outcome);
                 outcome
             }
         }
     }
 
-    fn delta_tick(&mut self, tick: &TickBatch, window: Window, lsn: u64) -> Outcome {
-        let mut outcome = Outcome::default();
-        if tick.timestamp_ms < window.oldest_ms {
-            outcome.rejected = (0..tick.values.len()).map(|at| (at, Reject::TooOld)).collect();
-            return outcome;
+    fn base_mut(&mut self, lane: Lane) -> &mut Base {
+        match lane {
+            Lane::Live => &mut self.live_base,
+            Lane::Backfill => &mut self.late_base,
         }
+    }
+
+    /// Whether only a key tick can be taken on this lane.
+    pub fn needs_key(&self, lane: Lane) -> bool {
+        let base = if lane == Lane::Live { &self.live_base } else { &self.late_base };
+        matches!(base, Base::Lost)
+    }
+
+    /// What the next ticks build on is not known any more.
+    pub fn lose_base(&mut self) {
+        (self.live_base, self.late_base) = (Base::Lost, Base::Lost);
+    }
+
+    /// What was present in frozen overlays is too long ago to matter.
+    pub fn forget_kept(&mut self) {
+        for base in [&mut self.live_base, &mut self.late_base] {
+            if let Base::Kept { present, .. } = base {
+                present.clear();
+            }
+        }
+    }
+
+    /// What was present where the last tick of a lane went.
+    fn present_at(&self, base: Base) -> Vec<Carried> {
+        match base {
+            Base::Lost => Vec::new(),
+            Base::Newest if self.live.is_empty() => self.carried.clone(),
+            Base::Newest => self.live.present(),
+            Base::Overlay(at) => self.overlays[at].present(),
+            Base::Kept { present, .. } => present,
+        }
+    }
+
+    /// One that is older than the retention is stored like others, because the next one builds on it. It is not selected.
+    fn delta_tick(&mut self, tick: &TickBatch, lsn: u64) -> Outcome {
         // After a restart the sealed ticks count too, or two runs of the newest data would overlap.
         let newer = tick.timestamp_ms > self.live.last_ms().unwrap_or(self.last_ms);
+        let base = std::mem::take(self.base_mut(tick.run));
         if tick.run == Lane::Live && newer {
-            outcome.begun = self.live.is_empty();
-            if outcome.begun {
-                self.live.first_lsn = lsn;
-            }
-            let carried = std::mem::take(&mut self.carried);
-            self.live.delta_tick(tick.timestamp_ms, tick.key, &tick.values, &carried);
-            self.last_ms = self.last_ms.max(tick.timestamp_ms);
-            return outcome;
+            self.live_base = Base::Newest;
+            return self.newest_tick(tick, base, lsn);
         }
-        let fits = |run: &Run| !tick.key && run.last_ms().is_some_and(|last| tick.timestamp_ms > last);
-        if !self.overlays.last().is_some_and(fits) {
-            let mut run = Run::new();
-            run.first_lsn = lsn;
-            self.overlays.push(run);
+        if let Base::Overlay(at) = base
+            && !tick.key
+            && self.overlays[at].last_ms() < Some(tick.timestamp_ms)
+        {
+            *self.base_mut(tick.run) = Base::Overlay(at);
+            self.overlays[at].delta_tick(tick.timestamp_ms, false, &tick.values);
+            return Outcome::default();
         }
-        if let Some(run) = self.overlays.last_mut() {
-            run.delta_tick(tick.timestamp_ms, tick.key, &tick.values, &[]);
+        let whole = (!tick.key).then(|| whole(&[], &self.present_at(base), tick));
+        let mut run = Run::new();
+        run.first_lsn = lsn;
+        run.delta_tick(tick.timestamp_ms, true, whole.as_ref().unwrap_or(&tick.values));
+        *self.base_mut(tick.run) = Base::Overlay(self.overlays.len());
+        self.overlays.push(run);
+        Outcome { whole, ..Outcome::default() }
+    }
+
+    fn newest_tick(&mut self, tick: &TickBatch, base: Base, lsn: u64) -> Outcome {
+        let begun = self.live.is_empty();
+        if begun {
+            self.live.first_lsn = lsn;
         }
-        outcome
+        self.last_ms = self.last_ms.max(tick.timestamp_ms);
+        if !begun && matches!(base, Base::Newest | Base::Lost) {
+            self.live.delta_tick(tick.timestamp_ms, tick.key, &tick.values);
+            return Outcome::default();
+        }
+        let before = self.present_at(Base::Newest);
+        let values = whole(&before, &self.present_at(base), tick);
+        self.carried.clear();
+        self.live.delta_tick(tick.timestamp_ms, true, &values);
+        Outcome { whole: Some(values), ..Outcome::default() }
     }
 
     fn stated_tick(&mut self, tick: &TickBatch, window: Window, lsn: u64, outcome: &mut Outcome) {
@@ -289,6 +347,8 @@ impl State {
             self.carried = carried;
             runs.push(live);
         }
+        self.live_base.freeze(&self.overlays);
+        self.late_base.freeze(&self.overlays);
         runs.append(&mut self.overlays);
         if !self.late.is_empty() {
             runs.push(late_run(std::mem::take(&mut self.late)));
@@ -325,6 +385,8 @@ impl State {
     pub fn is_in_head(&self, slot: u32) -> bool {
         self.runs().any(|run| run.column(slot).is_some())
             || self.carried.binary_search_by_key(&slot, |carried| carried.slot).is_ok()
+            || self.live_base.keeps(slot)
+            || self.late_base.keeps(slot)
             || self.late.range((slot, i64::MIN)..=(slot, i64::MAX)).next().is_some()
     }
 

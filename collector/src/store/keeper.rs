@@ -185,6 +185,9 @@ fn forget_old(core: &Core, group: &Group, oldest_ms: i64) -> Forgotten {
     }
     state.marks.retain(|mark| mark.at_ms >= oldest_ms);
     state.carried.retain(|carried| carried.timestamp_ms >= oldest_ms);
+    if state.last_ms < oldest_ms {
+        state.forget_kept();
+    }
     let present = !state.present.is_empty() && state.last_ms < oldest_ms;
     if present {
         state.present = Arc::default();

@@ -7,6 +7,7 @@
 //! ```
 
 mod admit;
+mod base;
 mod block;
 mod blocks;
 mod bytes;

@@ -16,7 +16,7 @@ use super::log::Log;
 use super::manifest::Fact;
 use super::sequences::Epochs;
 use super::sequences::Sequences;
-use super::{AgentId, FrameId, GroupId, GroupKey, Options, Run, SeriesKey, Slot, TickBatch, WriteMode};
+use super::{AgentId, FrameId, GroupId, GroupKey, Options, SeriesKey, Slot, TickBatch, WriteMode};
 
 #[derive(Debug, Default)]
 pub(super) struct Restored {
@@ -28,8 +28,6 @@ pub(super) struct Restored {
     pub numbers: Option<(u32, u32)>,
     /// Records that are whole and yet make no sense.
     pub unreadable: u64,
-    /// Groups whose base may be lost: only a key tick can be believed.
-    broken: Vec<GroupId>,
 }
 
 impl Restored {
@@ -149,11 +147,8 @@ impl Restored {
             if lsn <= state.sealed_lsn {
                 continue;
             }
-            if let Some(at) = self.broken.iter().position(|broken| *broken == tick.group) {
-                if tick.run == Run::Backfill || !tick.key {
-                    continue;
-                }
-                self.broken.swap_remove(at);
+            if group.mode == WriteMode::Delta && !tick.key && state.needs_key(tick.run) {
+                continue;
             }
             state.tick(group.mode, tick, window, lsn);
         }
@@ -178,7 +173,7 @@ impl Restored {
     /// Records are missing: what changed in them is not known, so silence means nothing until the next key tick.
     pub fn gap(&mut self) {
         let delta = self.groups.all.iter().filter(|group| group.mode == WriteMode::Delta);
-        self.broken = delta.map(|group| group.id).collect();
+        delta.for_each(|group| group.state.lock().lose_base());
     }
 
     pub fn into_core(self, options: Options, log: Log, blocks: Blocks, counters: Counters) -> Core {

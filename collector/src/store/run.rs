@@ -88,30 +88,16 @@ impl Run {
         tick
     }
 
-    /// Adds a tick on which all series go on except those in `values`; the stale marker ends one. `carried` is what was
-    /// present before the first tick of this run.
-    pub fn delta_tick(&mut self, timestamp_ms: i64, key: bool, values: &[(Slot, Value)], carried: &[Carried]) {
+    /// Adds a tick on which all series go on except those in `values`; the stale marker ends one, in a key tick also one that
+    /// was present in another run.
+    pub fn delta_tick(&mut self, timestamp_ms: i64, key: bool, values: &[(Slot, Value)]) {
         let tick = self.push_tick(timestamp_ms);
-        for carried in carried {
-            if values.binary_search_by_key(&carried.slot, |(slot, _)| slot.0).is_ok() {
-                continue;
-            }
-            let at = self.column_at(carried.slot);
-            let before = self.columns[at].bytes.len();
-            if key {
-                self.columns[at].ended(tick);
-            } else {
-                self.columns[at].set(tick, &carried.value);
-                self.columns[at].through = OPEN;
-            }
-            self.grown(at, before);
-        }
         for (slot, value) in values {
             let at = self.column_at(slot.0);
             let column = &mut self.columns[at];
             let before = column.bytes.len();
             if matches!(value, Value::Float(value) if lampad_proto::is_stale(*value)) {
-                if column.is_present() || carried.iter().any(|carried| carried.slot == slot.0) {
+                if key || column.is_present() {
                     column.ended(tick);
                 }
             } else if !column.is_last(value) {
@@ -226,25 +212,15 @@ mod tests {
     #[test]
     fn silence_repeats_the_value_and_a_key_tick_ends_what_it_does_not_list() {
         let mut run = Run::new();
-        run.delta_tick(10, true, &[float(0, 1.0), float(1, 2.0)], &[]);
-        run.delta_tick(20, false, &[float(1, 3.0)], &[]);
+        run.delta_tick(10, true, &[float(0, 1.0), float(1, 2.0)]);
+        run.delta_tick(20, false, &[float(1, 3.0)]);
         let bytes = run.bytes;
-        run.delta_tick(30, true, &[float(1, 3.0)], &[]);
+        run.delta_tick(30, true, &[float(1, 3.0)]);
         assert_eq!(floats(&run, 1), [(10, 2.0), (20, 3.0), (30, 3.0)]);
         let first = floats(&run, 0);
         assert_eq!(first[..2], [(10, 1.0), (20, 1.0)]);
         assert!(first.len() == 3 && first[2].0 == 30 && lampad_proto::is_stale(first[2].1));
         assert_eq!(run.bytes, bytes + 8 + 2, "a tick and an end; the unchanged value costs nothing");
-    }
-
-    #[test]
-    fn a_run_begins_with_what_was_carried_over() {
-        let mut run = Run::new();
-        let carried = [0, 1].map(|slot| Carried { slot, timestamp_ms: 5, value: Value::Float(7.0) });
-        run.delta_tick(10, false, &[float(1, 8.0)], &carried);
-        run.delta_tick(20, false, &[], &[]);
-        assert_eq!(floats(&run, 0), [(10, 7.0), (20, 7.0)]);
-        assert_eq!(floats(&run, 1), [(10, 8.0), (20, 8.0)]);
     }
 
     #[test]

@@ -24,6 +24,15 @@ enum Op {
         ago_ms: i64,
         ticks: Vec<Vec<Option<Option<i8>>>>,
     },
+    /// The next tick of what comes late.
+    FillOn {
+        changes: Vec<Option<Option<i8>>>,
+    },
+    /// A live tick that is not newer than the last one, so long ago.
+    Behind {
+        ago_ms: i64,
+        changes: Vec<Option<Option<i8>>>,
+    },
     Stated {
         ago_ms: i64,
         values: Vec<Option<i8>>,
@@ -53,6 +62,8 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(step_ms, key, values)| Op::Live { step_ms, key, values }),
         2 => (1i64..20_000, prop::collection::vec(changes(), 1..4))
             .prop_map(|(ago_ms, ticks)| Op::Backfill { ago_ms, ticks }),
+        4 => changes().prop_map(|changes| Op::FillOn { changes }),
+        2 => (0i64..3000, changes()).prop_map(|(ago_ms, changes)| Op::Behind { ago_ms, changes }),
         6 => (-500i64..8, prop::collection::vec(prop::option::of(-1i8..3), STATED.len()))
             .prop_map(|(ago, values)| Op::Stated { ago_ms: if ago < 0 { 0 } else { ago * 1000 }, values }),
         1 => Just(Op::Again),
@@ -69,6 +80,12 @@ fn op() -> impl Strategy<Value = Op> {
 struct Model {
     samples: BTreeMap<(String, i64), u64>,
     present: BTreeMap<usize, u64>,
+    /// Present at the newest tick, which may not be the last one that came.
+    newest: BTreeMap<usize, u64>,
+    /// The last live tick was not the newest one, and is not sealed: a restart brings back what was present then.
+    apart: bool,
+    /// What comes late goes on after this time, with this present.
+    filling: Option<(i64, BTreeMap<usize, u64>)>,
     ticks: BTreeSet<i64>,
     marks: Vec<(i64, i64)>,
     last_ms: Option<i64>,
@@ -182,6 +199,21 @@ impl Bench {
         assert!(!appended.duplicate);
     }
 
+    /// A tick that says changes only. Where the store has forgotten what it builds on, it asks for all that is present.
+    fn go_on(&mut self, at_ms: i64, run: Run, present: &mut BTreeMap<usize, u64>, changes: &[Option<Option<i8>>]) {
+        let values = self.values(changes);
+        self.model.delta_tick(at_ms, present, false, &values);
+        self.model.sequences += 1;
+        let sequence = self.model.sequences;
+        let appended = self.store.append(&frame(sequence, vec![self.delta_tick(at_ms, false, run, &values)]));
+        if let Err(AppendError::NeedsKey(_)) = appended {
+            let listed: Vec<(usize, f64)> = present.iter().map(|(at, bits)| (*at, f64::from_bits(*bits))).collect();
+            self.store.append(&frame(sequence, vec![self.delta_tick(at_ms, true, run, &listed)])).unwrap();
+        } else {
+            assert!(!appended.unwrap().duplicate);
+        }
+    }
+
     fn values(&self, changes: &[Option<Option<i8>>]) -> Vec<(usize, f64)> {
         let value = |change: &Option<i8>| change.map_or(lampad_proto::stale(), f64::from);
         changes.iter().enumerate().filter_map(|(at, change)| Some((at, value(change.as_ref()?)))).collect()
@@ -205,9 +237,17 @@ impl Bench {
                 }
                 self.append(vec![self.delta_tick(at_ms, key, Run::Live, &values)]);
                 let mut present = std::mem::take(&mut self.model.present);
+                let newest = std::mem::take(&mut self.model.newest);
                 self.model.delta_tick(at_ms, &mut present, key, &values);
+                // What the newest tick had and this one has not ends here, though it may have ended in between.
+                for series in newest.into_keys().filter(|series| !present.contains_key(series)) {
+                    let sample = (DELTA[series].to_owned(), at_ms);
+                    self.model.samples.entry(sample).or_insert(lampad_proto::STALE_BITS);
+                }
+                self.model.newest = present.clone();
                 self.model.present = present;
                 self.model.last_ms = Some(at_ms);
+                self.model.apart = false;
             }
             Op::Backfill { ago_ms, ticks } => {
                 // A time that no live tick has, so that only the order of late ticks decides between two.
@@ -227,7 +267,27 @@ impl Bench {
                     batch.push(self.delta_tick(at_ms, at == 0, Run::Backfill, &values));
                     self.model.delta_tick(at_ms, &mut present, at == 0, &values);
                 }
+                self.model.filling = Some((from_ms + ticks.len() as i64 - 1, present));
                 self.append(batch);
+            }
+            Op::FillOn { changes } => {
+                let Some((last_ms, mut present)) = self.model.filling.take() else { return };
+                let at_ms = last_ms + 1;
+                if at_ms < self.oldest() || self.model.ticks.contains(&at_ms) {
+                    return;
+                }
+                self.go_on(at_ms, Run::Backfill, &mut present, changes);
+                self.model.filling = Some((at_ms, present));
+            }
+            Op::Behind { ago_ms, changes } => {
+                let Some(at_ms) = self.model.last_ms.map(|last_ms| last_ms - ago_ms) else { return };
+                if self.key_next || at_ms < self.oldest() || self.model.ticks.contains(&at_ms) {
+                    return;
+                }
+                let mut present = std::mem::take(&mut self.model.present);
+                self.go_on(at_ms, Run::Live, &mut present, changes);
+                self.model.present = present;
+                self.model.apart = true;
             }
             Op::Stated { ago_ms, values } => {
                 let at_ms = self.now() - ago_ms;
@@ -263,6 +323,7 @@ impl Bench {
             Op::Seal => {
                 assert!(self.store.seal(Duration::from_secs(20)));
                 self.forget();
+                self.model.apart = false;
                 self.durable = self.model.clone();
                 self.define();
             }
@@ -277,6 +338,7 @@ impl Bench {
             Op::Reopen => {
                 self.store.shutdown();
                 self.forget();
+                self.model.apart = false;
                 self.restart();
             }
         }
@@ -286,6 +348,7 @@ impl Bench {
     fn forget(&mut self) {
         if self.model.last_ms.is_some_and(|last_ms| last_ms < self.oldest()) {
             self.model.present.clear();
+            self.model.newest.clear();
         }
     }
 
@@ -295,6 +358,10 @@ impl Bench {
         self.store = Store::open(options(aside.path()), Arc::new(RealDisk)).unwrap();
         self.store = Self::open(&self.dir, &self.clock);
         assert_eq!(self.store.stats().damaged, 0);
+        if !self.model.apart {
+            self.model.present = self.model.newest.clone();
+        }
+        self.model.filling = None;
         self.define();
         let sequences: Vec<(u64, u64)> = self.store.stored(agent(1), 7).ranges().collect();
         let wanted = (self.model.sequences > 0).then_some((1, self.model.sequences));
