@@ -1,7 +1,8 @@
 //! Plain samples in one call: answered when they are durable.
 //!
-//! Every series of one `job`/`instance` of one pusher makes a group in which each sample is stated. A request that was
-//! stored before, told by pusher id and sequence, is answered and not stored again.
+//! Every series of one `job`/`instance` makes a group in which each sample is stated, whoever pushes it: a job that cron
+//! starts is another pusher each time, and goes on with the series of the one before. A request that was stored before, told
+//! by pusher id and sequence, is answered and not stored again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,8 +17,8 @@ use super::admit::cut;
 use crate::clock::now_ms;
 use crate::sink::Unavailable;
 use crate::store::{
-    AgentId, Batch, FrameId, GroupId, GroupKey, Label, Labels, METRIC_NAME, Meta, Run, SeriesKey, Slot, TickBatch,
-    Value, WriteMode,
+    AgentId, Batch, FrameId, GroupId, GroupKey, Label, Labels, METRIC_NAME, Meta, PUSHER_EPOCH, Run, SeriesKey, Slot,
+    TickBatch, Value, WriteMode,
 };
 
 /// How far ahead of our clock a sample may be.
@@ -64,7 +65,7 @@ fn frame(request: &PushRequest) -> Result<Option<FrameId>, Status> {
         let bytes = request.pusher_id.len();
         Status::invalid_argument(format!("pusher_id has {bytes} bytes; it is 16 random bytes, or empty"))
     })?;
-    Ok(Some(FrameId { agent: AgentId(id), epoch: 0, sequence: request.sequence }))
+    Ok(Some(FrameId { agent: AgentId(id), epoch: PUSHER_EPOCH, sequence: request.sequence }))
 }
 
 /// Series by the name of their group, with their place in the request.
@@ -111,8 +112,8 @@ impl Plan {
     ) -> Result<Self, Unavailable> {
         let mut plan = Self { batch: Batch { frame, ticks: Vec::new() }, samples: 0, refused };
         for (name, series) in groups {
-            let agent = frame.map_or(AgentId([0; 16]), |frame| frame.agent);
-            let group = ingest.sink.define_group(GroupKey { agent, name }, WriteMode::Stated);
+            let key = GroupKey { agent: AgentId([0; 16]), name };
+            let group = ingest.sink.define_group(key, WriteMode::Stated);
             match Unavailable::unless_lasting(group)? {
                 Ok(group) => plan.add(ingest, group, series)?,
                 Err(refused) => {

@@ -200,7 +200,7 @@ impl Core {
     pub fn append(&self, batch: &Batch) -> Result<Appended, AppendError> {
         self.may_append()?;
         let Some(frame) = batch.frame else { return self.store(batch) };
-        let epochs = self.sequences.agent(frame.agent);
+        let epochs = self.sequences.agent(frame.agent, frame.epoch);
         let mut epochs = epochs.lock();
         if epochs.contains(frame.epoch, frame.sequence) {
             self.counters.duplicates.fetch_add(1, Ordering::Relaxed);
@@ -319,7 +319,7 @@ impl Core {
     }
 
     pub fn stored(&self, agent: AgentId, epoch: u64) -> SequenceSet {
-        self.sequences.agent(agent).lock().get(epoch)
+        self.sequences.stored(agent, epoch)
     }
 
     pub fn durable(&self) -> watch::Receiver<Lsn> {

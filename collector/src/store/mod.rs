@@ -43,6 +43,6 @@ pub use labels::{Label, Labels, METRIC_NAME};
 pub use options::{AppendError, Clock, Limits, OpenError, Options};
 pub use select::{Budget, Latest, MatchOp, Matcher, Meta, Sample, Select, SelectError, Series, Source, Visit};
 pub use write::{
-    AgentId, Batch, FrameId, GroupId, GroupKey, Lsn, Refused, Run, SequenceSet, SeriesKey, Slot, TickBatch, Value,
-    WriteMode,
+    AgentId, Batch, FrameId, GroupId, GroupKey, Lsn, PUSHER_EPOCH, Refused, Run, SequenceSet, SeriesKey, Slot,
+    TickBatch, Value, WriteMode,
 };

@@ -85,7 +85,8 @@ impl Restored {
                 }
             }
             Fact::Frames { agent, ranges } => {
-                let epochs = self.sequences.agent(agent);
+                let epoch = ranges.first().map_or(super::PUSHER_EPOCH, |(epoch, ..)| *epoch);
+                let epochs = self.sequences.agent(agent, epoch);
                 let mut epochs = epochs.lock();
                 *epochs = Epochs::default();
                 ranges.into_iter().for_each(|(epoch, first, last)| epochs.insert(epoch, first, last));
@@ -153,7 +154,7 @@ impl Restored {
             state.tick(group.mode, tick, window, lsn);
         }
         if let Some(FrameId { agent, epoch, sequence }) = frame {
-            self.sequences.agent(agent).lock().insert(epoch, sequence, sequence);
+            self.sequences.agent(agent, epoch).lock().insert(epoch, sequence, sequence);
         }
     }
 

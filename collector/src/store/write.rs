@@ -95,6 +95,9 @@ pub struct TickBatch {
     pub values: Vec<(Slot, Value)>,
 }
 
+/// The epoch of plain pushers, which have none. What they sent is remembered for the newest of them only: most push once.
+pub const PUSHER_EPOCH: u64 = 0;
+
 /// Where a batch comes from; kept in the log with the batch, so that an ack and what it covers are one write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FrameId {
