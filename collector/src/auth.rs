@@ -22,9 +22,9 @@ pub struct Access(RwLock<Rules>);
 
 #[derive(Debug, Default, Clone)]
 pub struct Rules {
-    /// What HTTP clients and plain pushers must send; `None` lets everybody in.
+    /// What HTTP clients, plain pushers and agents must send; `None` lets everybody in.
     pub token: Option<String>,
-    /// Agents must have shown a certificate that our authority signed.
+    /// Agents must have shown a certificate that our authority signed; it stands for the token then.
     pub certificates: bool,
 }
 
@@ -47,12 +47,15 @@ impl Access {
     }
 
     /// Whether an agent's stream may begin.
-    pub fn permits_stream(&self, has_certificate: bool) -> Result<(), Status> {
-        if self.0.read().certificates && !has_certificate {
-            let text = "agents must show a certificate here; start the agent with --tls-cert and --tls-key";
-            return Err(Status::unauthenticated(text));
-        }
-        Ok(())
+    pub fn permits_stream(&self, authorization: Option<&[u8]>, has_certificate: bool) -> Result<(), Status> {
+        let certificates = self.0.read().certificates;
+        let text = match certificates {
+            true if has_certificate => return Ok(()),
+            true => "agents must show a certificate here; start the agent with --tls-cert and --tls-key",
+            false if self.permits(authorization) => return Ok(()),
+            false => "agents must send the collector's token; start the agent with --token-file",
+        };
+        Err(Status::unauthenticated(text))
     }
 
     /// Whether a plain push may be taken: by the token where one is set, else by a certificate where these are asked for.
@@ -115,6 +118,9 @@ mod tests {
             assert_eq!(access.permits(header), allowed, "{header:?}");
         }
         assert!(access.permits_push(None, true).is_err());
+        assert!(access.permits_stream(None, true).is_err(), "nobody has checked that certificate");
+        assert!(access.permits_stream(Some(b"Bearer no"), false).is_err());
+        assert!(access.permits_stream(Some(b"Bearer s3cret"), false).is_ok());
         access.set(Rules::default());
         assert!(access.permits(None));
     }
@@ -122,7 +128,7 @@ mod tests {
     #[test]
     fn with_certificates_a_pusher_needs_either_and_an_agent_its_own() {
         let access = Access::new(Rules { token: Some("t".into()), certificates: true });
-        assert!(access.permits_stream(false).is_err() && access.permits_stream(true).is_ok());
+        assert!(access.permits_stream(Some(b"Bearer t"), false).is_err() && access.permits_stream(None, true).is_ok());
         assert!(access.permits_push(None, true).is_ok() && access.permits_push(Some(b"Bearer t"), false).is_ok());
         assert!(access.permits_push(None, false).is_err());
     }

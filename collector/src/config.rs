@@ -51,7 +51,7 @@ pub struct Args {
     /// Authorities (PEM) that sign the certificates of agents and clients; without a certificate of theirs an agent is refused
     #[arg(long, env = "LAMPAD_TLS_CLIENT_CA", value_name = "FILE")]
     pub tls_client_ca: Option<PathBuf>,
-    /// File with the bearer token that HTTP clients and plain pushers must send
+    /// File with the bearer token that HTTP clients, plain pushers and agents without a certificate must send
     #[arg(long, env = "LAMPAD_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// Allow listening beyond loopback without TLS

@@ -68,7 +68,8 @@ impl Service {
     async fn begin(&self, request: Request<Streaming<Upward>>) -> Result<Response<Replies>, Status> {
         let ingest = &self.0;
         let has_certificate = request.peer_certs().is_some_and(|certificates| !certificates.is_empty());
-        ingest.access.permits_stream(has_certificate)?;
+        let token = request.metadata().get("authorization").map(|value| value.as_bytes());
+        ingest.access.permits_stream(token, has_certificate).inspect_err(|_| ingest.telemetry.unauthorised.one())?;
         let peer = request.remote_addr().unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
         let mut upward = request.into_inner();
         let hello = first(&mut upward).await?;

@@ -340,6 +340,34 @@ async fn a_push_is_answered_when_it_is_durable_and_stored_once() {
     assert_eq!((again.stored, server.recorder.ticks().len()), (1, 2));
 }
 
+/// Each run of a job that cron starts is a pusher of its own; it made a group, and a place of the series in it, for ever.
+#[tokio::test]
+async fn pushers_of_one_job_and_instance_share_a_group() {
+    let server = server(true, Rules::default()).await;
+    let mut client = server.client().await;
+    for pusher in 1..=3 {
+        let request =
+            PushRequest { pusher_id: vec![pusher; 16], ..request(0, vec![sample(i64::from(pusher) * 1_000)]) };
+        assert_eq!(client.push(request).await.unwrap().into_inner().stored, 1);
+    }
+    let ticks = server.recorder.ticks();
+    assert_eq!(ticks.len(), 3, "one sequence, three pushers");
+    assert!(ticks.iter().all(|tick| (tick.group, tick.values[0].0) == (ticks[0].group, ticks[0].values[0].0)));
+}
+
+#[tokio::test]
+async fn with_a_token_alone_streams_need_it_too() {
+    let server = server(true, Rules { token: Some("word".into()), certificates: false }).await;
+    let refused = server.connect(hello(1, "db1")).await.err().unwrap();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    assert!(refused.message().contains("--token-file"), "{refused}");
+    let (up, stream) = mpsc::channel(1);
+    up.send(Upward { message: Some(Up::Hello(hello(1, "db1"))) }).await.unwrap();
+    let mut request = tonic::Request::new(ReceiverStream::new(stream));
+    request.metadata_mut().insert("authorization", "Bearer word".parse().unwrap());
+    assert!(server.client().await.stream(request).await.is_ok());
+}
+
 #[tokio::test]
 async fn pushes_need_the_token_and_streams_the_certificate() {
     let server = server(true, Rules { token: Some("word".into()), certificates: true }).await;
