@@ -8,6 +8,7 @@ use lampad_proto::v1::ingest_client::IngestClient;
 use lampad_proto::v1::{Downward, Hello, Upward, Welcome, downward, upward};
 use rand::Rng;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
@@ -18,14 +19,19 @@ use crate::sampler::chain;
 /// Messages handed over and not yet taken by the connection. Small: what waits here delays what is newer.
 pub const UP_MAX: usize = 64;
 
-const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
-const WELCOME_DEADLINE: Duration = Duration::from_secs(10);
+/// Short, because what is tried while the way is cut only ends by it, and the next attempt is the one that gets through.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
+const WELCOME_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The connection counts as dead when the other side does not answer a ping of HTTP/2 for this long.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
-/// First and longest wait before the next attempt.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// First and longest time from one attempt to the next. The longest one bounds how old the newest sample is when an outage is
+/// over, which shall be a second. A thousand agents that come back are spread over it by chance.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(700));
+
+/// A stream that lived so long was a success; one that ends sooner is one more failure, or each would start at the first wait.
+const STEADY: Duration = Duration::from_secs(5);
 
 /// Wait before the next attempt when the collector refuses: it will most likely refuse again.
 const REFUSED_WAIT: Duration = Duration::from_secs(3);
@@ -111,7 +117,18 @@ impl UplinkError {
         }
     }
 
-    /// What a gRPC status means to an agent.
+    /// What the answer to Hello means, when it is no Welcome. Only here `OUT_OF_RANGE` speaks of the numbers of frames: a
+    /// transport says it as well, of a message that is too large.
+    fn from_answer(collector: &str, status: &Status) -> Self {
+        match Self::from_status(collector, status) {
+            Self::Ended { collector, .. } if status.code() == Code::OutOfRange => {
+                Self::Behind { collector, detail: status.message().to_owned() }
+            }
+            other => other,
+        }
+    }
+
+    /// What it means to an agent that a stream ended with a gRPC status.
     pub fn from_status(collector: &str, status: &Status) -> Self {
         let collector = collector.to_owned();
         // The chain behind a transport error says more than the status: `connection refused`, `certificate expired`.
@@ -126,7 +143,6 @@ impl UplinkError {
         }
         match status.code() {
             Code::AlreadyExists => Self::Duplicate { collector, detail },
-            Code::OutOfRange => Self::Behind { collector, detail },
             Code::Unauthenticated | Code::PermissionDenied => Self::NotAllowed { collector, detail },
             Code::FailedPrecondition | Code::InvalidArgument | Code::Unimplemented => {
                 Self::Refused { collector, detail }
@@ -197,7 +213,7 @@ impl Target {
             Ok(Ok(_)) => {
                 Err(UplinkError::Refused { collector: collector(), detail: "it did not begin with Welcome".to_owned() })
             }
-            Ok(Err(status)) => Err(UplinkError::from_status(&self.collector, &status)),
+            Ok(Err(status)) => Err(UplinkError::from_answer(&self.collector, &status)),
             Err(_) => Err(UplinkError::Silent { collector: collector(), deadline: WELCOME_DEADLINE }),
         }
     }
@@ -211,12 +227,24 @@ fn read(path: &PathBuf) -> Result<Vec<u8>, UplinkError> {
 #[derive(Debug, Default)]
 pub struct Attempts {
     failures: u32,
+    /// New epochs since a stream held.
+    epochs: u32,
     said: String,
+    begun: Option<Instant>,
+    worked: Option<Instant>,
 }
 
 impl Attempts {
+    /// Notes that an attempt begins.
+    pub fn begin(&mut self) {
+        self.begun = Some(Instant::now());
+    }
+
     /// Notes a failure, says it once, and returns how long to wait.
     pub fn failed(&mut self, error: &UplinkError) -> Duration {
+        if self.worked.take().is_some_and(|since| since.elapsed() >= STEADY) {
+            (self.failures, self.epochs) = (0, 0);
+        }
         self.failures += 1;
         let text = chain(error);
         // Numbers such as our own port, which is another one at every attempt, make no new trouble.
@@ -226,9 +254,18 @@ impl Attempts {
             self.said = trouble;
         }
         match error.verdict() {
-            Verdict::NewEpoch => Duration::ZERO,
+            Verdict::NewEpoch => {
+                self.epochs += 1;
+                // A new epoch is refused for this reason only when something is very wrong.
+                if self.epochs == 1 { Duration::ZERO } else { jittered(REFUSED_WAIT) }
+            }
             Verdict::RetrySlowly => jittered(REFUSED_WAIT),
-            Verdict::Retry => jittered(BACKOFF.0.saturating_mul(1 << (self.failures - 1).min(7)).min(BACKOFF.1)),
+            Verdict::Retry => {
+                let apart = jittered(BACKOFF.0.saturating_mul(1 << (self.failures - 1).min(4)).min(BACKOFF.1));
+                // An attempt that ended by its deadline has waited already.
+                let took = self.begun.map_or(Duration::ZERO, |begun| begun.elapsed());
+                apart.saturating_sub(took).max(jittered(BACKOFF.0))
+            }
         }
     }
 
@@ -239,7 +276,8 @@ impl Attempts {
         } else {
             tracing::info!(collector, failures = self.failures, "connected again");
         }
-        *self = Self::default();
+        self.said.clear();
+        self.worked = Some(Instant::now());
     }
 }
 
@@ -258,8 +296,43 @@ mod tests {
         let error = UplinkError::Unreachable { collector: "http://c".to_owned(), detail: "refused".to_owned() };
         let waits: Vec<_> = (0..20).map(|_| attempts.failed(&error)).collect();
         assert!(waits[0] <= BACKOFF.0);
-        assert!(waits[6] >= Duration::from_secs(1));
+        assert!(waits[6] >= BACKOFF.1 / 2);
         assert!(waits.iter().all(|wait| *wait <= BACKOFF.1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_that_took_its_time_is_followed_by_the_next_at_once() {
+        let mut attempts = Attempts { failures: 20, ..Attempts::default() };
+        attempts.begin();
+        tokio::time::advance(CONNECT_DEADLINE).await;
+        let error = UplinkError::Unreachable { collector: "http://c".to_owned(), detail: "timed out".to_owned() };
+        assert!(attempts.failed(&error) <= BACKOFF.0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn streams_that_end_soon_are_failures_and_one_that_held_is_none() {
+        let mut attempts = Attempts::default();
+        let error = UplinkError::Ended { collector: "http://c".to_owned(), detail: "disk full".to_owned() };
+        for _ in 0..10 {
+            attempts.begin();
+            attempts.worked("http://c");
+            attempts.failed(&error);
+        }
+        assert!(attempts.failed(&error) >= BACKOFF.1 / 2, "a refusing collector is not asked twenty times a second");
+        attempts.begin();
+        attempts.worked("http://c");
+        tokio::time::advance(STEADY).await;
+        assert!(attempts.failed(&error) <= BACKOFF.0);
+    }
+
+    #[test]
+    fn only_the_answer_to_hello_speaks_of_numbers() {
+        let too_large = Status::out_of_range("decoded message length too large");
+        assert_eq!(UplinkError::from_status("http://c", &too_large).verdict(), Verdict::Retry);
+        let behind = UplinkError::from_answer("http://c", &Status::out_of_range("knows 900"));
+        let mut attempts = Attempts::default();
+        assert_eq!(attempts.failed(&behind), Duration::ZERO);
+        assert!(attempts.failed(&behind) >= REFUSED_WAIT / 2, "a second new epoch is not begun at once");
     }
 
     #[test]
@@ -271,7 +344,7 @@ mod tests {
             (Status::failed_precondition("speaks 3..4"), Verdict::RetrySlowly, "versions"),
             (Status::unavailable("going down"), Verdict::Retry, "going down"),
         ] {
-            let error = UplinkError::from_status("http://c:1", &status);
+            let error = UplinkError::from_answer("http://c:1", &status);
             assert_eq!(error.verdict(), verdict, "{error}");
             assert!(error.to_string().contains(text), "{error}");
         }
