@@ -1,4 +1,7 @@
 //! The back-fill lane of one stream: segments of the spool, oldest first, a bounded number of bytes at a time.
+//!
+//! A segment is asked for when every frame of the one before it is acked. So a refusal can only speak of the segment that is
+//! under way, and no ack that is still to come can be taken for one of an older segment that turns up later.
 
 use std::collections::VecDeque;
 
@@ -6,21 +9,22 @@ use lampad_proto::v1::{Upward, upward};
 use prost::Message;
 
 use super::BACKFILL_BYTES_MAX;
-use crate::spool::{Chunk, Ranges, Wanted};
-
-/// Segments that were refused so often are given up.
-const REFUSALS_MAX: u32 = 3;
+use crate::spool::{Event, Ranges, Wanted};
 
 #[derive(Debug, Default)]
 pub struct Backfill {
+    /// Tells the answers to this lane's questions from those to an earlier one's.
+    asker: u64,
+    /// The segment under way and its highest frame.
+    segment: Option<(u64, u64)>,
     messages: VecDeque<Upward>,
-    frames: Ranges,
     /// Frames sent and not acked: number and bytes.
     in_flight: VecDeque<(u64, usize)>,
     bytes: usize,
     /// Segments that this stream carried.
     sent: Vec<u64>,
-    highest: u64,
+    /// What was under way when the lane began anew: acks for it may still come.
+    refused: Option<(u64, u64)>,
     asked: bool,
     /// Nothing was left when last asked.
     exhausted: bool,
@@ -33,19 +37,23 @@ pub struct Backfill {
 pub enum Taken {
     Yes,
     Nothing,
-    /// It is older than what this stream carried; only a new stream can take it, since numbers ascend within a lane.
+    /// An ack for what was refused could be taken for one of this segment, which is older; only a new stream tells them apart.
     NeedsNewStream,
 }
 
 impl Backfill {
+    pub fn new(asker: u64) -> Self {
+        Self { asker, ..Self::default() }
+    }
+
     /// What to ask the spool for, if it is time.
     pub fn ask(&mut self, generation: u64) -> Option<Wanted> {
-        if self.asked || self.exhausted || !self.messages.is_empty() {
+        if self.asked || self.exhausted || !self.messages.is_empty() || !self.in_flight.is_empty() {
             return None;
         }
         self.asked = true;
         self.more = false;
-        Some(Wanted { generation, sent: self.sent.clone() })
+        Some(Wanted { asker: self.asker, generation, sent: self.sent.clone() })
     }
 
     /// The question did not reach the spool, or there may be more now.
@@ -57,19 +65,23 @@ impl Backfill {
         }
     }
 
-    pub fn take(&mut self, chunk: Option<Chunk>) -> Taken {
+    pub fn take(&mut self, event: Event) -> Taken {
+        if event.asker != self.asker {
+            return Taken::Nothing;
+        }
         self.asked = false;
-        let Some(chunk) = chunk else {
+        let Some(chunk) = event.chunk else {
             self.exhausted = !self.more;
             return Taken::Nothing;
         };
-        if chunk.frames.first().is_some_and(|first| first <= self.highest) {
+        let first = chunk.frames.first().unwrap_or(u64::MAX);
+        if self.refused.is_some_and(|(segment, highest)| segment != chunk.segment && first <= highest) {
             return Taken::NeedsNewStream;
         }
-        self.highest = chunk.frames.last().unwrap_or(self.highest);
+        self.refused = None;
+        self.segment = Some((chunk.segment, chunk.frames.last().unwrap_or_default()));
         self.sent.push(chunk.segment);
         self.messages = chunk.messages.into();
-        self.frames = chunk.frames;
         Taken::Yes
     }
 
@@ -100,8 +112,68 @@ impl Backfill {
         acked
     }
 
-    /// The frames to give up when the collector refuses a segment again and again.
-    pub fn hopeless(&self, refusals: u32) -> Option<&Ranges> {
-        (refusals >= REFUSALS_MAX).then_some(&self.frames)
+    /// Begins the lane anew on the same stream, because the collector wants so. Returns the segment that it could not use.
+    pub fn restart(&mut self, asker: u64) -> Option<u64> {
+        let refused = self.segment.or(self.refused);
+        let number = refused.map(|(segment, _)| segment);
+        let mut sent = std::mem::take(&mut self.sent);
+        sent.retain(|segment| Some(*segment) != number);
+        *self = Self { asker, sent, refused, ..Self::default() };
+        number
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lampad_proto::v1::Frame;
+
+    use super::*;
+    use crate::spool::Chunk;
+
+    fn event(asker: u64, segment: u64, frames: std::ops::RangeInclusive<u64>) -> Event {
+        let mut ranges = Ranges::default();
+        frames.clone().for_each(|sequence| ranges.push(sequence));
+        let message =
+            |sequence| Upward { message: Some(upward::Message::Frame(Frame { sequence, ..Frame::default() })) };
+        Event { asker, chunk: Some(Chunk { segment, messages: frames.map(message).collect(), frames: ranges }) }
+    }
+
+    /// An answer that came late was taken for one of the stream after, and cost that one as well.
+    #[test]
+    fn an_answer_to_the_lane_before_is_dropped() {
+        let mut lane = Backfill::new(2);
+        assert!(lane.ask(1).is_some());
+        assert_eq!(lane.take(event(1, 7, 1..=3)), Taken::Nothing);
+        assert!(lane.peek(10).is_none());
+        assert!(lane.ask(1).is_none(), "its own answer is still to come");
+        assert_eq!(lane.take(event(2, 7, 1..=3)), Taken::Yes);
+    }
+
+    #[test]
+    fn the_next_segment_waits_for_the_last_ack() {
+        let mut lane = Backfill::new(1);
+        lane.ask(1).unwrap();
+        lane.take(event(1, 7, 5..=6));
+        while lane.sent().is_some() {}
+        lane.acked(5);
+        assert!(lane.ask(1).is_none());
+        assert_eq!(lane.acked(6).count(), 1);
+        assert_eq!(lane.ask(1).unwrap().sent, [7]);
+        assert_eq!(lane.take(event(1, 8, 1..=2)), Taken::Yes, "older numbers do no harm then");
+    }
+
+    #[test]
+    fn after_a_refusal_the_same_segment_comes_or_a_later_one() {
+        for (segment, frames, taken) in
+            [(7, 5..=9, Taken::Yes), (8, 10..=12, Taken::Yes), (6, 1..=4, Taken::NeedsNewStream)]
+        {
+            let mut lane = Backfill::new(1);
+            lane.ask(1).unwrap();
+            lane.take(event(1, 7, 5..=9));
+            lane.sent();
+            assert_eq!(lane.restart(2), Some(7));
+            assert_eq!(lane.ask(1).unwrap().sent, [0; 0]);
+            assert_eq!(lane.take(event(2, segment, frames)), taken, "segment {segment}");
+        }
     }
 }

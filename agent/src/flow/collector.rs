@@ -28,6 +28,8 @@ pub struct State {
     pub repeated: usize,
     pub silent: bool,
     pub want_key_frame: bool,
+    /// A frame that it can never use.
+    pub hopeless: Option<u64>,
     pub window: u32,
 }
 
@@ -72,6 +74,9 @@ impl Collector {
         let mut state = self.state();
         state.arrived.push((lane, frame.sequence));
         if lane == Lane::Live && std::mem::take(&mut state.want_key_frame) {
+            return None;
+        }
+        if state.hopeless == Some(frame.sequence) {
             return None;
         }
         decoder.samples.clear();

@@ -36,6 +36,13 @@ const PING: Duration = Duration::from_secs(5);
 /// A stream on which nothing came down for so long, though pings went up, is dead.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 
+/// How long a new stream waits for the spool to say what it holds. Without it the collector is sent some frames in vain; with a
+/// disk that hangs the agent would else never connect.
+const DISK_ANSWERS_WITHIN: Duration = Duration::from_millis(500);
+
+/// A spool segment that the collector could not use so often is set aside.
+const REFUSALS_MAX: u32 = 3;
+
 /// How long a stopping agent waits for the last acks.
 const DRAIN: Duration = Duration::from_secs(2);
 

@@ -1,6 +1,7 @@
 //! The loop itself.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -11,13 +12,15 @@ use lampad_proto::v1::{
 };
 use prost::Message;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::backfill::{Backfill, Taken};
 use super::queue::Queue;
-use super::{DRAIN, GOODBYE, IDLE_PING, MEMORY_MAX, MEMORY_VALUES_MAX, PING, SILENCE_MAX};
+use super::{
+    DISK_ANSWERS_WITHIN, DRAIN, GOODBYE, IDLE_PING, MEMORY_MAX, MEMORY_VALUES_MAX, PING, REFUSALS_MAX, SILENCE_MAX,
+};
 use crate::clock::Clock;
 use crate::delta::{Batch, Catalog, Encoder, GroupTick};
 use crate::identity::Identity;
@@ -58,7 +61,12 @@ pub struct Flow {
     generation: u64,
     uplink: Uplink,
     attempts: Attempts,
-    backfill_refusals: u32,
+    /// Numbers back-fill lanes.
+    askers: u64,
+    /// The spool segment that the collector refused last, and how often.
+    refused_segment: (u64, u32),
+    /// Whether it was said that the spool does not answer.
+    disk_hangs: Arc<AtomicBool>,
     told_modules: Vec<ModuleState>,
     refusal_reasons: Vec<String>,
 }
@@ -99,7 +107,9 @@ impl Flow {
             generation: 0,
             uplink: Uplink::Waiting(Instant::now()),
             attempts: Attempts::default(),
-            backfill_refusals: 0,
+            askers: 0,
+            refused_segment: (0, 0),
+            disk_hangs: Arc::default(),
             told_modules: Vec::new(),
             refusal_reasons: Vec::new(),
         }
@@ -219,7 +229,7 @@ impl Flow {
     fn chunk(&mut self, chunk: spool::Event) {
         let Uplink::Up(stream) = &mut self.uplink else { return };
         if stream.backfill.take(chunk) == Taken::NeedsNewStream {
-            self.lose("frames older than those that were back-filled have to be sent again");
+            self.lose("older frames have to be sent than those that the collector could not use");
         }
     }
 
@@ -241,7 +251,10 @@ impl Flow {
 
     fn happened(&mut self, event: Event) {
         match event {
-            Event::Retry => self.uplink = Uplink::Connecting(self.connect()),
+            Event::Retry => {
+                self.attempts.begin();
+                self.uplink = Uplink::Connecting(self.connect());
+            }
             Event::Connected(Ok(link)) => self.connected(link),
             Event::Connected(Err(error)) => {
                 add(&self.parts.shared.stats.connect_failures, 1);
@@ -269,10 +282,20 @@ impl Flow {
         let asked = self.parts.disk.send(Command::Pending(answer)).is_ok();
         let mut hello = self.hello();
         let target = self.parts.target.clone();
+        let clock = self.parts.clock.clone();
+        let hangs = self.disk_hangs.clone();
         Box::pin(async move {
-            if asked && let Ok(pending) = pending.await {
-                hello.pending = pending.into_iter().filter(|range| range.last < hello.next_sequence).collect();
+            let answered = match timeout(DISK_ANSWERS_WITHIN, pending).await {
+                Ok(Ok(pending)) if asked => {
+                    hello.pending = pending.into_iter().filter(|range| range.last < hello.next_sequence).collect();
+                    true
+                }
+                _ => false,
+            };
+            if !hangs.swap(!answered, Ordering::Relaxed) && !answered {
+                tracing::warn!("the spool's disk does not answer; connecting without what waits on it");
             }
+            hello.clock_ms = clock.now_ms();
             target.connect(hello).await
         })
     }
@@ -290,7 +313,7 @@ impl Flow {
             modules: self.modules(),
             next_sequence: next,
             pending: Vec::new(),
-            clock_ms: self.parts.clock.now_ms(),
+            clock_ms: 0, // when it leaves
         }
     }
 
@@ -309,6 +332,7 @@ impl Flow {
         add(&self.parts.shared.stats.connects, 1);
         self.parts.shared.stats.connected.store(true, std::sync::atomic::Ordering::Relaxed);
         self.generation += 1;
+        self.askers += 1;
         self.live.reset();
         self.told_modules = Vec::new();
         if !link.welcome.durable.is_empty() {
@@ -319,7 +343,7 @@ impl Flow {
             window: (link.welcome.window_frames as usize).max(1),
             link,
             in_flight: VecDeque::new(),
-            backfill: Backfill::default(),
+            backfill: Backfill::new(self.askers),
             since: now,
             last_sent: now,
             last_ping: now,
@@ -360,7 +384,6 @@ impl Flow {
                 }
             }
             Lane::Backfill => {
-                self.backfill_refusals = 0;
                 let acked = stream.backfill.acked(ack.through);
                 if !acked.is_empty() {
                     let _ = self.parts.disk.send(Command::Release(acked.iter().collect()));
@@ -384,21 +407,21 @@ impl Flow {
                     stream.backfill.ask_again(false);
                 }
             }
-            _ => {
-                self.backfill_refusals += 1;
-                if let Uplink::Up(stream) = &self.uplink
-                    && let Some(frames) = stream.backfill.hopeless(self.backfill_refusals)
-                {
-                    tracing::error!(
-                        frames = frames.count(),
-                        "the collector cannot use a spool segment; it is given up"
-                    );
-                    add(&self.parts.shared.stats.frames_dropped, frames.count());
-                    let _ = self.parts.disk.send(Command::Release(frames.iter().collect()));
-                    self.backfill_refusals = 0;
-                }
-                self.lose("the back-fill lane has to begin anew");
-            }
+            _ => self.segment_refused(),
+        }
+    }
+
+    /// The lane begins anew, with the same segment; one that is refused again and again would block all behind it.
+    fn segment_refused(&mut self) {
+        self.askers += 1;
+        let Uplink::Up(stream) = &mut self.uplink else { return };
+        let Some(segment) = stream.backfill.restart(self.askers) else { return };
+        let (last, times) = self.refused_segment;
+        let times = if last == segment { times + 1 } else { 1 };
+        self.refused_segment = (segment, times);
+        if times >= REFUSALS_MAX {
+            // A full command queue: it is refused once more then, and set aside after all.
+            let _ = self.parts.disk.send(Command::SetAside(segment));
         }
     }
 

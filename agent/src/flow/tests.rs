@@ -16,7 +16,7 @@ use crate::delta::{Catalog, Group, Series};
 use crate::identity::Identity;
 use crate::module::Desc;
 use crate::sampler::Sampled;
-use crate::spool::{Owner, Spool, SpoolDisk};
+use crate::spool::{self, Command, Owner, Spool, SpoolDisk};
 use crate::stats::Shared;
 use crate::tick::Changes;
 use crate::uplink::Target;
@@ -36,12 +36,25 @@ struct Rig {
 impl Rig {
     fn start(dir: &Path, collector: SocketAddr) -> Self {
         let identity = Identity::open(dir).unwrap();
+        let catalog = Self::catalog();
         let owner = Owner { agent_id: identity.agent_id(), epoch: identity.epoch() };
         let spool = Spool::open(&dir.join("spool"), owner, 1 << 30).unwrap();
+        let disk = SpoolDisk::start(spool, catalog.clone()).unwrap();
+        Self::on(identity, collector, catalog, disk)
+    }
+
+    fn catalog() -> Arc<RwLock<Catalog>> {
         let mut catalog = Catalog::new();
         catalog.add(Group::new("test", "node", 100));
-        let catalog = Arc::new(RwLock::new(catalog));
-        let (disk, chunks) = SpoolDisk::start(spool, catalog.clone()).unwrap();
+        Arc::new(RwLock::new(catalog))
+    }
+
+    fn on(
+        identity: Identity,
+        collector: SocketAddr,
+        catalog: Arc<RwLock<Catalog>>,
+        (disk, chunks): (SpoolDisk, mpsc::Receiver<spool::Event>),
+    ) -> Self {
         let (out, samples) = mpsc::channel(64);
         let (control, orders) = mpsc::channel(1);
         let shared = Shared::new(disk.health.clone());
@@ -79,6 +92,15 @@ impl Rig {
     async fn stop(self) {
         self.stop.cancel();
         self.task.await.unwrap().unwrap();
+    }
+
+    async fn until_spooled(&self, wanted: impl Fn(u64) -> bool) {
+        let waited = tokio::time::timeout(Duration::from_secs(10), async {
+            while !wanted(self.spooled()) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        assert!(waited.await.is_ok(), "{} frames in the spool", self.spooled());
     }
 
     fn spooled(&self) -> u64 {
@@ -213,6 +235,54 @@ async fn a_wanted_key_frame_starts_the_lane_anew_and_loses_nothing() {
     collector.until("all ticks", |state| state.samples.len() == 90).await;
     check(&collector, 1..=30);
     rig.stop().await;
+}
+
+/// A frame that no collector can use made the stream flap for ever, and each time the good ones before it went up again.
+#[tokio::test]
+async fn a_segment_that_is_always_refused_is_set_aside_and_the_stream_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = free_address().await;
+    let mut rig = Rig::start(dir.path(), address);
+    for t in 1..=3 {
+        rig.tick(t).await;
+    }
+    rig.until_spooled(|spooled| spooled > 0).await;
+    rig.stop().await;
+    let mut rig = Rig::start(dir.path(), address);
+    let good = rig.spooled();
+    rig.tick(4).await;
+    rig.until_spooled(|spooled| spooled > good).await;
+    rig.tick(5).await;
+    rig.until_spooled(|spooled| spooled > good + 1).await;
+    rig.stop().await;
+    let next = Identity::open(dir.path()).unwrap().next_sequence();
+    let collector = collector();
+    collector.state().hopeless = Some(next - 1);
+    let (_, _server) = collector.serve(&address.to_string()).await;
+    let mut rig = Rig::start(dir.path(), address);
+    rig.tick(6).await;
+    rig.until_spooled(|spooled| spooled == 0).await;
+    check(&collector, (1..=4).chain([6]));
+    assert_eq!(collector.state().hellos.len(), 1, "only the lane begins anew");
+    assert_eq!(rig.shared.spool.dropped_frames.load(std::sync::atomic::Ordering::Relaxed), 1);
+    rig.stop().await;
+    let left: Vec<_> =
+        std::fs::read_dir(dir.path().join("spool")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(left.len() == 1 && left[0].extension().is_some_and(|extension| extension == "bad"), "{left:?}");
+}
+
+/// A disk that hangs kept the agent from connecting at all.
+#[tokio::test]
+async fn a_spool_that_does_not_answer_does_not_keep_the_agent_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = collector();
+    let (address, _server) = collector.serve("127.0.0.1:0").await;
+    let (disk, commands, chunks) = SpoolDisk::hanging();
+    let mut rig = Rig::on(Identity::open(dir.path()).unwrap(), address, Rig::catalog(), (disk, chunks));
+    rig.tick(1).await;
+    collector.until("the tick", |state| state.samples.len() == 3).await;
+    assert!(commands.try_iter().any(|command| matches!(command, Command::Pending(_))), "it was asked");
+    rig.task.abort();
 }
 
 #[tokio::test]

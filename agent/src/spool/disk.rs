@@ -26,13 +26,21 @@ pub enum Command {
         through: u64,
     },
     Next(Wanted),
+    /// The collector cannot use this segment.
+    SetAside(u64),
     Pending(oneshot::Sender<Vec<SequenceRange>>),
     /// Everything before is on disk when this is answered; says whether that worked.
     Flush(oneshot::Sender<Result<(), SpoolError>>),
 }
 
-/// The answer to [`Command::Next`]; `None` when nothing waits.
-pub type Event = Option<Chunk>;
+/// The answer to [`Command::Next`].
+#[derive(Debug)]
+pub struct Event {
+    /// As in [`Wanted`]: who asked may be gone.
+    pub asker: u64,
+    /// `None` when nothing waits.
+    pub chunk: Option<Chunk>,
+}
 
 /// Figures for the agent's own metrics.
 #[derive(Debug, Default)]
@@ -61,6 +69,14 @@ impl SpoolDisk {
         worker.publish();
         thread::Builder::new().name("spool".to_owned()).spawn(move || worker.run(&orders))?;
         Ok((Self { commands, health }, chunks))
+    }
+
+    /// One whose disk never does anything: commands pile up in the receiver.
+    #[cfg(test)]
+    pub fn hanging() -> (Self, Receiver<Command>, mpsc::Receiver<Event>) {
+        let (commands, orders) = sync_channel(COMMANDS_MAX);
+        let (_, chunks) = mpsc::channel(1);
+        (Self { commands, health: Arc::default() }, orders, chunks)
     }
 
     /// Hands a command over without waiting; gives it back when the disk is behind.
@@ -104,8 +120,9 @@ impl Worker {
                     None
                 });
                 // The receiver is gone only when the agent ends.
-                let _ = self.events.blocking_send(chunk);
+                let _ = self.events.blocking_send(Event { asker: wanted.asker, chunk });
             }
+            Command::SetAside(number) => self.spool.give_up(number),
             Command::Pending(answer) => {
                 let _ = answer.send(self.spool.pending());
             }

@@ -23,8 +23,10 @@
 //! * *Torn tail* (a crash while writing): the records before it are used, the rest is cut off; it was never promised.
 //! * *Damage* (flipped bits): the records before it are used, the rest is copied to `NAME.bad`, said aloud and counted.
 //! * A segment of another agent (a cloned machine) is not ours to send: set aside as `NAME.old`, said aloud and counted.
+//! * A segment that the collector cannot use, sent again and again, is set aside as `NAME.bad`, said aloud and counted.
 //! * *Full*: above its bound the spool drops its oldest segment, counted and said aloud.
-//! * *Disk errors*: what cannot be written waits in memory up to [`UNWRITTEN_BYTES_MAX`], then is dropped and counted.
+//! * *Disk errors*: what cannot be written waits in memory up to [`UNWRITTEN_BYTES_MAX`], then goes, with the
+//!   segment that it belongs to: frames build on those before. Said aloud and counted.
 
 mod disk;
 mod ranges;

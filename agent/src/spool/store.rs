@@ -41,6 +41,8 @@ pub struct Kept {
 /// Which segment the back-fill lane needs next.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
+    /// Comes back with the answer.
+    pub asker: u64,
     /// The live stream of now: frames that it carried are under way already.
     pub generation: u64,
     /// Segments that this stream has sent.
@@ -187,7 +189,9 @@ impl Spool {
         record::append(&mut writer.unwritten, KIND_FRAME, |out| out.extend(encoded.frame.encode_to_vec()));
         segment.unacked.push(kept.batch.sequence);
         if writer.unwritten.len() > UNWRITTEN_BYTES_MAX {
-            tracing::warn!("the disk takes no frames and memory is full: the oldest ones are dropped");
+            // Frames of a segment build on those before, so it goes as a whole, with what of it the disk took.
+            let frames = segment.unacked.count();
+            tracing::error!(frames, "the disk takes no frames and memory is full: the newest segment is dropped");
             self.drop_segment(self.segments.len() - 1);
         }
     }
@@ -273,6 +277,21 @@ impl Spool {
         let chunk = Chunk { segment: segment.number, messages: content.messages, frames: content.frames };
         self.delete_acked();
         Ok(Some(chunk))
+    }
+
+    /// The collector cannot use this segment, however often it is sent: it is kept for people to look at, as `NAME.bad`.
+    pub fn give_up(&mut self, number: u64) {
+        let Some(at) = self.segments.iter().position(|segment| segment.number == number) else { return };
+        if at + 1 == self.segments.len() {
+            self.active = None;
+        }
+        let Some(segment) = self.segments.remove(at) else { return };
+        let (frames, file) = (segment.unacked.count(), segment.path.display());
+        self.dropped_frames += frames;
+        tracing::error!(frames, %file, "the collector cannot use a spool segment; it is set aside and its frames are lost");
+        if let Err(error) = self.move_aside(&segment.path, "bad") {
+            tracing::warn!(%error, %file, "cannot set a spool segment aside");
+        }
     }
 
     fn enforce_bound(&mut self) {

@@ -51,7 +51,7 @@ fn waiting(spool: &Spool) -> BTreeSet<u64> {
 /// Reads the whole spool as a back-fill lane would, checks every value, and returns the frames.
 fn back_fill(spool: &mut Spool) -> BTreeSet<u64> {
     let mut frames = BTreeSet::new();
-    let mut wanted = Wanted { generation: 1, sent: Vec::new() };
+    let mut wanted = Wanted { generation: 1, ..Wanted::default() };
     let mut decoder = Decoder::default();
     while let Some(chunk) = spool.next(&wanted).unwrap() {
         wanted.sent.push(chunk.segment);
@@ -190,7 +190,7 @@ fn what_a_living_stream_carries_is_not_sent_again() {
     spool.keep(&catalog(), &[Kept { generation: 4, ..kept(1, false) }], Instant::now()).unwrap();
     spool.keep(&catalog(), &[Kept { generation: 0, ..kept(2, false) }], Instant::now()).unwrap();
     let mut next = |generation| {
-        let chunk = spool.next(&Wanted { generation, sent: Vec::new() }).unwrap();
+        let chunk = spool.next(&Wanted { generation, ..Wanted::default() }).unwrap();
         chunk.and_then(|chunk| chunk.frames.first())
     };
     assert_eq!(next(4), Some(2));
@@ -210,6 +210,21 @@ fn a_full_spool_drops_its_oldest_segment_and_counts() {
     let left = waiting(&spool);
     assert!(spool.bytes() <= 600 && left.contains(&6) && !left.contains(&1), "{left:?}");
     assert_eq!(spool.dropped_frames(), 6 - left.len() as u64);
+}
+
+#[test]
+fn a_segment_that_is_given_up_is_kept_for_people_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = open(dir.path(), 1 << 30);
+    spool.keep(&catalog(), &[kept(1, false), kept(2, false)], Instant::now()).unwrap();
+    spool.roll();
+    spool.keep(&catalog(), &[kept(3, false)], Instant::now()).unwrap();
+    let chunk = spool.next(&Wanted { generation: 1, ..Wanted::default() }).unwrap().unwrap();
+    spool.give_up(chunk.segment);
+    assert_eq!((spool.dropped_frames(), spool.set_aside()), (2, 1));
+    assert!(dir.path().join(format!("{:016x}.bad", chunk.segment)).exists());
+    drop(spool);
+    assert_eq!(back_fill(&mut open(dir.path(), 1 << 30)), BTreeSet::from([3]));
 }
 
 #[test]
