@@ -8,17 +8,34 @@
 //! inode    = DEVICE:INODE of the state directory
 //! sequence = a bound: no frame of this epoch was numbered this or higher
 //! ```
+//!
 //! The epoch is new whenever the directory is new or copied: its inode is another one. On another machine the agent id is
 //! new as well, so that clones of one image are told apart. The bound is written ahead, [`RESERVE`] numbers at a time, so a
 //! killed agent goes on behind it and never gives a number twice; the file is replaced by rename, so it is always whole.
+//!
+//! While an agent runs the file is written by a thread of its own, so that a slow disk delays no tick, and long before the bound
+//! is reached. Where that fails for all this time (a full disk, hours), no number is given beyond the bound: a new epoch begins,
+//! which is in the file as soon as the disk takes it.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
+use std::thread;
+use std::time::Duration;
 
 /// Numbers reserved by one write of the file: hours at ten frames a second.
 pub const RESERVE: u64 = 1 << 16;
+
+/// With fewer numbers left the next ones are reserved.
+const RESERVE_AT: u64 = RESERVE / 2;
+
+/// After a failed write, numbers given until the next try: minutes.
+const RETRY_AFTER: u64 = RESERVE / 64;
+
+/// How long the last number of the reserve waits for a write that is under way.
+const LAST_WAIT: Duration = Duration::from_millis(100);
 
 const FIRST_LINE: &str = "lampad-agent identity 1";
 const FILE: &str = "identity";
@@ -40,7 +57,17 @@ pub struct Identity {
     dir: PathBuf,
     facts: Facts,
     next: u64,
+    writing: Option<Writing>,
+    /// No write is begun before this number.
+    try_at: u64,
     _lock: File,
+}
+
+/// What a thread is writing, and its answer.
+#[derive(Debug)]
+struct Writing {
+    facts: Facts,
+    done: Receiver<io::Result<()>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,9 +101,10 @@ impl Identity {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Facts::new(machine, &inode),
             Err(source) => return Err(failed(source)),
         };
-        let mut identity = Self { dir: dir.to_owned(), next: facts.bound, facts, _lock: lock };
-        identity.write(identity.next + RESERVE).map_err(failed)?;
-        Ok(identity)
+        let next = facts.bound;
+        let facts = Facts { bound: next + RESERVE, ..facts };
+        write(dir, &facts).map_err(failed)?;
+        Ok(Self { dir: dir.to_owned(), facts, next, writing: None, try_at: 0, _lock: lock })
     }
 
     pub fn agent_id(&self) -> [u8; 16] {
@@ -96,43 +124,91 @@ impl Identity {
         self.next
     }
 
-    /// Numbers a frame.
+    /// Numbers a frame. It may be the first one of a new epoch: look at [`Self::epoch`].
     pub fn number(&mut self) -> u64 {
+        self.look(Duration::ZERO);
+        if self.next >= self.facts.bound {
+            self.look(LAST_WAIT);
+        }
+        if self.next >= self.facts.bound {
+            tracing::error!(dir = %self.dir.display(), "no frame numbers could be reserved on disk; a new epoch begins");
+            self.new_epoch();
+        }
         let sequence = self.next;
         self.next += 1;
-        if self.next >= self.facts.bound
-            && let Err(error) = self.write(self.next + RESERVE)
-        {
-            // Numbers would repeat only if the agent were also killed before the next success; a new epoch avoids even that.
-            tracing::warn!(%error, dir = %self.dir.display(), "cannot reserve frame numbers; will try again");
-            self.facts.bound = self.next + RESERVE / 64;
+        if self.next + RESERVE_AT >= self.facts.bound {
+            self.reserve();
         }
         sequence
     }
 
-    /// Starts a new epoch: the collector knows later frames of this one than we do.
-    pub fn new_epoch(&mut self) -> io::Result<()> {
+    /// Starts a new epoch. It is in the file soon; an agent that is killed before falls back to the old one, whose bound holds.
+    pub fn new_epoch(&mut self) {
         self.facts.epoch = rand::random();
-        self.write(self.next + RESERVE)
+        self.facts.bound = self.next + RESERVE;
+        self.try_at = 0;
+        self.reserve();
     }
 
     /// Gives back the numbers that were reserved and not used. The last call.
     pub fn close(mut self) -> io::Result<()> {
-        self.write(self.next)
+        self.look(LAST_WAIT);
+        if self.writing.is_some() {
+            // Its late write would overwrite ours; the file stays as it is, with a bound that holds.
+            return Ok(());
+        }
+        write(&self.dir, &Facts { bound: self.next, ..self.facts })
     }
 
-    fn write(&mut self, bound: u64) -> io::Result<()> {
-        let facts = Facts { bound, ..self.facts.clone() };
-        let path = self.dir.join(FILE);
-        let new = self.dir.join("identity.new");
-        let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
-        file.write_all(facts.to_text().as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, &path)?;
-        File::open(&self.dir)?.sync_all()?;
-        self.facts = facts;
-        Ok(())
+    /// Has a thread write the next bound, unless one is at it.
+    fn reserve(&mut self) {
+        if self.writing.is_some() || self.next < self.try_at {
+            return;
+        }
+        let facts = Facts { bound: self.next + RESERVE, ..self.facts.clone() };
+        let (answer, done) = channel();
+        let (dir, written) = (self.dir.clone(), facts.clone());
+        let thread = thread::Builder::new().name("identity".to_owned());
+        match thread.spawn(move || answer.send(write(&dir, &written))) {
+            Ok(_) => self.writing = Some(Writing { facts, done }),
+            Err(error) => self.not_written(&error),
+        }
     }
+
+    /// Looks whether the thread has written.
+    fn look(&mut self, wait: Duration) {
+        let Some(writing) = &self.writing else { return };
+        let result = match wait {
+            Duration::ZERO => writing.done.try_recv().map_err(|error| error == TryRecvError::Empty),
+            wait => writing.done.recv_timeout(wait).map_err(|error| error == RecvTimeoutError::Timeout),
+        };
+        let result = match result {
+            Err(true) => return,
+            Err(false) => Err(io::Error::other("its thread has died")),
+            Ok(result) => result,
+        };
+        let Some(Writing { facts, .. }) = self.writing.take() else { return };
+        match result {
+            // What was written before a new epoch began says nothing of that one.
+            Ok(()) if facts.epoch == self.facts.epoch => self.facts.bound = facts.bound,
+            Ok(()) => self.reserve(),
+            Err(error) => self.not_written(&error),
+        }
+    }
+
+    fn not_written(&mut self, error: &io::Error) {
+        tracing::warn!(%error, dir = %self.dir.display(), "cannot reserve frame numbers; will try again");
+        self.try_at = self.next + RETRY_AFTER;
+    }
+}
+
+fn write(dir: &Path, facts: &Facts) -> io::Result<()> {
+    let new = dir.join("identity.new");
+    let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+    file.write_all(facts.to_text().as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&new, dir.join(FILE))?;
+    File::open(dir)?.sync_all()
 }
 
 impl Facts {
@@ -218,10 +294,42 @@ mod tests {
         let mut first = Identity::open_on(dir.path(), "m").unwrap();
         let (id, epoch) = (first.agent_id(), first.epoch());
         let last = (0..=RESERVE).map(|_| first.number()).last().unwrap();
+        assert_eq!(first.epoch(), epoch, "the bound was written ahead");
+        first.look(Duration::from_secs(10));
         drop(first);
         let second = Identity::open_on(dir.path(), "m").unwrap();
         assert!(second.next_sequence() > last);
         assert_eq!((second.agent_id(), second.epoch()), (id, epoch));
+    }
+
+    /// Frames of after a restart would be taken for those that are stored, and be lost.
+    #[test]
+    fn no_number_beyond_the_bound_is_given_while_the_disk_refuses() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = Identity::open_on(dir.path(), "m").unwrap();
+        let epoch = first.epoch();
+        // Nothing can be written over a directory.
+        fs::create_dir(dir.path().join("identity.new")).unwrap();
+        let of_epoch = (0..RESERVE * 3).map(|_| (first.number(), first.epoch())).filter(|(_, at)| *at == epoch);
+        let last = of_epoch.map(|(number, _)| number).last().unwrap();
+        assert_ne!(first.epoch(), epoch);
+        first.look(Duration::from_secs(10));
+        drop(first);
+        fs::remove_dir(dir.path().join("identity.new")).unwrap();
+        let second = Identity::open_on(dir.path(), "m").unwrap();
+        assert_eq!(second.epoch(), epoch);
+        assert!(second.next_sequence() > last);
+    }
+
+    #[test]
+    fn a_new_epoch_is_in_the_file_soon() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = Identity::open_on(dir.path(), "m").unwrap();
+        first.new_epoch();
+        let epoch = first.epoch();
+        first.look(Duration::from_secs(10));
+        drop(first);
+        assert_eq!(Identity::open_on(dir.path(), "m").unwrap().epoch(), epoch);
     }
 
     #[test]

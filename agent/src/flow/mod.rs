@@ -24,6 +24,10 @@ const MEMORY_MAX: Duration = Duration::from_millis(700);
 /// Values kept in memory while the disk is behind: some 20 MB. Beyond it all of them are dropped, counted and said aloud.
 const MEMORY_VALUES_MAX: usize = 1_000_000;
 
+/// Series of one frame's groups, unless one group alone has more. Any of its ticks may have to be a key tick, and the collector takes
+/// 16 MB and 262,144 values in a message: with names and labels of a hundred bytes this leaves room to spare.
+const FRAME_SERIES_MAX: usize = 32_768;
+
 /// Unacked bytes on the back-fill lane. They lie in the way of the live lane in every buffer of the connection.
 const BACKFILL_BYTES_MAX: usize = 256 * 1024;
 

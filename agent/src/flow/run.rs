@@ -19,7 +19,8 @@ use tonic::Status;
 use super::backfill::{Backfill, Taken};
 use super::queue::Queue;
 use super::{
-    DISK_ANSWERS_WITHIN, DRAIN, GOODBYE, IDLE_PING, MEMORY_MAX, MEMORY_VALUES_MAX, PING, REFUSALS_MAX, SILENCE_MAX,
+    DISK_ANSWERS_WITHIN, DRAIN, FRAME_SERIES_MAX, GOODBYE, IDLE_PING, MEMORY_MAX, MEMORY_VALUES_MAX, PING,
+    REFUSALS_MAX, SILENCE_MAX,
 };
 use crate::clock::Clock;
 use crate::delta::{Batch, Catalog, Encoder, GroupTick};
@@ -144,10 +145,35 @@ impl Flow {
             self.define(next, &mut ticks);
         }
         add(&self.parts.shared.stats.ticks, ticks.len() as u64);
-        let sequence = self.parts.identity.number();
-        self.queue.push(Batch { sequence, ticks });
+        for ticks in self.split(ticks) {
+            let epoch = self.parts.identity.epoch();
+            let sequence = self.parts.identity.number();
+            if self.parts.identity.epoch() != epoch {
+                self.lose("the numbers of a new epoch need a stream of their own");
+            }
+            self.queue.push(Batch { sequence, ticks });
+        }
         self.send_live();
         add(&self.parts.shared.stats.encode_us, read.elapsed().as_micros() as u64);
+    }
+
+    /// One frame for all, or several where their key ticks would make it too large.
+    fn split(&self, ticks: Vec<GroupTick>) -> Vec<Vec<GroupTick>> {
+        let catalog = self.parts.catalog.read().unwrap_or_else(PoisonError::into_inner);
+        let mut frames = Vec::with_capacity(1);
+        let mut frame = Vec::with_capacity(ticks.len());
+        let mut total = 0;
+        for tick in ticks {
+            let series = catalog.group(tick.group).map_or(0, |group| group.series.len());
+            if !frame.is_empty() && total + series > FRAME_SERIES_MAX {
+                frames.push(std::mem::take(&mut frame));
+                total = 0;
+            }
+            total += series;
+            frame.push(tick);
+        }
+        frames.push(frame);
+        frames
     }
 
     fn define(&self, sampled: Sampled, ticks: &mut Vec<GroupTick>) {
@@ -499,10 +525,8 @@ impl Flow {
     }
 
     fn failed(&mut self, error: &UplinkError) {
-        if error.verdict() == Verdict::NewEpoch
-            && let Err(error) = self.parts.identity.new_epoch()
-        {
-            tracing::error!(%error, "cannot write the new epoch");
+        if error.verdict() == Verdict::NewEpoch {
+            self.parts.identity.new_epoch();
         }
         self.uplink = Uplink::Waiting(Instant::now() + self.attempts.failed(error));
     }

@@ -271,6 +271,32 @@ async fn a_segment_that_is_always_refused_is_set_aside_and_the_stream_stays() {
     assert!(left.len() == 1 && left[0].extension().is_some_and(|extension| extension == "bad"), "{left:?}");
 }
 
+/// Key ticks of many large groups in one frame are more than the collector takes, and a key frame more of the same.
+#[tokio::test]
+async fn groups_that_are_too_large_for_one_frame_go_in_several() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = collector();
+    let (address, _server) = collector.serve("127.0.0.1:0").await;
+    let catalog = Arc::new(RwLock::new(Catalog::new()));
+    let series = |n: usize| Series { desc: VALUE, labels: Box::new([n.to_string().into()]) };
+    let each = super::FRAME_SERIES_MAX / 2;
+    for group in ["a", "b", "c"] {
+        let mut group = Group::new(group, "node", 100);
+        group.series = (0..each).map(series).collect();
+        catalog.write().unwrap().add(group);
+    }
+    let (disk, _commands, chunks) = SpoolDisk::hanging();
+    let rig = Rig::on(Identity::open(dir.path()).unwrap(), address, catalog, (disk, chunks));
+    for group in 0..3 {
+        let changes = Changes { values: (0..each as u32).map(|n| (n, 1.5)).collect(), ended: Vec::new() };
+        let sampled = Sampled { group, at_ms: 1, read: Instant::now(), new_series: Vec::new(), changes };
+        rig.out.send(sampled).await.unwrap();
+    }
+    collector.until("all samples", |state| state.samples.len() == 3 * each).await;
+    assert!(collector.state().arrived.len() >= 2);
+    rig.task.abort();
+}
+
 /// A disk that hangs kept the agent from connecting at all.
 #[tokio::test]
 async fn a_spool_that_does_not_answer_does_not_keep_the_agent_away() {
