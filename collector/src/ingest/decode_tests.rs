@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
-use lampad_proto::v1::{DecimalColumn, Dictionary, Frame, GroupDef, MetricDef, SeriesDef};
-use lampad_proto::{STALE_BITS, stale};
+use lampad_proto::v1::{DecimalColumn, Dictionary, Frame, GroupDef, GroupTick, MetricDef, SeriesDef};
+use lampad_proto::{STALE_BITS, decimal, stale};
 use proptest::prelude::*;
 use prost::Message as _;
 
@@ -246,4 +246,25 @@ fn a_series_that_ended_begins_from_zero() {
     let Value::Float(ended) = ticks[1].values[0].1 else { panic!() };
     assert_eq!(ended.to_bits(), stale().to_bits());
     assert_eq!(ticks[3].values, [(0, Value::Float(5.0))]);
+}
+
+/// Such a frame was answered with the wish for a key frame, which is larger still, for ever.
+#[test]
+fn of_a_frame_with_too_many_values_the_rest_is_stored() {
+    let mut lane = Lane::new(Arc::new(Limits { values_per_frame: 8, ..Limits::default() }));
+    lane.define(dictionary()).unwrap();
+    let mut sender = Sender::default();
+    let all = |value: f64| (0..6).map(|series| (series, value.to_bits())).collect();
+    let mut frame = |lane: &mut Lane, steps: [Step; 2]| {
+        let ticks = steps.iter().map(|step| sender.tick(step)).collect();
+        let ticks = lane.decode(&Frame { base_ms: 1, ticks, ..Frame::default() }).unwrap();
+        let shape: Vec<_> = ticks.iter().map(|tick| (tick.key, tick.values.len())).collect();
+        (shape, lane.take_left_out())
+    };
+    let step = |group, values| Step { group, key: false, values, ended: Vec::new(), owed: false };
+    let told = frame(&mut lane, [step(0, all(1.0)), step(1, all(2.0))]);
+    assert_eq!(told, (vec![(true, 6), (true, 2)], vec![5, 7, 9, 11]));
+    let (shape, left_out) = frame(&mut lane, [step(0, vec![(0, 3f64.to_bits())]), step(1, vec![(5, 4f64.to_bits())])]);
+    assert_eq!(shape, [(false, 1), (true, 6)], "with room again all of the group is listed");
+    assert!(left_out.is_empty());
 }

@@ -225,7 +225,12 @@ impl Session {
             }
         };
         track.last = Some(sequence);
-        self.append(at, &frame, ticks, arrived)
+        let left_out = track.decoder.take_left_out();
+        self.append(at, &frame, ticks, arrived)?;
+        if !left_out.is_empty() {
+            self.left_out(at, left_out);
+        }
+        Ok(())
     }
 
     fn append(
@@ -265,6 +270,16 @@ impl Session {
             self.freshness.observe(std::time::Duration::from_millis(age_ms.unsigned_abs()));
         }
         Ok(())
+    }
+
+    fn left_out(&self, at: usize, series: Vec<u32>) {
+        let most = self.ingest.limits.values_per_frame;
+        let reason = format!("a frame brings at most {most} values; let one module make fewer series");
+        self.ingest.telemetry.series_refused.add(series.len() as u64);
+        if let Some(left_out) = self.ingest.repeats.tell(format_args!("{} values", self.who.instance)) {
+            tracing::warn!(instance = %self.who.instance, series = series.len(), left_out, reason, "series refused");
+        }
+        self.outbox.refuse(Refusal { lane: lane_name(at), series, reason });
     }
 
     fn refused(&self, refused: &[crate::store::Refused]) {

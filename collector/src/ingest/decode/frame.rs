@@ -1,0 +1,219 @@
+//! What a frame says, by the tables and values of its lane.
+
+use std::sync::Arc;
+
+use lampad_proto::decimal;
+use lampad_proto::v1::{self, GroupTick};
+
+use super::{DecodeError, Lane, Series, Tick, is_stale};
+use crate::ingest::admit::cut;
+use crate::store::Value;
+
+impl Lane {
+    /// What a frame says. On an error the lane awaits a reset.
+    pub fn decode(&mut self, frame: &v1::Frame) -> Result<Vec<Tick>, DecodeError> {
+        if !self.sound {
+            return Err(DecodeError::NoDictionary);
+        }
+        let ticks = self.decode_ticks(frame);
+        self.sound = ticks.is_ok();
+        ticks
+    }
+
+    fn decode_ticks(&mut self, frame: &v1::Frame) -> Result<Vec<Tick>, DecodeError> {
+        let count = frame.ticks.len();
+        if count > self.limits.ticks_per_frame {
+            return Err(DecodeError::TooMuch { what: "ticks", count, most: self.limits.ticks_per_frame });
+        }
+        self.left_out.clear();
+        let mut room = self.limits.values_per_frame;
+        let mut ticks = Vec::with_capacity(count);
+        for tick in &frame.ticks {
+            let mut tick = self.decode_tick(frame.base_ms, tick)?;
+            if tick.values.len() > room {
+                self.cut(&mut tick, room);
+            }
+            room -= tick.values.len();
+            ticks.push(tick);
+        }
+        Ok(ticks)
+    }
+
+    /// Leaves of a tick what is within the limit, as a key tick: what is left out is not present then, and nothing is made up
+    /// for it. The lane goes on with all values, so that later differences have their base.
+    fn cut(&mut self, tick: &mut Tick, room: usize) {
+        let mut values = self.present(tick.group);
+        let left_out = values.split_off(room.min(values.len()));
+        self.left_out.extend(left_out.into_iter().map(|(series, _)| series));
+        (tick.key, tick.values) = (true, values);
+        self.groups[tick.group as usize].key_owed = true;
+    }
+
+    /// The series of the frame decoded last that are over the limit; the rest of it is to be stored.
+    pub fn take_left_out(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.left_out)
+    }
+
+    fn decode_tick(&mut self, base_ms: i64, tick: &GroupTick) -> Result<Tick, DecodeError> {
+        let known = self.groups.len();
+        let Some(group) = self.groups.get_mut(tick.group as usize) else {
+            return Err(DecodeError::Unknown { what: "group", reference: tick.group.into(), known });
+        };
+        if !tick.key && group.generation == 0 {
+            return Err(DecodeError::NoBase(cut(&group.name).to_owned()));
+        }
+        group.generation += u64::from(tick.key);
+        group.round += 1;
+        let key = tick.key || std::mem::take(&mut group.key_owed);
+        group.key_owed = false;
+        let at = At { group: tick.group, generation: group.generation, round: group.round };
+        let name = group.name.clone();
+        let malformed = |trouble: String| DecodeError::Malformed { group: cut(&name).to_owned(), trouble };
+
+        let timestamp_ms = base_ms
+            .checked_add(tick.offset_ms)
+            .filter(|timestamp_ms| *timestamp_ms >= 0)
+            .ok_or_else(|| malformed(format!("time {base_ms} {:+} ms is none", tick.offset_ms)))?;
+        let mut values = self.changes(&at, tick).map_err(|error| match error {
+            Trouble::Unknown(error) => error,
+            Trouble::Text(text) => malformed(text),
+        })?;
+        if key && !tick.key {
+            values = self.present(tick.group);
+        }
+        Ok(Tick { group: tick.group, timestamp_ms, key, values })
+    }
+
+    fn changes(&mut self, at: &At, tick: &GroupTick) -> Result<Vec<(u32, Value)>, Trouble> {
+        let mut out = Vec::with_capacity(values(tick));
+        for column in &tick.decimals {
+            same_length("decimal column", column.refs.len(), column.deltas.len())?;
+            let mut refs = Refs::default();
+            for (step, delta) in column.refs.iter().zip(&column.deltas) {
+                let reference = refs.next(*step)?;
+                let digits = column.digits;
+                self.set(at, reference, &mut out, |last| {
+                    let base = match last {
+                        Some(Value::Float(value)) => decimal::base(*value),
+                        _ => 0.0,
+                    };
+                    decimal::apply(base, digits, *delta).map(Value::Float).ok_or_else(|| {
+                        format!("{base} and delta {delta} at {digits} digits give no exact value").into()
+                    })
+                })?;
+            }
+        }
+        same_length("float column", tick.float_refs.len(), tick.float_bits.len())?;
+        let mut refs = Refs::default();
+        for (step, bits) in tick.float_refs.iter().zip(&tick.float_bits) {
+            self.set(at, refs.next(*step)?, &mut out, |_| Ok(Value::Float(f64::from_bits(*bits))))?;
+        }
+        same_length("histogram column", tick.histogram_refs.len(), tick.histograms.len())?;
+        let mut refs = Refs::default();
+        for (step, histogram) in tick.histogram_refs.iter().zip(&tick.histograms) {
+            self.limits.histogram(histogram)?;
+            // Prometheus marks the end of a histogram series in its sum.
+            let value = match lampad_proto::is_stale(histogram.sum) {
+                true => Value::Float(lampad_proto::stale()),
+                false => Value::Histogram(Arc::new(histogram.clone())),
+            };
+            self.set(at, refs.next(*step)?, &mut out, |_| Ok(value))?;
+        }
+        let mut refs = Refs::default();
+        for step in &tick.ended {
+            let reference = refs.next(*step)?;
+            // An end of what is not present changes nothing: a key tick has left it out already.
+            if self.find(at, reference)?.generation == at.generation {
+                self.set(at, reference, &mut out, |_| Ok(Value::Float(lampad_proto::stale())))?;
+            }
+        }
+        Ok(out)
+    }
+
+    fn find(&mut self, at: &At, reference: u32) -> Result<&mut Series, Trouble> {
+        let known = self.series.len();
+        let Some(series) = self.series.get_mut(reference as usize) else {
+            let reference = reference.into();
+            return Err(Trouble::Unknown(DecodeError::Unknown { what: "series", reference, known }));
+        };
+        if series.group != at.group {
+            return Err(format!("series {reference} is of another group").into());
+        }
+        Ok(series)
+    }
+
+    fn set(
+        &mut self,
+        at: &At,
+        reference: u32,
+        out: &mut Vec<(u32, Value)>,
+        next: impl FnOnce(Option<&Value>) -> Result<Value, Trouble>,
+    ) -> Result<(), Trouble> {
+        let series = self.find(at, reference)?;
+        if series.round == at.round {
+            return Err(format!("series {reference} comes twice in a tick").into());
+        }
+        let present = series.generation == at.generation;
+        let value = next(present.then_some(&series.last))?;
+        series.round = at.round;
+        // No key tick has generation 0, so a series with it is not present.
+        series.generation = if is_stale(&value) { 0 } else { at.generation };
+        series.last = value.clone();
+        out.push((reference, value));
+        Ok(())
+    }
+
+    /// All present series of a group with their values.
+    fn present(&self, group: u32) -> Vec<(u32, Value)> {
+        let group = &self.groups[group as usize];
+        let series = group.series.iter().map(|reference| (*reference, &self.series[*reference as usize]));
+        let present = series.filter(|(_, series)| series.generation == group.generation);
+        present.map(|(reference, series)| (reference, series.last.clone())).collect()
+    }
+}
+
+struct At {
+    group: u32,
+    generation: u64,
+    round: u64,
+}
+
+/// What is wrong with a tick; its group is added by the caller.
+enum Trouble {
+    Unknown(DecodeError),
+    Text(String),
+}
+
+impl From<String> for Trouble {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+/// References as the wire has them: the first one, then gaps.
+#[derive(Default)]
+struct Refs {
+    last: Option<u32>,
+}
+
+impl Refs {
+    fn next(&mut self, step: u32) -> Result<u32, Trouble> {
+        let next = match self.last {
+            None => Some(step),
+            Some(_) if step == 0 => None,
+            Some(last) => last.checked_add(step),
+        };
+        let next = next.ok_or_else(|| Trouble::Text(format!("series references do not ascend (gap {step})")))?;
+        self.last = Some(next);
+        Ok(next)
+    }
+}
+
+fn values(tick: &GroupTick) -> usize {
+    let decimals: usize = tick.decimals.iter().map(|column| column.refs.len()).sum();
+    decimals + tick.float_refs.len() + tick.histogram_refs.len() + tick.ended.len()
+}
+
+fn same_length(what: &str, refs: usize, values: usize) -> Result<(), Trouble> {
+    if refs == values { Ok(()) } else { Err(format!("{what} has {refs} references and {values} values").into()) }
+}
