@@ -15,6 +15,7 @@ use lampad_collector::query::{Engine, Features, Limits};
 use lampad_collector::store::Labels;
 use tower::ServiceExt;
 
+use lampad_proto::v1::{BucketSpan, Histogram};
 use promql_support::memory::Memory;
 
 fn app() -> axum::Router {
@@ -26,6 +27,21 @@ fn app() -> axum::Router {
             memory.push(&jobs, tick * 10_000, start + tick as f64);
             memory.push(&load, tick * 10_000, 0.5);
         }
+    }
+    let waits = Labels::from_pairs([("__name__", "waits")]);
+    for tick in 0..3 {
+        let histogram = Histogram {
+            count: 7,
+            sum: 0.5,
+            zero_threshold: 0.001,
+            zero_count: 2,
+            negative_spans: vec![BucketSpan { offset: 0, length: 1 }],
+            negative_deltas: vec![1],
+            positive_spans: vec![BucketSpan { offset: -1, length: 1 }, BucketSpan { offset: 1, length: 1 }],
+            positive_deltas: vec![3, -2],
+            ..Histogram::default()
+        };
+        memory.push_histogram(&waits, tick * 10_000, histogram);
     }
     let state = ApiState {
         source: Arc::new(memory),
@@ -60,6 +76,9 @@ async fn results_have_prometheus_form() {
         "/api/v1/query?query=%22abc%22&time=1",
         "/api/v1/query?query=load%7Bhost%3D%22a%22%7D%5B20s%5D&time=90",
         "/api/v1/query?query=nothing&time=90",
+        "/api/v1/query?query=waits&time=20",
+        "/api/v1/query?query=waits%5B15s%5D&time=20",
+        "/api/v1/query_range?query=waits&start=0&end=10&step=10",
         "/api/v1/query?query=jobs_total&time=90&limit=1",
         "/api/v1/query?query=rate(load%5B1m%5D)&time=90",
         "/api/v1/query_range?query=sum(jobs_total)&start=0&end=30&step=15",
@@ -74,6 +93,8 @@ async fn results_have_prometheus_form() {
         "/api/v1/rules",
         "/api/v1/alerts",
         "/api/v1/alertmanagers",
+        "/api/v1/targets/metadata",
+        "/api/v1/status/walreplay",
         "/api/v1/status/buildinfo",
     ] {
         replies.push(format!("{path}\n    {}", get(path).await));
@@ -122,6 +143,16 @@ async fn forms_are_read_and_other_bodies_are_not() {
     assert_eq!(status, StatusCode::BAD_REQUEST);
     let (status, _) = send(Request::delete("/api/v1/query").body(Body::empty()).unwrap()).await;
     assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[tokio::test]
+async fn admin_paths_say_that_they_are_off() {
+    for action in ["delete_series", "clean_tombstones", "snapshot"] {
+        let request = Request::post(format!("/api/v1/admin/tsdb/{action}")).body(Body::empty()).unwrap();
+        let (status, body) = send(request).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(body, r#"{"status":"error","errorType":"unavailable","error":"admin APIs disabled"}"#);
+    }
 }
 
 #[tokio::test]

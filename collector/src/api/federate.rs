@@ -1,35 +1,35 @@
 //! `/federate`: the newest sample of each selected series, with its time, for another Prometheus to scrape.
 //!
-//! Shape: text format 0.0.4; names sorted; every family `untyped`, as Prometheus tells it.
+//! Shape: text format 0.0.4 or, where the reader asks for it, OpenMetrics 1.0; names sorted; every family is of an unknown
+//!        type, as Prometheus tells it.
 
 use std::fmt::Write as _;
 use std::time::Instant;
 
 use axum::extract::State;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use lampad_proto::is_stale;
 
 use crate::query::float;
 use crate::store::{Budget, Labels, METRIC_NAME, Select, Series};
 
+use super::format::Format;
 use super::params::Params;
 use super::query::now_ms;
 use super::reply::ApiError;
 use super::series::ask;
 use super::state::ApiState;
 
-pub async fn federate(State(state): State<ApiState>, params: Params) -> Response {
-    match text(&state, &params).await {
-        Ok(text) => {
-            let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-            ([(header::CONTENT_TYPE, kind)], text).into_response()
-        }
+pub async fn federate(State(state): State<ApiState>, headers: HeaderMap, params: Params) -> Response {
+    let format = Format::wanted(&headers);
+    match text(&state, &params, format).await {
+        Ok(text) => ([(header::CONTENT_TYPE, format.content_type())], text).into_response(),
         Err(error) => (error.status(), error.message().to_owned()).into_response(),
     }
 }
 
-async fn text(state: &ApiState, params: &Params) -> Result<String, ApiError> {
+async fn text(state: &ApiState, params: &Params, format: Format) -> Result<String, ApiError> {
     let any_of = params.matchers()?;
     let limits = state.engine.limits();
     let budget = Budget::new(limits.samples, Instant::now() + limits.timeout);
@@ -45,21 +45,29 @@ async fn text(state: &ApiState, params: &Params) -> Result<String, ApiError> {
     .await?;
     found.sort_unstable_by(|a, b| a.labels.metric().cmp(&b.labels.metric()).then_with(|| a.labels.cmp(&b.labels)));
     found.dedup_by(|a, b| a.labels == b.labels);
-    Ok(written(&found))
+    Ok(written(&found, format))
 }
 
-fn written(found: &[Series]) -> String {
+fn written(found: &[Series], format: Format) -> String {
     let mut out = String::new();
     let mut last_name = None;
+    let unknown = if format == Format::Text { "untyped" } else { "unknown" };
     for series in found {
         let Some(sample) = series.floats.last().filter(|sample| !is_stale(sample.value)) else { continue };
         let name = series.labels.metric().map_or("", |name| &**name);
         if last_name != Some(name) {
-            let _ = writeln!(out, "# TYPE {} untyped", if is_plain(name) { name.to_owned() } else { quoted(name) });
+            let _ = writeln!(out, "# TYPE {} {unknown}", if is_plain(name) { name.to_owned() } else { quoted(name) });
             last_name = Some(name);
         }
         push_series(&mut out, name, &series.labels);
-        let _ = writeln!(out, " {} {}", float(sample.value), sample.timestamp_ms);
+        let value = float(sample.value);
+        let _ = match format {
+            Format::Text => writeln!(out, " {value} {}", sample.timestamp_ms),
+            Format::OpenMetrics => writeln!(out, " {value} {:.3}", sample.timestamp_ms as f64 / 1000.0),
+        };
+    }
+    if format == Format::OpenMetrics {
+        out.push_str("# EOF\n");
     }
     out
 }

@@ -3,6 +3,7 @@
 //! [`router`] holds the paths; the server, `/metrics`, targets and the status page are mounted beside it.
 
 mod federate;
+mod format;
 mod params;
 mod query;
 mod reply;
@@ -15,9 +16,10 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tower_http::compression::CompressionLayer;
 
+pub use format::Format;
 pub use state::{ApiState, BuildInfo};
 
 /// The read API under `/api/v1` and `/federate`.
@@ -32,6 +34,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/labels", get(series::labels).post(series::labels))
         .route("/label/{name}/values", get(series::values))
         .route("/metadata", get(series::metadata))
+        .route("/targets/metadata", get(series::target_metadata))
         .route("/rules", get(status::rules))
         .route("/alerts", get(status::alerts))
         .route("/alertmanagers", get(status::alertmanagers))
@@ -40,6 +43,8 @@ pub fn router(state: ApiState) -> Router {
         .route("/status/flags", get(status::flags))
         .route("/status/runtimeinfo", get(status::runtimeinfo))
         .route("/status/tsdb", get(status::tsdb))
+        .route("/status/walreplay", get(status::walreplay))
+        .route("/admin/tsdb/{action}", post(status::admin).put(status::admin))
         .layer(middleware::from_fn(cors));
     Router::new()
         .nest("/api/v1", api)

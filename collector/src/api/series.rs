@@ -108,6 +108,29 @@ pub async fn metadata(State(state): State<ApiState>, params: Params) -> Result<R
     Ok(success(families.collect::<BTreeMap<_, _>>()))
 }
 
+#[derive(Serialize)]
+struct TargetMetaJson {
+    /// Empty: a family is described once for all who push it.
+    target: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metric: Option<String>,
+    #[serde(flatten)]
+    meta: MetaJson,
+}
+
+pub async fn target_metadata(State(state): State<ApiState>, params: Params) -> Result<Response, ApiError> {
+    let limit = params.limit()?.unwrap_or(usize::MAX);
+    let metric = params.get("metric").filter(|metric| !metric.is_empty()).map(str::to_owned);
+    let is_one = metric.is_some();
+    let found = ask(&state, move |source| Ok(source.metadata(metric.as_deref()))).await?;
+    let families = found.into_iter().take(limit).map(|(name, meta)| TargetMetaJson {
+        target: BTreeMap::new(),
+        metric: (!is_one).then(|| name.to_string()),
+        meta: MetaJson { kind: kind_name(meta.kind), help: meta.help.to_string(), unit: meta.unit.to_string() },
+    });
+    Ok(success(families.collect::<Vec<_>>()))
+}
+
 fn kind_name(kind: MetricType) -> &'static str {
     match kind {
         MetricType::Unknown => "unknown",

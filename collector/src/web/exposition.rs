@@ -1,4 +1,4 @@
-//! Prometheus' text format 0.0.4, family by family, in pieces of even size.
+//! Prometheus' text format 0.0.4 and OpenMetrics 1.0, family by family, in pieces of even size.
 //!
 //! Series come in sorted by metric name. The parts of a histogram or summary (`x_bucket`, `x_count`, `x_sum`) need not be
 //! neighbours there, so such a family is held back until no more of it can come. Names that the format cannot write have
@@ -11,10 +11,11 @@ use std::sync::Arc;
 
 use lampad_proto::v1::MetricType;
 
+use crate::api::Format;
 use crate::store::{Labels, Latest, METRIC_NAME, Meta, Value};
 
-/// The format's name, as `Content-Type`.
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// Stands for a help text that nobody sent: checkers ask for one with every family.
+const NO_HELP: &str = "Pushed without a help text.";
 
 /// A piece is handed on once it has so many bytes.
 const PIECE_BYTES: usize = 64 << 10;
@@ -23,6 +24,7 @@ const PIECE_BYTES: usize = 64 << 10;
 pub type Send<'a> = &'a mut dyn FnMut(String) -> bool;
 
 pub struct Exposition<'a> {
+    format: Format,
     metas: HashMap<Arc<str>, Meta>,
     /// Histograms and summaries that are not whole yet.
     held: BTreeMap<String, Family>,
@@ -39,10 +41,10 @@ struct Family {
 }
 
 impl<'a> Exposition<'a> {
-    pub fn new(metas: Vec<(Arc<str>, Meta)>, send: Send<'a>) -> Self {
+    pub fn new(format: Format, metas: Vec<(Arc<str>, Meta)>, send: Send<'a>) -> Self {
         let metas = metas.into_iter().collect();
         let (held, typed) = (BTreeMap::new(), HashSet::new());
-        Self { metas, held, typed, text: String::with_capacity(PIECE_BYTES * 2), send, goes_on: true }
+        Self { format, metas, held, typed, text: String::with_capacity(PIECE_BYTES * 2), send, goes_on: true }
     }
 
     /// Writes the series of one name; false once nobody reads any more.
@@ -78,6 +80,9 @@ impl<'a> Exposition<'a> {
     /// Writes what was held back and hands on the rest.
     pub fn finish(mut self) {
         self.release(None);
+        if self.format == Format::OpenMetrics {
+            self.text.push_str("# EOF\n");
+        }
         self.pass();
     }
 
@@ -107,23 +112,25 @@ impl<'a> Exposition<'a> {
     }
 
     fn head(&mut self, name: &str, meta: &Meta) {
+        let (name, kind) = match self.format {
+            Format::Text => (name, text_kind(meta.kind)),
+            Format::OpenMetrics => {
+                let (base, kind) = open_kind(name, meta.kind);
+                // A family of that name is there already: this one then stands under its own, of no type.
+                if base != name && (self.typed.contains(base) || self.held.contains_key(base)) {
+                    (name, "unknown")
+                } else {
+                    (base, kind)
+                }
+            }
+        };
         if !self.typed.insert(name.to_owned()) {
             return;
         }
-        if !meta.help.is_empty() {
-            let _ = write!(self.text, "# HELP {name} ");
-            quote(&mut self.text, &meta.help, false);
-            self.text.push('\n');
-        }
-        let kind = match meta.kind {
-            MetricType::Counter => "counter",
-            // The format has no word for the last two; they are gauges that are always 0 or 1.
-            MetricType::Gauge | MetricType::Info | MetricType::Stateset => "gauge",
-            MetricType::Histogram => "histogram",
-            MetricType::Summary => "summary",
-            MetricType::Unknown => "untyped",
-        };
-        let _ = writeln!(self.text, "# TYPE {name} {kind}");
+        let help = if meta.help.is_empty() { NO_HELP } else { &meta.help };
+        let _ = write!(self.text, "# HELP {name} ");
+        quote(&mut self.text, help, self.format == Format::OpenMetrics);
+        let _ = writeln!(self.text, "\n# TYPE {name} {kind}");
     }
 
     fn pass_if_full(&mut self) {
@@ -138,6 +145,30 @@ impl<'a> Exposition<'a> {
             self.goes_on = (self.send)(piece);
         }
         self.goes_on
+    }
+}
+
+fn text_kind(kind: MetricType) -> &'static str {
+    match kind {
+        MetricType::Counter => "counter",
+        // The format has no word for the last two; they are gauges that are always 0 or 1.
+        MetricType::Gauge | MetricType::Info | MetricType::Stateset => "gauge",
+        MetricType::Histogram => "histogram",
+        MetricType::Summary => "summary",
+        MetricType::Unknown => "untyped",
+    }
+}
+
+/// A family's name and type in OpenMetrics, where counters and infos lack the ending that their samples must have.
+fn open_kind(name: &str, kind: MetricType) -> (&str, &'static str) {
+    match kind {
+        MetricType::Counter => name.strip_suffix("_total").map_or((name, "unknown"), |base| (base, "counter")),
+        MetricType::Info => name.strip_suffix("_info").map_or((name, "gauge"), |base| (base, "info")),
+        // A state set has a label of its own name, which nobody promised here.
+        MetricType::Gauge | MetricType::Stateset => (name, "gauge"),
+        MetricType::Histogram => (name, "histogram"),
+        MetricType::Summary => (name, "summary"),
+        MetricType::Unknown => (name, "unknown"),
     }
 }
 
@@ -215,6 +246,10 @@ mod tests {
     type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], f64);
 
     fn text(metas: &[(&str, MetricType, &str)], series: &[Row<'_>]) -> String {
+        written(Format::Text, metas, series)
+    }
+
+    fn written(format: Format, metas: &[(&str, MetricType, &str)], series: &[Row<'_>]) -> String {
         let metas = metas
             .iter()
             .map(|(name, kind, help)| (Arc::from(*name), Meta { kind: *kind, help: (*help).into(), unit: "".into() }));
@@ -223,7 +258,7 @@ mod tests {
             out.push_str(&piece);
             true
         };
-        let mut exposition = Exposition::new(metas.collect(), &mut send);
+        let mut exposition = Exposition::new(format, metas.collect(), &mut send);
         for chunk in series.chunk_by(|a, b| a.0 == b.0) {
             let latest = |(_, labels, value): &Row<'_>| {
                 let value = Value::Float(*value);
@@ -264,6 +299,7 @@ mod tests {
         # HELP a_total How\nmany \\ "x".
         # TYPE a_total counter
         a_total{l="q\"\\\n"} 1
+        # HELP h_between Pushed without a help text.
         # TYPE h_between untyped
         h_between NaN
         # HELP h H.
@@ -272,6 +308,7 @@ mod tests {
         h_bucket{le="0.1"} 1
         h_count 2
         h_sum 0.25
+        # HELP s_between Pushed without a help text.
         # TYPE s_between untyped
         s_between +Inf
         # HELP s S.
@@ -279,6 +316,7 @@ mod tests {
         s{quantile="0.5"} 1e-9
         s_count 3
         s_sum -0
+        # HELP wei__name Pushed without a help text.
         # TYPE wei__name untyped
         wei__name{l_x="1"} 1e300
         "#);
@@ -290,13 +328,47 @@ mod tests {
             &[("h", MetricType::Gauge, ""), ("h_count", MetricType::Histogram, "")],
             &[("h", &[], 1.0), ("h_count", &[], 2.0)],
         );
-        assert_eq!(out, "# TYPE h gauge\nh 1\n# TYPE h_count untyped\nh_count 2\n");
+        let types: Vec<&str> = out.lines().filter(|line| !line.starts_with("# HELP")).collect();
+        assert_eq!(types, ["# TYPE h gauge", "h 1", "# TYPE h_count untyped", "h_count 2"]);
+    }
+
+    #[test]
+    fn open_metrics_names_families_without_the_ending() {
+        let out = written(
+            Format::OpenMetrics,
+            &[
+                ("a_total", MetricType::Counter, "A \"x\"."),
+                ("b", MetricType::Gauge, "B."),
+                ("b_total", MetricType::Counter, "Taken."),
+                ("c", MetricType::Counter, "No ending."),
+                ("d_info", MetricType::Info, "D."),
+            ],
+            &[("a_total", &[], 1.0), ("b", &[], 2.0), ("b_total", &[], 3.0), ("c", &[], 4.0), ("d_info", &[], 1.0)],
+        );
+        insta::assert_snapshot!(out, @r#"
+        # HELP a A \"x\".
+        # TYPE a counter
+        a_total 1
+        # HELP b B.
+        # TYPE b gauge
+        b 2
+        # HELP b_total Taken.
+        # TYPE b_total unknown
+        b_total 3
+        # HELP c No ending.
+        # TYPE c unknown
+        c 4
+        # HELP d D.
+        # TYPE d info
+        d_info 1
+        # EOF
+        "#);
     }
 
     #[test]
     fn a_reader_that_left_stops_the_writer() {
         let mut send = |_| false;
-        let mut exposition = Exposition::new(Vec::new(), &mut send);
+        let mut exposition = Exposition::new(Format::Text, Vec::new(), &mut send);
         let latest = Latest { timestamp_ms: 1, value: Value::Float(1.0) };
         let many = vec![(Labels::from_pairs([("instance", "a long enough name")]), latest); 4096];
         assert!(!exposition.write("a", &many));

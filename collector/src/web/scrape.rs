@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -16,7 +16,8 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Web;
-use super::exposition::{CONTENT_TYPE, Exposition};
+use super::exposition::Exposition;
+use crate::api::Format;
 use crate::query;
 use crate::store::Matcher;
 use crate::telemetry::Telemetry;
@@ -30,7 +31,12 @@ const PIECES_MAX: usize = 4;
 /// Longest wait for a reader to take a piece.
 const PIECE_WITHIN: Duration = Duration::from_secs(10);
 
-pub async fn metrics(State(web): State<Arc<Web>>, Query(parameters): Query<Vec<(String, String)>>) -> Response {
+pub async fn metrics(
+    State(web): State<Arc<Web>>,
+    headers: HeaderMap,
+    Query(parameters): Query<Vec<(String, String)>>,
+) -> Response {
+    let format = Format::wanted(&headers);
     let any_of = match selectors(&parameters) {
         Ok(any_of) => any_of,
         Err(text) => return (StatusCode::BAD_REQUEST, text).into_response(),
@@ -40,19 +46,25 @@ pub async fn metrics(State(web): State<Arc<Web>>, Query(parameters): Query<Vec<(
         return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     };
     let (pieces, body) = mpsc::channel::<String>(PIECES_MAX);
-    tokio::task::spawn_blocking(move || write(&web, &any_of, &pieces, place));
+    tokio::task::spawn_blocking(move || write(&web, format, &any_of, &pieces, place));
     let body = Body::from_stream(ReceiverStream::new(body).map(Ok::<_, std::convert::Infallible>));
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response()
+    ([(header::CONTENT_TYPE, format.content_type())], body).into_response()
 }
 
-fn write(web: &Web, any_of: &[Vec<Matcher>], pieces: &mpsc::Sender<String>, _place: OwnedSemaphorePermit) {
+fn write(
+    web: &Web,
+    format: Format,
+    any_of: &[Vec<Matcher>],
+    pieces: &mpsc::Sender<String>,
+    _place: OwnedSemaphorePermit,
+) {
     let _running = Running::new(&web.telemetry);
     let runtime = Handle::current();
     let mut send = |piece: String| {
         let sent = runtime.block_on(pieces.send_timeout(piece, PIECE_WITHIN));
         sent.inspect_err(|_| web.telemetry.scrapes_aborted.one()).is_ok()
     };
-    let mut exposition = Exposition::new(web.source.metadata(None), &mut send);
+    let mut exposition = Exposition::new(format, web.source.metadata(None), &mut send);
     web.source.latest(any_of, &mut |name, series| exposition.write(name, series));
     exposition.finish();
 }
