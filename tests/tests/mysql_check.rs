@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use lampad_agent::check::{Report, Verdict, check};
-use lampad_agent::modules::mysql::{MysqlSettings, Secret, Surroundings};
+use lampad_agent::modules::mysql::{Extra, MysqlSettings, Secret, Surroundings};
 use lampad_tests::mariadb::Server;
 
 async fn check_as(server: &Server, login: &str) -> Report {
@@ -64,6 +64,30 @@ async fn sessions_that_an_account_may_not_see_are_no_ok() -> Result<()> {
     server.execute("CREATE USER 'lampad'@'localhost' IDENTIFIED BY 'secret'").await?;
     let report = check_as(&server, "lampad:secret").await.to_string();
     assert!(report.contains("silently empty  mysql.processlist"), "{report}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn modules_that_are_asked_for_say_what_they_need() -> Result<()> {
+    for server in servers().await? {
+        server.execute("CREATE USER 'lampad'@'localhost' IDENTIFIED BY 'secret'").await?;
+        let dsn = server.dsn().replace("root@", "lampad:secret@");
+        let settings = MysqlSettings {
+            server: Some(Secret::new(dsn)),
+            extra: vec![Extra::TableIoWaits, Extra::InnodbTablespaces],
+            ..MysqlSettings::default()
+        };
+        let bare = check(&settings, &Surroundings::default()).await;
+        let text = bare.to_string();
+        for line in ["mysql.table_io_waits       needs SELECT ON perf", "mysql.innodb_tablespaces   needs PROCESS"] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+        for grant in bare.grants() {
+            server.execute(&grant).await.context(grant)?;
+        }
+        let granted = check(&settings, &Surroundings::default()).await;
+        assert!(granted.is_ok(), "{granted}");
+    }
     Ok(())
 }
 

@@ -6,6 +6,7 @@ mod report;
 use crate::module::{Entry, ModuleError};
 use crate::modules::mysql::{
     LoginError, MysqlSettings, Right, Rows, Server, Session, Surroundings, discovery, error_number, log_in, modules_on,
+    table_right,
 };
 use crate::tick::Tick;
 
@@ -78,7 +79,7 @@ fn needed(module: &str, server: &Server) -> Option<Right> {
         "mysql.engine_innodb_status" => Some(Right::Process),
         "mysql.replication" => Some(server.replica_right()),
         "mysql.binlog_size" => Some(server.binlog_right()),
-        _ => None,
+        _ => table_right(module),
     }
 }
 

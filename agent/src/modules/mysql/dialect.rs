@@ -88,6 +88,11 @@ impl Server {
         }
     }
 
+    /// InnoDB's own tables are named INNODB_SYS_*: in MariaDB always, in MySQL before 8.0.
+    pub fn has_innodb_sys_tables(&self) -> bool {
+        !self.mysql_from((8, 0, 0))
+    }
+
     /// Ends the session's own statements after this time, by the server itself. MySQL counts SELECTs only.
     pub fn statement_limit(&self, limit: std::time::Duration) -> Option<String> {
         if self.mariadb_from((10, 1, 1)) {

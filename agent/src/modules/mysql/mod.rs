@@ -4,10 +4,12 @@ mod binlog_size;
 mod dialect;
 pub mod discovery;
 mod heartbeat;
+mod info_schema;
 mod innodb_cmp;
 mod innodb_status;
 mod login;
 mod option_file;
+mod perf_schema;
 mod processlist;
 mod replication;
 mod response_time;
@@ -15,6 +17,7 @@ mod rows;
 mod session;
 mod settings;
 mod status;
+mod table;
 mod target;
 mod transactions;
 mod up;
@@ -33,6 +36,7 @@ pub use session::{Answer, Health, Session};
 pub use settings::{Extra, MysqlSettings, Secret};
 pub use target::{Address, Target, Tls, TlsMode};
 
+use self::table::{Table, TableModule};
 use crate::module::{Entry, Module, Spec, Tier};
 
 /// The modules that these settings ask for, on one shared session. Nothing is connected before the first sample.
@@ -102,9 +106,68 @@ fn extra_entry(extra: Extra, session: Arc<Session>) -> Entry {
         Extra::Heartbeat => {
             entry("mysql.heartbeat", "collect.heartbeat", Tier::Standard, heartbeat::Heartbeat { session })
         }
+        Extra::TableIoWaits => table_entry(&perf_schema::TABLE_IO_WAITS, session),
+        Extra::IndexIoWaits => table_entry(&perf_schema::INDEX_IO_WAITS, session),
+        Extra::TableLocks => table_entry(&perf_schema::TABLE_LOCKS, session),
+        Extra::EventsWaits => table_entry(&perf_schema::EVENTS_WAITS, session),
+        Extra::FileEvents => table_entry(&perf_schema::FILE_EVENTS, session),
+        Extra::MemoryEvents => table_entry(&perf_schema::MEMORY_EVENTS, session),
+        Extra::StatementsSum => table_entry(&perf_schema::STATEMENTS_SUM, session),
+        Extra::InnodbTablespaces => table_entry(&info_schema::TABLESPACES, session),
+        Extra::TableStatistics => table_entry(&info_schema::TABLE_STATISTICS, session),
+        Extra::SchemaStatistics => table_entry(&info_schema::SCHEMA_STATISTICS, session),
+        Extra::UserStatistics => table_entry(&info_schema::USER_STATISTICS, session),
+        Extra::ClientStatistics => table_entry(&info_schema::CLIENT_STATISTICS, session),
+        Extra::Accounts => table_entry(&info_schema::ACCOUNTS, session),
     }
 }
 
+fn table_entry(table: &'static Table, session: Arc<Session>) -> Entry {
+    entry(table.name, table.collector, table.tier, TableModule { session, table })
+}
+
+/// The right that a module needs because of the table that it reads.
+pub fn table_right(module: &str) -> Option<Right> {
+    TABLES.iter().find(|table| table.name == module)?.right
+}
+
+const TABLES: &[&Table] = &[
+    &perf_schema::TABLE_IO_WAITS,
+    &perf_schema::INDEX_IO_WAITS,
+    &perf_schema::TABLE_LOCKS,
+    &perf_schema::EVENTS_WAITS,
+    &perf_schema::FILE_EVENTS,
+    &perf_schema::MEMORY_EVENTS,
+    &perf_schema::STATEMENTS_SUM,
+    &info_schema::TABLESPACES,
+    &info_schema::TABLE_STATISTICS,
+    &info_schema::SCHEMA_STATISTICS,
+    &info_schema::USER_STATISTICS,
+    &info_schema::CLIENT_STATISTICS,
+    &info_schema::ACCOUNTS,
+];
+
 fn entry(name: &'static str, collector: &'static str, tier: Tier, module: impl Module + 'static) -> Entry {
     Entry { spec: Spec { name, collector, job: "mysql", tier }, module: Box::new(module) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_table_can_be_asked_for_and_its_labels_fit() {
+        let settings = MysqlSettings { extra: Extra::ALL.to_vec(), ..MysqlSettings::default() };
+        let names: Vec<_> = modules(&settings).iter().map(|entry| entry.spec.name).collect();
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "a name twice: {names:?}");
+        for table in TABLES {
+            assert!(names.contains(&table.name), "{} is in no setting", table.name);
+            for family in table.families {
+                let labels = table.labels.len() + usize::from(family.part.is_some());
+                assert_eq!(family.desc.labels.len(), labels, "{} {}", family.desc.name, family.column);
+            }
+        }
+    }
 }

@@ -19,7 +19,7 @@ pub struct MysqlSettings {
     /// How long one statement may run before it is ended with KILL QUERY.
     #[serde(with = "humantime_serde")]
     pub statement_deadline: Duration,
-    /// Modules that are off unless named here: `engine_innodb_status`, `binlog_size`, `heartbeat`.
+    /// Modules that are off unless named here, by mysqld_exporter's name without `collect.`; see [`Extra`].
     pub extra: Vec<Extra>,
     /// `database.table` that pt-heartbeat writes, for `heartbeat`.
     pub heartbeat_table: String,
@@ -45,6 +45,54 @@ pub enum Extra {
     EngineInnodbStatus,
     BinlogSize,
     Heartbeat,
+    #[serde(rename = "perf_schema.tableiowaits")]
+    TableIoWaits,
+    #[serde(rename = "perf_schema.indexiowaits")]
+    IndexIoWaits,
+    #[serde(rename = "perf_schema.tablelocks")]
+    TableLocks,
+    #[serde(rename = "perf_schema.eventswaits")]
+    EventsWaits,
+    #[serde(rename = "perf_schema.file_events")]
+    FileEvents,
+    #[serde(rename = "perf_schema.memory_events")]
+    MemoryEvents,
+    #[serde(rename = "perf_schema.eventsstatementssum")]
+    StatementsSum,
+    #[serde(rename = "info_schema.innodb_tablespaces")]
+    InnodbTablespaces,
+    #[serde(rename = "info_schema.tablestats")]
+    TableStatistics,
+    #[serde(rename = "info_schema.schemastats")]
+    SchemaStatistics,
+    #[serde(rename = "info_schema.userstats")]
+    UserStatistics,
+    #[serde(rename = "info_schema.clientstats")]
+    ClientStatistics,
+    #[serde(rename = "mysql.user")]
+    Accounts,
+}
+
+impl Extra {
+    /// All there are.
+    pub const ALL: &[Self] = &[
+        Self::EngineInnodbStatus,
+        Self::BinlogSize,
+        Self::Heartbeat,
+        Self::TableIoWaits,
+        Self::IndexIoWaits,
+        Self::TableLocks,
+        Self::EventsWaits,
+        Self::FileEvents,
+        Self::MemoryEvents,
+        Self::StatementsSum,
+        Self::InnodbTablespaces,
+        Self::TableStatistics,
+        Self::SchemaStatistics,
+        Self::UserStatistics,
+        Self::ClientStatistics,
+        Self::Accounts,
+    ];
 }
 
 /// Text that must not reach a log: its `Debug` and `Display` hide it.
