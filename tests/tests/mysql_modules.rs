@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use lampad_agent::module::{Entry, ModuleError};
-use lampad_agent::modules::mysql::{MysqlSettings, Secret, Session, Surroundings, modules_on};
+use lampad_agent::modules::mysql::{Extra, MysqlSettings, Secret, Session, Surroundings, modules_on};
 use lampad_agent::tick::Tick;
 use lampad_tests::mariadb::Server;
 
@@ -89,6 +89,30 @@ async fn every_default_module_samples_and_no_series_is_in_two_groups() -> Result
             }
         }
         assert!(owners.len() > 500, "{} series", owners.len());
+        Ok(())
+    })
+    .await
+}
+
+/// Every server knows the columns that the tables' statements name.
+#[tokio::test]
+async fn modules_that_are_off_by_default_sample() -> Result<()> {
+    with_each_server(&["--performance-schema=ON"], |server| async move {
+        let extra = Extra::ALL.iter().copied().filter(|extra| *extra != Extra::Heartbeat).collect();
+        let mut entries = modules_on(&session(MysqlSettings { extra, ..settings(server.dsn()) }));
+        for entry in &mut entries {
+            let of_performance_schema = entry.spec.collector.starts_with("collect.perf_schema.");
+            match sample(entry).await {
+                Ok(samples) => {
+                    // A fresh server has no tables of users.
+                    let of_users = ["mysql.table_io_waits", "mysql.index_io_waits", "mysql.table_locks"];
+                    let may_be_empty = !of_performance_schema || of_users.contains(&entry.spec.name);
+                    assert!(may_be_empty || !samples.is_empty(), "{} is empty", entry.spec.name);
+                }
+                Err(ModuleError::Absent { .. }) if !of_performance_schema => {}
+                Err(error) => bail!("{}: {error}", entry.spec.name),
+            }
+        }
         Ok(())
     })
     .await
