@@ -84,7 +84,9 @@ impl Session {
         let freshness = ingest.telemetry.freshness(who.id);
         ingest.telemetry.streams.add(1);
         let newest = Lsn(0);
-        Self { ingest, lease, outbox, lanes, skew: Skew::default(), freshness, newest, who }
+        // A new stream does not make a slow clock right: without this its first ticks would lie in the past.
+        let skew = Skew::shifted_by(lease.agent().state().clock_shift_ms);
+        Self { ingest, lease, outbox, lanes, skew, freshness, newest, who }
     }
 
     pub fn lease(&self) -> &Lease {
@@ -263,6 +265,15 @@ impl Session {
         telemetry.values.add(values as u64);
         telemetry.queryable.observe(arrived.elapsed());
         self.refused(&appended.refused);
+        if let Some(gone) = appended.refused.iter().find(|refused| matches!(refused, crate::store::Refused::Invalid(_)))
+        {
+            // Absent for longer than the retention, the series was forgotten: the stream must define it anew.
+            let track = &mut self.lanes[at];
+            telemetry.key_frames_wanted.one();
+            track.decoder.spoil();
+            track.asked = true;
+            self.outbox.key_frame_wanted(at, gone.to_string());
+        }
         let now = now_ms();
         self.lease.pushed(now, now.saturating_sub(frame.sent_ms).saturating_sub(shift_ms));
         if let Some(newest_ms) = newest_ms.filter(|_| at == LIVE) {

@@ -29,6 +29,11 @@ pub struct Skew {
 }
 
 impl Skew {
+    /// The agent's clock was off by this much when its last stream ended.
+    pub fn shifted_by(shift_ms: i64) -> Self {
+        Self { shift_ms, ..Self::default() }
+    }
+
     /// Takes a measurement; true when the shift has changed.
     pub fn measure(&mut self, arrival_ms: i64, stamp_ms: i64) -> bool {
         let distance = arrival_ms.saturating_sub(stamp_ms);
@@ -111,6 +116,14 @@ mod tests {
         let mut skew = Skew::default();
         let changed: Vec<i64> = (0..20_000).step_by(250).filter(|at| skew.measure(*at, at - 3_000)).collect();
         assert_eq!((changed, skew.shift_ms()), (vec![CONFIRM_MS], 3_000));
+    }
+
+    #[test]
+    fn a_new_stream_goes_on_with_the_shift_until_the_clock_is_mended() {
+        let mut skew = Skew::shifted_by(3_000);
+        assert!(!skew.measure(100_000, 96_990));
+        assert_eq!(skew.shift_ms(), 3_000);
+        assert!(Skew::shifted_by(3_000).measure(100_000, 99_990), "it is right now");
     }
 
     #[test]

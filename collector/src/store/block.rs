@@ -27,6 +27,9 @@ const PART_BYTES: usize = 12 * 1024;
 /// A value is closed before it grows beyond this; a longer piece is a value of its own.
 const VALUE_BYTES: usize = 24 * 1024;
 
+/// Columns of a sealed run: with three bytes for most, the slots and 7200 ticks stay below 64 KiB in the head.
+const COLUMNS_MAX: usize = 8192;
+
 /// Where a piece lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Address {
@@ -92,8 +95,15 @@ impl Packer {
         self.number
     }
 
-    /// Adds a run, its columns in this order (numbers of columns).
-    pub fn run(&mut self, group: u32, run: &Run, order: &[usize]) -> Option<SealedRun> {
+    /// Adds a run, its columns in this order (numbers of columns). A wide one is cut, so that every head fits into a value.
+    pub fn run(&mut self, group: u32, run: &Run, order: &[usize]) -> Vec<SealedRun> {
+        if order.len() <= COLUMNS_MAX {
+            return self.narrow_run(group, run, order).into_iter().collect();
+        }
+        order.chunks(COLUMNS_MAX).filter_map(|some| self.narrow_run(group, run, some)).collect()
+    }
+
+    fn narrow_run(&mut self, group: u32, run: &Run, order: &[usize]) -> Option<SealedRun> {
         let (min_ms, max_ms) = run.span()?;
         let mut parts = Vec::new();
         let mut lists = Vec::new();
@@ -259,7 +269,7 @@ mod tests {
         }
         let order: Vec<usize> = (0..series as usize).rev().collect();
         let mut packer = Packer::new(1, 5);
-        let sealed = packer.run(3, &run, &order).unwrap();
+        let sealed = packer.run(3, &run, &order).remove(0);
         packer.finish();
         (run, packer, sealed)
     }
@@ -298,6 +308,22 @@ mod tests {
             read_head(&bytes, 0);
             read_part(&bytes, 0, &[1, 2], (0, 9), |_, read| read(&mut Samples::default()));
         }
+    }
+
+    #[test]
+    fn a_wide_run_is_cut_so_that_no_value_grows_too_large() {
+        let mut run = Run::new();
+        let values: Vec<(Slot, Value)> = (0..50_000).map(|slot| (Slot(slot), Value::Float(1.0))).collect();
+        (0..100).for_each(|tick| run.delta_tick(tick * 1000, tick == 0, if tick == 0 { &values } else { &[] }));
+        // Neighbours by label are far apart by slot.
+        let order: Vec<usize> = (0..50_000).map(|at| at * 7919 % 50_000).collect();
+        let mut packer = Packer::new(1, 5);
+        let sealed = packer.run(3, &run, &order);
+        packer.finish();
+        assert!(packer.values.iter().all(|(_, value)| value.len() <= 64 * 1024));
+        let heads = sealed.iter().map(|sealed| read_head(find(&packer, sealed.head), 3).unwrap());
+        let slots: std::collections::BTreeSet<u32> = heads.flat_map(|head| head.parts.concat()).collect();
+        assert_eq!(slots.len(), 50_000);
     }
 
     #[test]

@@ -97,7 +97,13 @@ impl Blocks {
                         found.insert(key, value.into());
                     }
                     Ok(None) => self.report(key, "is missing"),
-                    Err(error) => self.report(key, &error.to_string()),
+                    Err(error) if error.kind() == io::ErrorKind::InvalidData => self.report(key, &error.to_string()),
+                    // It may well be read the next time: an answer without it would be wrong.
+                    Err(error) => {
+                        let partition = key.0;
+                        let text = format!("cannot read blocks/{partition:010}: {error}; ask again, or check the disk");
+                        return Err(SelectError::Storage(text));
+                    }
                 }
             }
         }
@@ -186,7 +192,7 @@ fn serve(engine: &dyn Engine, waiting: &Mutex<Receiver<Job>>) {
         let read = |(partition, number): Key| {
             // sled asserts on some damage; that shall cost one value, not the reader.
             let read = catch_unwind(AssertUnwindSafe(|| engine.get(partition, number)));
-            read.unwrap_or_else(|_| Err(io::Error::other("the engine panicked")))
+            read.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::InvalidData, "the engine panicked")))
         };
         let found = job.wanted.into_iter().map(|key| (key, read(key))).collect();
         // Whoever asked may have given up.

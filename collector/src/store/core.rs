@@ -2,6 +2,7 @@
 //!
 //! Order of locks: an agent's epochs, the index, groups by ascending number, the log's queue.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,11 +20,17 @@ use super::log::Log;
 use super::sequences::Sequences;
 use super::{
     AgentId, AppendError, Batch, GroupId, GroupKey, Lsn, Options, Refused, SequenceSet, SeriesKey, Slot, TickBatch,
-    WriteMode,
+    Value, WriteMode,
 };
 
 /// Silence marks kept per group; a group that falls silent more often within the retention forgets the oldest.
 const MARKS_MAX: usize = 4096;
+
+/// Longest record that a batch may make. Half of what a record may have at most: a tick that is completed grows.
+const RECORD_BYTES_MAX: usize = lampad_proto::record::PAYLOAD_BYTES_MAX / 2;
+
+/// Values per record where a tick is cut.
+const CUT_VALUES: usize = 64;
 
 /// What came of a batch.
 #[derive(Debug, Clone, PartialEq)]
@@ -199,7 +206,10 @@ impl Core {
 
     pub fn append(&self, batch: &Batch) -> Result<Appended, AppendError> {
         self.may_append()?;
-        let Some(frame) = batch.frame else { return self.store(batch) };
+        let Some(frame) = batch.frame else { return self.store_cut(batch) };
+        if bytes_of(batch) > RECORD_BYTES_MAX {
+            return Err(AppendError::TooLarge { bytes: bytes_of(batch), most: RECORD_BYTES_MAX });
+        }
         let epochs = self.sequences.agent(frame.agent, frame.epoch);
         let mut epochs = epochs.lock();
         if epochs.contains(frame.epoch, frame.sequence) {
@@ -209,6 +219,42 @@ impl Core {
         let appended = self.store(batch)?;
         epochs.insert(frame.epoch, frame.sequence, frame.sequence);
         Ok(appended)
+    }
+
+    /// Stores a batch without a frame, in several records where one would be too long: nothing says that it must be whole.
+    fn store_cut(&self, batch: &Batch) -> Result<Appended, AppendError> {
+        if bytes_of(batch) <= RECORD_BYTES_MAX {
+            return self.store(batch);
+        }
+        let mut refused = Vec::new();
+        let mut lsn = Lsn(self.log.last_lsn());
+        let mut part = Batch::default();
+        let mut bytes = 0;
+        for tick in &batch.ticks {
+            let stated = self.groups.read().get(tick.group).is_some_and(|group| group.mode == WriteMode::Stated);
+            // Samples that are stated may come in two ticks of one time.
+            let cuts = if stated { CUT_VALUES } else { usize::MAX };
+            for values in tick.values.chunks(cuts) {
+                let tick = TickBatch { values: values.to_vec(), ..tick.clone_head() };
+                let more = bytes_of_tick(&tick);
+                if bytes + more > RECORD_BYTES_MAX && !part.ticks.is_empty() {
+                    let appended = self.store(&std::mem::take(&mut part))?;
+                    refused.extend(appended.refused);
+                    bytes = 0;
+                }
+                if more > RECORD_BYTES_MAX {
+                    return Err(AppendError::TooLarge { bytes: more, most: RECORD_BYTES_MAX });
+                }
+                bytes += more;
+                part.ticks.push(tick);
+            }
+        }
+        if !part.ticks.is_empty() {
+            let appended = self.store(&part)?;
+            refused.extend(appended.refused);
+            lsn = appended.lsn;
+        }
+        Ok(Appended { lsn, duplicate: false, refused })
     }
 
     fn store(&self, batch: &Batch) -> Result<Appended, AppendError> {
@@ -304,17 +350,24 @@ impl Core {
         };
         let mut states: Vec<(GroupId, MutexGuard<'_, State>)> =
             groups.iter().map(|group| (group.id, group.state.lock())).collect();
-        states.retain(|(_, state)| state.may_mark(at_ms));
+        states.retain(|(_, state)| state.may_mark());
         if states.is_empty() {
             return;
         }
-        let marked: Vec<(GroupId, i64)> = states.iter().map(|(id, state)| (*id, state.last_ms)).collect();
-        let mut payload = Vec::new();
-        entry::put_silence(&mut payload, at_ms, &marked);
-        let lsn = self.log.push(entry::SILENCE, payload);
+        // The mark stands behind the last tick also where the agent's clock is ahead of ours.
+        let mut by_time: BTreeMap<i64, Vec<(GroupId, i64)>> = BTreeMap::new();
+        for (id, state) in &states {
+            by_time.entry(at_ms.max(state.last_ms.saturating_add(1))).or_default().push((*id, state.last_ms));
+        }
+        let mut lsn = 0;
+        for (at_ms, marked) in &by_time {
+            let mut payload = Vec::new();
+            entry::put_silence(&mut payload, *at_ms, marked);
+            lsn = self.log.push(entry::SILENCE, payload);
+        }
         for (_, state) in &mut states {
             let after_ms = state.last_ms;
-            state.mark(Mark { after_ms, at_ms }, lsn);
+            state.mark(Mark { after_ms, at_ms: at_ms.max(after_ms.saturating_add(1)) }, lsn);
         }
     }
 
@@ -352,8 +405,8 @@ impl Core {
 
 impl State {
     /// Whether a mark says something new: the group has ticks, and none of its marks stands after the last one.
-    fn may_mark(&self, at_ms: i64) -> bool {
-        self.last_ms != i64::MIN && at_ms > self.last_ms && self.marks.iter().all(|mark| mark.after_ms != self.last_ms)
+    fn may_mark(&self) -> bool {
+        self.last_ms != i64::MIN && self.marks.iter().all(|mark| mark.after_ms != self.last_ms)
     }
 
     pub fn mark(&mut self, mark: Mark, lsn: u64) {
@@ -364,6 +417,19 @@ impl State {
         self.marks_unsaved.push(mark);
         self.lsn = self.lsn.max(lsn);
     }
+}
+
+fn bytes_of(batch: &Batch) -> usize {
+    batch.ticks.iter().map(bytes_of_tick).sum()
+}
+
+/// Bytes of a tick in the log, at most.
+fn bytes_of_tick(tick: &TickBatch) -> usize {
+    let value = |(_, value): &(Slot, Value)| match value {
+        Value::Float(_) => 24,
+        Value::Histogram(histogram) => 24 + prost::Message::encoded_len(&**histogram),
+    };
+    32 + tick.values.iter().map(value).sum::<usize>()
 }
 
 /// The first tick of a lane in a batch must be a key tick where the store lacks what it builds on.

@@ -14,6 +14,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
@@ -43,7 +44,7 @@ pub(super) struct Sled {
 struct Databases {
     turn: u64,
     /// With the turn in which each was used last.
-    by_partition: HashMap<u32, (u64, sled::Db)>,
+    by_partition: HashMap<u32, (u64, Arc<sled::Db>)>,
 }
 
 impl Sled {
@@ -55,7 +56,7 @@ impl Sled {
         self.dir.join(format!("{partition:010}"))
     }
 
-    fn db(&self, partition: u32, make: bool) -> io::Result<Option<sled::Db>> {
+    fn db(&self, partition: u32, make: bool) -> io::Result<Option<Arc<sled::Db>>> {
         let mut open = self.open.lock();
         let Databases { turn, by_partition: databases } = &mut *open;
         *turn += 1;
@@ -68,13 +69,13 @@ impl Sled {
             return Ok(None);
         }
         if databases.len() >= OPEN_MAX
-            && let Some(oldest) = databases.iter().min_by_key(|(_, (used, _))| *used).map(|(oldest, _)| *oldest)
+            && let Some(oldest) = least_used(databases)
         {
             databases.remove(&oldest);
         }
         // Flushes are ours to time: the store must know what is durable before it releases the log.
         let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
-        let db = config.open().map_err(to_io)?;
+        let db = Arc::new(config.open().map_err(to_io)?);
         databases.insert(partition, (*turn, db.clone()));
         Ok(Some(db))
     }
@@ -118,9 +119,17 @@ impl Engine for Sled {
     }
 }
 
+/// The database that was not used for longest, of those that nobody uses now: sled locks its directory, so one that is in
+/// use could not be opened a second time.
+fn least_used(databases: &HashMap<u32, (u64, Arc<sled::Db>)>) -> Option<u32> {
+    let idle = databases.iter().filter(|(_, (_, db))| Arc::strong_count(db) == 1);
+    idle.min_by_key(|(_, (used, _))| *used).map(|(partition, _)| *partition)
+}
+
+/// Damage is told apart from trouble with reading: it is `InvalidData`.
 fn to_io(error: sled::Error) -> io::Error {
     match error {
-        sled::Error::Io(error) => error,
-        other => io::Error::other(other.to_string()),
+        sled::Error::Io(error) if error.kind() != io::ErrorKind::UnexpectedEof => error,
+        other => io::Error::new(io::ErrorKind::InvalidData, other.to_string()),
     }
 }

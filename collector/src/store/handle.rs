@@ -42,6 +42,13 @@ impl Store {
         let window = Window { now_ms, oldest_ms: i64::MIN, newest_ms: i64::MAX };
         let mut restored = Restored::default();
         let manifest_path = dir.manifest();
+        let blocks = dir.blocks();
+        let sealed = std::fs::read_dir(&blocks).map_err(OpenError::io(&blocks))?.next().is_some();
+        if sealed && !manifest::is_one(&manifest_path).map_err(OpenError::io(&manifest_path))? {
+            let detail =
+                "this file names all samples on disk, and is missing or no manifest; nothing was changed".into();
+            return Err(OpenError::Damaged { path: manifest_path, detail });
+        }
         let loaded = manifest::load(&manifest_path, |fact| restored.fact(fact, now_ms))
             .map_err(OpenError::io(&manifest_path))?;
         let log_dir = dir.log();
@@ -64,6 +71,7 @@ impl Store {
             engine: engine.clone(),
             manifest: Manifest::open(&manifest_path, disk.clone(), &loaded).map_err(OpenError::io(&manifest_path))?,
             partition: restored.numbers,
+            names_lost: manifest::was_damaged(&manifest_path),
             // What the log brought back is in no manifest yet.
             say_everything: replayed.records > 0,
         };

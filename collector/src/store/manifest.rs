@@ -204,6 +204,20 @@ pub(super) struct Loaded {
     pub damage: Vec<String>,
 }
 
+/// Whether a manifest is there. One that is not says nothing of what lies in blocks.
+pub(super) fn is_one(path: &Path) -> io::Result<bool> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(bytes.starts_with(MAGIC)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether it was ever damaged: then it may not name all that lies in blocks.
+pub(super) fn was_damaged(path: &Path) -> bool {
+    path.with_extension("damaged").exists()
+}
+
 /// Reads the manifest and hands out what holds. A missing file is an empty one.
 pub(super) fn load(path: &Path, mut fact: impl FnMut(Fact)) -> io::Result<Loaded> {
     let bytes = match fs::read(path) {
@@ -264,6 +278,9 @@ impl Manifest {
             (manifest.bytes, manifest.fresh) = (loaded.valid, loaded.valid);
         } else if path.exists() {
             fs::copy(path, path.with_extension("damaged"))?;
+        } else {
+            // Before the first block, so that blocks without a manifest are always damage.
+            manifest.rewrite(Transaction::default(), 0)?;
         }
         Ok(manifest)
     }

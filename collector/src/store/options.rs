@@ -124,6 +124,8 @@ pub enum AppendError {
         "the disk of the data directory is almost full; keep the frame, free space on the collector and send it again"
     )]
     DiskFull,
+    #[error("{bytes} bytes at once are too many to be written as a whole, at most {most} are; send less at once")]
+    TooLarge { bytes: usize, most: usize },
     #[error("what this tick of group {0} builds on is not here; begin with a key tick")]
     NeedsKey(Arc<str>),
     #[error("group {0} is not defined; define it first")]

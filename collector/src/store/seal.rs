@@ -18,7 +18,7 @@ use super::block::{Packer, SealedRun};
 use super::core::Core;
 use super::disk::Engine;
 use super::entry;
-use super::group::{FORGOTTEN, Frozen, Group};
+use super::group::{AHEAD_MS_MAX, FORGOTTEN, Frozen, Group};
 use super::manifest::{Manifest, Transaction, present_payload};
 use super::run::Run;
 use super::{GroupId, Labels, Slot, WriteMode};
@@ -62,6 +62,8 @@ pub(super) struct Sealer {
     pub partition: Option<(u32, u32)>,
     /// An earlier checkpoint took things out of memory's lists and failed: the next manifest must say everything.
     pub say_everything: bool,
+    /// The manifest was damaged once: what it does not name may hold samples all the same.
+    pub names_lost: bool,
 }
 
 impl Sealer {
@@ -84,7 +86,7 @@ impl Sealer {
         for Sealing { group, frozen, runs, .. } in sealing.iter_mut() {
             for run in &frozen.runs {
                 let order = by_labels(core, group, run);
-                runs.extend(packer.run(group.id.0, run, &order).map(Arc::new));
+                runs.extend(packer.run(group.id.0, run, &order).into_iter().map(Arc::new));
             }
         }
         let next = packer.finish();
@@ -175,8 +177,16 @@ impl Sealer {
         for group in &core.groups.read().all {
             used.extend(group.state.lock().sealed.iter().map(|run| run.head.partition));
         }
-        let old: Vec<u32> =
-            self.engine.partitions()?.into_iter().filter(|partition| !used.contains(partition)).collect();
+        let mut partitions = self.engine.partitions()?;
+        partitions.sort_unstable();
+        let oldest_ms = core.oldest_ms(core.options.clock.now_ms());
+        // All of a partition was sealed before the next one began, and so are its samples older than that.
+        let outlived = |partition: &u32| {
+            let next = partitions.iter().find(|next| *next > partition);
+            next.is_some_and(|next| i64::from(*next) * 1000 + AHEAD_MS_MAX < oldest_ms)
+        };
+        let unused = partitions.iter().filter(|partition| !used.contains(partition));
+        let old: Vec<u32> = unused.filter(|partition| !self.names_lost || outlived(partition)).copied().collect();
         let mut transaction = Transaction::default();
         for Forgotten { group, slots, present } in forgotten {
             if !slots.is_empty() {

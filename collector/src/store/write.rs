@@ -95,6 +95,14 @@ pub struct TickBatch {
     pub values: Vec<(Slot, Value)>,
 }
 
+impl TickBatch {
+    /// The tick without its values.
+    pub(super) fn clone_head(&self) -> Self {
+        let Self { group, timestamp_ms, run, key, values: _ } = *self;
+        Self { group, timestamp_ms, run, key, values: Vec::new() }
+    }
+}
+
 /// The epoch of plain pushers, which have none. What they sent is remembered for the newest of them only: most push once.
 pub const PUSHER_EPOCH: u64 = 0;
 
