@@ -29,7 +29,7 @@ use crate::ingest::{self, Ingest, remote_write_router};
 use crate::logging::{LogLevel, Repeats, chain};
 use crate::query::{self, Engine, Features};
 use crate::sink::Sink;
-use crate::store::{Label, Options, RealDisk, Store};
+use crate::store::{Disk, Label, Options, RealDisk, Store};
 use crate::telemetry::Telemetry;
 use crate::tls::{self, Tls};
 use crate::web::{self, Door, Web};
@@ -71,6 +71,11 @@ pub struct Daemon {
 impl Daemon {
     /// Starts everything; returns once samples are taken and queries answered.
     pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Result<Self> {
+        Self::start_on(config, shutdown, Arc::new(RealDisk)).await
+    }
+
+    /// The same with log and manifest on a disk of the caller's, such as one that fails when it is told to.
+    pub async fn start_on(config: Config, shutdown: CancellationToken, disk: Arc<dyn Disk>) -> anyhow::Result<Self> {
         let access = Arc::new(Access::new(rules(&config)?));
         let token_set = config.token_file.is_some();
         let tls = config.tls.as_ref().map(|files| Tls::load(files, token_set)).transpose()?;
@@ -82,7 +87,7 @@ impl Daemon {
         let http = Handle::new();
         let http_server = serve_http(http_listener, tls.as_ref(), door.clone(), http.clone())?;
 
-        let store = open_store(&config).await?;
+        let store = open_store(&config, disk).await?;
         let sink: Arc<dyn Sink> = store.clone();
         let registry = Registry::new(config.limits.agents, fleet::read_roster(&config.data_dir)?);
         let ingest = Arc::new(Ingest {
@@ -301,10 +306,10 @@ fn serve_grpc(
 }
 
 /// Opens the data directory, and asks systemd for more time while a long log is read.
-async fn open_store(config: &Config) -> anyhow::Result<Arc<Store>> {
+async fn open_store(config: &Config, disk: Arc<dyn Disk>) -> anyhow::Result<Arc<Store>> {
     let mut options = Options::new(&config.data_dir);
     options.retention = config.retention.unwrap_or(Duration::ZERO);
-    let mut opening = tokio::task::spawn_blocking(move || Store::open(options, Arc::new(RealDisk)));
+    let mut opening = tokio::task::spawn_blocking(move || Store::open(options, disk));
     loop {
         match timeout(Duration::from_secs(10), &mut opening).await {
             Ok(opened) => return Ok(opened.context("opening the data directory failed")??),

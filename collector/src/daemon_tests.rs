@@ -4,14 +4,19 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Parser;
+use lampad_proto::v1::downward::Message as Down;
 use lampad_proto::v1::ingest_client::IngestClient;
 use lampad_proto::v1::upward::Message;
-use lampad_proto::v1::{Hello, Label as WireLabel, Upward};
+use lampad_proto::v1::{
+    Dictionary, Frame, GroupDef, GroupTick, Hello, Label as WireLabel, Lane, MetricDef, Ping, SeriesDef, Upward,
+};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use tokio_stream::StreamExt;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use super::*;
+use crate::clock::now_ms;
+use crate::store::{Flush, Told};
 
 struct Place {
     dir: tempfile::TempDir,
@@ -154,4 +159,71 @@ async fn certificates_that_do_not_fit_are_named() {
         let refused = start(&place.args(&["--tls-cert", &cert, "--tls-key", &key])).await.err().unwrap().to_string();
         assert!(refused.contains(part), "{refused}");
     }
+}
+
+#[tokio::test]
+async fn no_ack_leaves_while_the_flush_hangs_or_fails_and_queries_are_answered() {
+    let place = Place::new();
+    let disk = Told::new();
+    let config = Config::load(&place.args(&[])).unwrap();
+    let daemon = Daemon::start_on(config, CancellationToken::new(), Arc::new(disk.clone())).await.unwrap();
+    let mut client = IngestClient::connect(format!("http://{}", daemon.grpc_addr())).await.unwrap();
+    let (up, stream) = tokio::sync::mpsc::channel(16);
+    let send = async |message: Message| up.send(Upward { message: Some(message) }).await.unwrap();
+    up.send(hello()).await.unwrap();
+    let mut down = client.stream(tokio_stream::wrappers::ReceiverStream::new(stream)).await.unwrap().into_inner();
+    // All answers up to the one to a ping that is sent now.
+    let mut answers = async || {
+        send(Message::Ping(Ping { id: 42, ..Ping::default() })).await;
+        let mut acked = None;
+        loop {
+            match down.message().await.unwrap().unwrap().message.unwrap() {
+                Down::Ack(ack) => acked = Some(ack.through),
+                Down::Pong(_) => return acked,
+                _ => {}
+            }
+        }
+    };
+    assert_eq!(answers().await, None);
+    disk.tell(Flush::Hangs);
+    let symbols = ["", "host.cpu", "a_total"].map(String::from).into();
+    send(Message::Dictionary(Dictionary {
+        lane: Lane::Live.into(),
+        reset: true,
+        symbols,
+        groups: vec![GroupDef { name: 1, labels: vec![], interval_ms: 1000 }],
+        metrics: vec![MetricDef { name: 2, ..MetricDef::default() }],
+        series: vec![SeriesDef { group: 0, metric: 0, labels: vec![] }],
+    }))
+    .await;
+    let url = format!("http://{}/api/v1/query?query=a_total", daemon.http_addr());
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    for (sequence, flush) in [(1, Flush::Hangs), (2, Flush::Fails)] {
+        disk.tell(flush);
+        let base_ms = now_ms();
+        let tick = GroupTick {
+            key: sequence == 1,
+            float_refs: vec![0],
+            float_bits: vec![f64::to_bits(sequence as f64 + 0.5)],
+            ..GroupTick::default()
+        };
+        let lane = Lane::Live.into();
+        send(Message::Frame(Frame { lane, sequence, base_ms, sent_ms: base_ms, ticks: vec![tick] })).await;
+        let tried = disk.tried();
+        assert_eq!(answers().await, None, "no ack while the flush {flush:?}");
+        let shown = format!("{sequence}.5");
+        let body = http.get(&url).send().await.unwrap().text().await.unwrap();
+        assert!(body.contains(&shown), "queryable while the flush {flush:?}: {body}");
+        if flush == Flush::Fails {
+            crate::recorder::until("some failed tries", || disk.tried() > tried + 2).await;
+        }
+        assert_eq!(answers().await, None, "no ack while the flush {flush:?}");
+    }
+    disk.tell(Flush::Works);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while answers().await != Some(2) {
+        assert!(Instant::now() < deadline, "acked once the disk works");
+    }
+    drop(up);
+    daemon.stop().await.unwrap();
 }

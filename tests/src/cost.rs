@@ -9,6 +9,8 @@ pub struct Cost {
     /// User and system time of all its threads, ended ones included.
     pub cpu: Duration,
     pub resident_bytes: u64,
+    /// The most that was resident at any time.
+    pub peak_bytes: u64,
 }
 
 impl Cost {
@@ -20,8 +22,11 @@ impl Cost {
         let hertz = rustix::param::clock_ticks_per_second();
         let cpu = Duration::from_secs_f64((ticks(11)? + ticks(12)?) as f64 / hertz as f64);
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("a status without VmRSS")?;
-        let kib: u64 = resident.trim().trim_end_matches(" kB").parse()?;
-        Ok(Self { cpu, resident_bytes: kib * 1024 })
+        let bytes = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            let kib = line.with_context(|| format!("a status without {name}"))?.trim().trim_end_matches(" kB");
+            anyhow::Ok(kib.parse::<u64>()? * 1024)
+        };
+        Ok(Self { cpu, resident_bytes: bytes("VmRSS")?, peak_bytes: bytes("VmHWM")? })
     }
 }

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -83,23 +84,27 @@ impl Sled {
 
 impl Engine for Sled {
     fn put(&self, partition: u32, values: &[(u32, Vec<u8>)]) -> io::Result<()> {
-        let Some(db) = self.db(partition, true)? else { return Err(io::Error::other("no database")) };
-        for (number, value) in values {
-            db.insert(number.to_be_bytes(), value.as_slice()).map_err(to_io)?;
-        }
-        Ok(())
+        guarded(|| {
+            let Some(db) = self.db(partition, true)? else { return Err(io::Error::other("no database")) };
+            for (number, value) in values {
+                db.insert(number.to_be_bytes(), value.as_slice()).map_err(to_io)?;
+            }
+            Ok(())
+        })
     }
 
     fn flush(&self, partition: u32) -> io::Result<()> {
-        match self.db(partition, false)? {
+        guarded(|| match self.db(partition, false)? {
             Some(db) => db.flush().map(|_| ()).map_err(to_io),
             None => Ok(()),
-        }
+        })
     }
 
     fn get(&self, partition: u32, number: u32) -> io::Result<Option<Vec<u8>>> {
-        let Some(db) = self.db(partition, false)? else { return Ok(None) };
-        Ok(db.get(number.to_be_bytes()).map_err(to_io)?.map(|value| value.to_vec()))
+        guarded(|| {
+            let Some(db) = self.db(partition, false)? else { return Ok(None) };
+            Ok(db.get(number.to_be_bytes()).map_err(to_io)?.map(|value| value.to_vec()))
+        })
     }
 
     fn drop_partition(&self, partition: u32) -> io::Result<()> {
@@ -124,6 +129,11 @@ impl Engine for Sled {
 fn least_used(databases: &HashMap<u32, (u64, Arc<sled::Db>)>) -> Option<u32> {
     let idle = databases.iter().filter(|(_, (_, db))| Arc::strong_count(db) == 1);
     idle.min_by_key(|(_, (used, _))| *used).map(|(partition, _)| *partition)
+}
+
+/// sled asserts on some damage; that shall cost one value or one try, not the thread.
+fn guarded<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::InvalidData, "the engine panicked")))
 }
 
 /// Damage is told apart from trouble with reading: it is `InvalidData`.

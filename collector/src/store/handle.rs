@@ -142,6 +142,8 @@ impl Store {
         self.end_keeper();
         self.core.log.close(CLOSE_WITHIN);
         self.core.log.release(self.core.released_lsn.load(Ordering::Relaxed));
+        let StoreStats { series, sealed_bytes, log_written_bytes, .. } = self.stats();
+        tracing::info!(series, sealed_bytes, log_written_bytes, "the store is closed");
         durable
     }
 

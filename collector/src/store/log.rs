@@ -39,6 +39,9 @@ const EAGER_BYTES: usize = 4 * 1024 * 1024;
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// How often a disk that goes on failing is told of.
+const TELL_EVERY: Duration = Duration::from_secs(300);
+
 #[derive(Debug)]
 struct Waiting {
     lsn: u64,
@@ -294,10 +297,15 @@ impl Writer {
     /// Makes `unflushed` durable, however long it takes. False when the store closes before the disk takes it.
     fn persist(&mut self) -> bool {
         let mut pause = PAUSE_MIN;
+        let (mut failures, mut told) = (0, None::<Instant>);
         while let Err(error) = self.write_and_flush() {
             self.shared.stats.failures.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(%error, dir = %self.dir.display(),
-                "cannot make the log durable; nothing is acked meanwhile, agents keep their frames; free space or mend the disk");
+            failures += 1;
+            if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+                told = Some(Instant::now());
+                tracing::error!(%error, dir = %self.dir.display(), failures,
+                    "cannot make the log durable; nothing is acked meanwhile, agents keep their frames; free space or mend the disk");
+            }
             // Nothing is known of this file any more: it is kept for what was durable, and not written again.
             self.close_segment();
             let mut queue = self.shared.queue.lock();

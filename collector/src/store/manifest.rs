@@ -226,8 +226,8 @@ pub(super) fn load(path: &Path, mut fact: impl FnMut(Fact)) -> io::Result<Loaded
     };
     let mut loaded = Loaded::default();
     if !bytes.starts_with(MAGIC) {
-        loaded.damage.push(format!("{}: not a manifest", path.display()));
-        return Ok(loaded);
+        // Going on with none would have every block deleted as unused.
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "its first bytes are damaged"));
     }
     let mut start = HEADER_BYTES.min(bytes.len());
     let mut open = Vec::new();

@@ -34,6 +34,8 @@ mod select;
 mod sequences;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod told;
 mod write;
 
 pub use core::{Appended, StoreStats};
@@ -42,6 +44,8 @@ pub use handle::Store;
 pub use labels::{Label, Labels, METRIC_NAME};
 pub use options::{AppendError, Clock, Limits, OpenError, Options};
 pub use select::{Budget, Latest, MatchOp, Matcher, Meta, Sample, Select, SelectError, Series, Source, Visit};
+#[cfg(test)]
+pub use told::{Flush, Told};
 pub use write::{
     AgentId, Batch, FrameId, GroupId, GroupKey, Lsn, PUSHER_EPOCH, Refused, Run, SequenceSet, SeriesKey, Slot,
     TickBatch, Value, WriteMode,

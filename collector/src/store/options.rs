@@ -110,6 +110,7 @@ impl OpenError {
         let path = path.into();
         move |source| match source.kind() {
             std::io::ErrorKind::StorageFull => Self::Full { path, source },
+            std::io::ErrorKind::InvalidData => Self::Damaged { path, detail: source.to_string() },
             _ => Self::Io { path, source },
         }
     }

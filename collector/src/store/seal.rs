@@ -90,8 +90,14 @@ impl Sealer {
             }
         }
         let next = packer.finish();
-        self.engine.put(partition, &packer.values)?;
-        self.engine.flush(partition)?;
+        let put = self.engine.put(partition, &packer.values).and_then(|()| self.engine.flush(partition));
+        if let Err(error) = put {
+            // A damaged database would fail for ever; a full disk is no fault of the database.
+            if error.kind() != io::ErrorKind::StorageFull {
+                self.partition = Some((partition.saturating_add(1), 0));
+            }
+            return Err(error);
+        }
         let bytes: usize = packer.values.iter().map(|(_, value)| value.len()).sum();
         core.counters.sealed_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         self.partition = Some((partition, next));

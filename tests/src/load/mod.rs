@@ -6,6 +6,8 @@
 //! invented samples apart by asking the API.
 
 mod encode;
+pub mod flat_out;
+pub mod host;
 mod plan;
 mod run;
 pub mod stuck;

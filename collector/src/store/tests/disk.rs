@@ -1,73 +1,15 @@
 //! What happens when the disk hangs, fails, or comes back with other bytes.
 
-use std::io;
-use std::path::Path;
-
-use parking_lot::{Condvar, Mutex};
-
 use super::*;
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Flush {
-    Works,
-    Hangs,
-    Fails,
-}
-
-/// Real files whose flush does as it is told.
-#[derive(Debug)]
-struct Told {
-    flush: Arc<(Mutex<(Flush, u32)>, Condvar)>,
-}
-
-#[derive(Debug)]
-struct ToldFile(Box<dyn DiskFile>, Arc<(Mutex<(Flush, u32)>, Condvar)>);
-
-impl Disk for Told {
-    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(ToldFile(RealDisk.create(path)?, self.flush.clone())))
-    }
-
-    fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(ToldFile(RealDisk.append(path)?, self.flush.clone())))
-    }
-
-    fn flush_dir(&self, path: &Path) -> io::Result<()> {
-        RealDisk.flush_dir(path)
-    }
-}
-
-impl DiskFile for ToldFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let (told, changed) = &*self.1;
-        let mut told = told.lock();
-        told.1 += 1;
-        while told.0 == Flush::Hangs {
-            changed.wait(&mut told);
-        }
-        match told.0 {
-            Flush::Fails => Err(io::Error::other("told to fail")),
-            _ => self.0.flush(),
-        }
-    }
-}
 
 #[test]
 fn nothing_is_durable_while_the_flush_hangs_or_fails_and_queries_go_on() {
     let dir = tempfile::tempdir().unwrap();
-    let flush = Arc::new((Mutex::new((Flush::Works, 0)), Condvar::new()));
-    let tell = |what: Flush| {
-        flush.0.lock().0 = what;
-        flush.1.notify_all();
-    };
-    let tried = || flush.0.lock().1;
+    let disk = Told::new();
+    let (tell, tried) = (|flush| disk.tell(flush), || disk.tried());
     let wanted;
     {
-        let store = Store::open(options(dir.path()), Arc::new(Told { flush: flush.clone() })).unwrap();
+        let store = Store::open(options(dir.path()), Arc::new(disk.clone())).unwrap();
         let group = group(&store, 1, "host.cpu", WriteMode::Delta);
         let slots = series(&store, group, &["a"]);
         assert!(store.flush(Duration::from_secs(20)));
@@ -141,4 +83,171 @@ fn a_damaged_log_is_stepped_over_and_told() {
     let wanted: Vec<(i64, f64)> = (1..=8).map(sample).collect();
     assert_eq!(range(&store, "a", 0, i64::MAX), bits(&wanted), "all but the record that was cut");
     assert_eq!(store.stats().damaged, 0, "a torn tail is no damage");
+}
+
+/// Samples of three series, each in a value of its own, sealed.
+fn sealed(dir: &std::path::Path) -> Vec<(i64, u64)> {
+    let store = open(dir);
+    let group = group(&store, 1, "host.cpu", WriteMode::Delta);
+    let slots = series(&store, group, &["a", "b", "c"]);
+    let mut wanted = Vec::new();
+    for sequence in 1..=4000u64 {
+        let at_ms = NOW_MS + sequence as i64 * 1000;
+        // Full doubles take nine bytes each, so that no two columns share a part.
+        let value = 1.0 / sequence as f64;
+        let values: Vec<(Slot, f64)> = slots.iter().map(|slot| (*slot, value)).collect();
+        store.append(&frame(sequence, vec![tick(group, at_ms, sequence == 1, &values)])).unwrap();
+        wanted.push((at_ms, value));
+    }
+    assert!(store.seal(Duration::from_secs(20)));
+    assert!(store.stats().damaged == 0 && range(&store, "a", 0, i64::MAX) == bits(&wanted));
+    bits(&wanted)
+}
+
+fn partition(dir: &std::path::Path) -> std::path::PathBuf {
+    std::fs::read_dir(dir.join("blocks")).unwrap().next().unwrap().unwrap().path()
+}
+
+#[test]
+fn of_a_value_with_a_flipped_bit_only_its_own_series_are_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let wanted = sealed(dir.path());
+    {
+        let db = sled::open(partition(dir.path())).unwrap();
+        let (number, value) = db.iter().next().unwrap().unwrap();
+        let mut value = value.to_vec();
+        value[1000] ^= 8;
+        db.insert(number, value).unwrap();
+        db.flush().unwrap();
+    }
+    let store = open(dir.path());
+    let whole: Vec<bool> = ["a", "b", "c"].map(|name| range(&store, name, 0, i64::MAX) == wanted).into();
+    assert_eq!(whole.iter().filter(|whole| !**whole).count(), 1, "{whole:?}");
+    assert!(store.stats().damaged > 0, "it is counted");
+}
+
+#[test]
+fn a_broken_partition_costs_its_own_samples_and_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let wanted = sealed(dir.path());
+    let db = partition(dir.path()).join("db");
+    let mut bytes = std::fs::read(&db).unwrap();
+    bytes.iter_mut().skip(64).step_by(97).for_each(|byte| *byte ^= 16);
+    std::fs::write(&db, bytes).unwrap();
+
+    let store = open(dir.path());
+    let found = range(&store, "a", 0, i64::MAX);
+    assert!(found.len() <= wanted.len() && found.iter().all(|sample| wanted.contains(sample)), "nothing is invented");
+    let group = group(&store, 1, "host.cpu", WriteMode::Delta);
+    let slots = series(&store, group, &["a", "b", "c"]);
+    let values: Vec<(Slot, f64)> = slots.iter().map(|slot| (*slot, 5.0)).collect();
+    let at_ms = NOW_MS + 5_000_000;
+    store.append(&frame(5000, vec![tick(group, at_ms, true, &values)])).unwrap();
+    wait("what is new is sealed elsewhere", || store.seal(Duration::from_secs(20)));
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(range(&store, "b", at_ms, i64::MAX), bits(&[(at_ms, 5.0)]));
+    assert!(
+        found == wanted || {
+            range(&store, "a", 0, i64::MAX);
+            store.stats().damaged > 0
+        },
+        "what is lost is counted"
+    );
+}
+
+#[test]
+fn a_torn_manifest_is_cut_and_a_damaged_one_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let wanted = sealed(dir.path());
+    let path = dir.path().join("MANIFEST");
+    let whole = std::fs::read(&path).unwrap();
+    let mut torn = whole.clone();
+    torn.extend_from_slice(&whole[16..30]);
+    std::fs::write(&path, &torn).unwrap();
+    {
+        let store = open(dir.path());
+        assert_eq!(range(&store, "b", 0, i64::MAX), wanted);
+        assert_eq!(store.stats().damaged, 0, "a torn tail is no damage");
+    }
+    let whole = std::fs::read(&path).unwrap();
+    let mut bad = whole.clone();
+    bad[40] ^= 1;
+    std::fs::write(&path, &bad).unwrap();
+    {
+        let store = open(dir.path());
+        assert!(store.stats().damaged > 0, "it is counted");
+        assert_eq!(std::fs::read(dir.path().join("MANIFEST.damaged")).unwrap(), bad, "kept for whoever can mend it");
+    }
+    // Without the first bytes nothing is known of the blocks: going on would have them deleted as unused.
+    let mut bad = std::fs::read(&path).unwrap();
+    bad[0] ^= 1;
+    std::fs::write(&path, &bad).unwrap();
+    let refused = Store::open(options(dir.path()), Arc::new(RealDisk)).unwrap_err();
+    assert!(matches!(refused, OpenError::Damaged { .. }), "{refused}");
+    assert!(refused.to_string().contains("MANIFEST"), "{refused}");
+}
+
+/// A file system of its own that is taken down with the test.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    /// `None` without the right to mount.
+    fn mount(mib: u32) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let size = format!("size={mib}m");
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path());
+        let mounted = mount.output().is_ok_and(|output| output.status.success());
+        mounted.then_some(Self(dir))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("--lazy").arg(self.0.path()).output();
+    }
+}
+
+#[test]
+fn a_full_disk_is_passing_trouble_and_can_be_opened() {
+    let Some(small) = Small::mount(100) else {
+        eprintln!("skipped: only root may mount a small file system");
+        return;
+    };
+    let data = small.0.path().join("data");
+    let options = || Options { reserve_bytes: 1 << 20, ..options(&data) };
+    let filler = small.0.path().join("filler");
+    let sample = |sequence: u64| (NOW_MS + sequence as i64 * 1000, sequence as f64);
+    let write = |store: &Store, sequence: u64| {
+        let group = group(store, 1, "host.cpu", WriteMode::Delta);
+        let slots = series(store, group, &["a"]);
+        let (at_ms, value) = sample(sequence);
+        store.append(&frame(sequence, vec![tick(group, at_ms, true, &[(slots[0], value)])]))
+    };
+    let new = |store: &Store| {
+        let group = group(store, 1, "host.cpu", WriteMode::Delta);
+        let key = SeriesKey { labels: Labels::from_pairs([(METRIC_NAME, "new")]), meta: None };
+        store.define_series(group, &[key]).remove(0)
+    };
+    {
+        let store = Store::open(options(), Arc::new(RealDisk)).unwrap();
+        write(&store, 1).unwrap();
+        assert!(store.flush(Duration::from_secs(20)));
+        wait("room is set aside", || data.join("RESERVE").exists());
+        let mut file = std::fs::File::create(&filler).unwrap();
+        while std::io::Write::write_all(&mut file, &[1; 1 << 16]).is_ok() {}
+        wait("it is noticed", || store.stats().disk_full);
+        assert_eq!(write(&store, 2), Err(AppendError::DiskFull));
+        assert!(matches!(new(&store), Err(Refused::Unavailable(_))), "no lasting refusal");
+        assert_eq!(range(&store, "a", 0, i64::MAX), bits(&[sample(1)]), "queries go on");
+        store.crash();
+    }
+    let store = Store::open(options(), Arc::new(RealDisk)).unwrap();
+    assert_eq!(range(&store, "a", 0, i64::MAX), bits(&[sample(1)]), "opened while the disk is full");
+    std::fs::remove_file(&filler).unwrap();
+    wait("there is room again", || write(&store, 2).is_ok());
+    assert_eq!(new(&store), Ok(Slot(1)));
+    assert!(store.seal(Duration::from_secs(20)));
+    assert_eq!(range(&store, "a", 0, i64::MAX), bits(&[sample(1), sample(2)]));
 }

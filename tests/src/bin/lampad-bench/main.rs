@@ -3,6 +3,7 @@
 
 mod agents;
 mod freshness;
+mod ingest;
 mod quantiles;
 mod stuck;
 
@@ -20,6 +21,8 @@ enum What {
     Freshness(freshness::Args),
     /// CPU, memory and bytes on the wire of the agent; beside both exporters scraped at 1 s
     Agents(agents::Args),
+    /// CPU, memory and disk that taking samples in costs; beside Prometheus and VictoriaMetrics
+    Ingest(ingest::Args),
     /// Ack times of many agents with and without stuck ones among them
     Stuck(stuck::Args),
 }
@@ -29,6 +32,7 @@ async fn main() -> anyhow::Result<()> {
     match Args::parse().what {
         What::Freshness(args) => freshness::run(args).await,
         What::Agents(args) => agents::run(args).await,
+        What::Ingest(args) => ingest::run(args).await,
         What::Stuck(args) => stuck::run(args).await,
     }
 }
