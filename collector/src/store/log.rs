@@ -120,6 +120,8 @@ impl Log {
             open: None,
             unflushed: Vec::new(),
             last_lsn: replayed.last_lsn,
+            failures: 0,
+            told: None,
         };
         // The first segment is made here, so that a disk that cannot be written is told at the start.
         writer.roll()?;
@@ -237,6 +239,9 @@ struct Writer {
     /// Framed records that are not durable.
     unflushed: Vec<u8>,
     last_lsn: u64,
+    /// Failures since the last one that was told, and when that was.
+    failures: u64,
+    told: Option<Instant>,
 }
 
 struct Open {
@@ -297,12 +302,12 @@ impl Writer {
     /// Makes `unflushed` durable, however long it takes. False when the store closes before the disk takes it.
     fn persist(&mut self) -> bool {
         let mut pause = PAUSE_MIN;
-        let (mut failures, mut told) = (0, None::<Instant>);
         while let Err(error) = self.write_and_flush() {
             self.shared.stats.failures.fetch_add(1, Ordering::Relaxed);
-            failures += 1;
-            if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
-                told = Some(Instant::now());
+            self.failures += 1;
+            if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+                self.told = Some(Instant::now());
+                let failures = std::mem::take(&mut self.failures);
                 tracing::error!(%error, dir = %self.dir.display(), failures,
                     "cannot make the log durable; nothing is acked meanwhile, agents keep their frames; free space or mend the disk");
             }
@@ -349,14 +354,24 @@ impl Writer {
         self.close_segment();
         self.number += 1;
         let path = self.dir.join(format!("{:010}.log", self.number));
-        let mut file = self.disk.create(&path)?;
+        let begun = self.begin(&path);
+        if begun.is_err() {
+            // It holds no record; on a disk that stays full there would be one more with each try.
+            let _ = fs::remove_file(&path);
+        }
+        let file = begun?;
+        self.open = Some(Open { file, path, bytes: HEADER_BYTES as u64, durable_lsn: 0 });
+        Ok(())
+    }
+
+    fn begin(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let mut file = self.disk.create(path)?;
         let mut header = MAGIC.to_vec();
         header.extend_from_slice(&[0; HEADER_BYTES - MAGIC.len()]);
         file.write(&header)?;
         file.flush()?;
         self.disk.flush_dir(&self.dir)?;
-        self.open = Some(Open { file, path, bytes: HEADER_BYTES as u64, durable_lsn: 0 });
-        Ok(())
+        Ok(file)
     }
 
     fn close_segment(&mut self) {
