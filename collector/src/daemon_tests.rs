@@ -164,7 +164,7 @@ async fn certificates_that_do_not_fit_are_named() {
 #[tokio::test]
 async fn no_ack_leaves_while_the_flush_hangs_or_fails_and_queries_are_answered() {
     let place = Place::new();
-    let disk = Told::new();
+    let disk = Told::default();
     let config = Config::load(&place.args(&[])).unwrap();
     let daemon = Daemon::start_on(config, CancellationToken::new(), Arc::new(disk.clone())).await.unwrap();
     let mut client = IngestClient::connect(format!("http://{}", daemon.grpc_addr())).await.unwrap();

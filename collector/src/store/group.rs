@@ -413,6 +413,11 @@ impl State {
         self.frozen.iter().flat_map(|frozen| &frozen.runs).chain([&self.live]).chain(&self.overlays)
     }
 
+    /// Those of them that still change.
+    pub fn growing(&self) -> impl Iterator<Item = &Run> {
+        [&self.live].into_iter().chain(&self.overlays)
+    }
+
     /// Late samples of one series.
     pub fn late(&self, slot: u32, from_ms: i64, to_ms: i64, out: &mut Samples) {
         if from_ms > to_ms {

@@ -12,7 +12,7 @@ use super::blocks;
 use super::column::Samples;
 use super::core::Core;
 use super::group::{Group, Mark, State};
-use super::run::has_tick_in;
+use super::run::{Run, RunCopy, has_tick_in};
 use super::{
     Budget, GroupId, Labels, Latest, METRIC_NAME, Matcher, Meta, Sample, Select, SelectError, Series, Slot, Value,
     Visit,
@@ -109,25 +109,38 @@ impl Core {
         }
         // Who was present when the agent fell silent is told by the sample at that tick.
         let low_ms = marks.iter().map(|mark| mark.after_ms).fold(from_ms, i64::min);
-        let mut head = vec![Samples::default(); slow.len()];
-        for run in state.runs().filter(|run| run.span().is_some_and(|(min, max)| max >= low_ms && min <= to_ms)) {
-            for ((_, slot), into) in slow.iter().zip(&mut head) {
-                let mut more = Samples::default();
-                run.expand(slot.0, low_ms, to_ms, &mut more);
-                budget.take(if last { more.len().min(1) } else { more.len() } as u64)?;
-                merge(into, more);
-            }
-        }
-        for ((_, slot), into) in slow.iter().zip(&mut head) {
-            let mut late = Samples::default();
-            state.late(slot.0, low_ms, to_ms, &mut late);
-            merge(into, late);
+        // Only bytes are copied under the lock, or a wide query would hold up those who append.
+        let frozen = state.frozen.clone();
+        let slots: Vec<Slot> = slow.iter().map(|(_, slot)| *slot).collect();
+        let near = |run: &&Run| run.span().is_some_and(|(min, max)| max >= low_ms && min <= to_ms);
+        let growing: Vec<RunCopy> = state.growing().filter(near).map(|run| run.copy(&slots)).collect();
+        let mut late = vec![Samples::default(); slow.len()];
+        for (slot, into) in slots.iter().zip(&mut late) {
+            state.late(slot.0, low_ms, to_ms, into);
         }
         let mut marks: Vec<Mark> = marks.into_iter().filter(|mark| state.is_silent(mark)).collect();
         let sealed = state.sealed.clone();
         drop(state);
+        let mut head = vec![Samples::default(); slow.len()];
+        let add = |into: &mut Samples, expand: &dyn Fn(&mut Samples) -> bool| {
+            let mut more = Samples::default();
+            expand(&mut more);
+            budget.take(if last { more.len().min(1) } else { more.len() } as u64)?;
+            merge(into, more);
+            Ok(())
+        };
+        for run in frozen.iter().flat_map(|frozen| &frozen.runs).filter(near) {
+            for (slot, into) in slots.iter().zip(&mut head) {
+                add(into, &|more| run.expand(slot.0, low_ms, to_ms, more))?;
+            }
+        }
+        for run in &growing {
+            for (at, into) in head.iter_mut().enumerate() {
+                add(into, &|more| run.expand(at, low_ms, to_ms, more))?;
+            }
+        }
+        head.iter_mut().zip(late).for_each(|(into, late)| merge(into, late));
         // Blocks were stored before what is in memory, so theirs is the first value of a time.
-        let slots: Vec<Slot> = slow.iter().map(|(_, slot)| *slot).collect();
         let mut samples = vec![Samples::default(); slow.len()];
         let wanted = blocks::Wanted { group: group.id, slots: &slots, from_ms: low_ms, to_ms, last };
         self.blocks.read(&wanted, &sealed, &mut samples, budget, |ticks| {

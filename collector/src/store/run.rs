@@ -173,10 +173,33 @@ impl Run {
         Some((self.ticks[last], column.last()?))
     }
 
+    pub fn copy(&self, slots: &[Slot]) -> RunCopy {
+        let column = |slot: &Slot| self.column(slot.0).map(|column| (column.bytes.clone(), column.through));
+        RunCopy { ticks: self.ticks.clone(), columns: slots.iter().map(column).collect() }
+    }
+
     /// Adds the samples of one series in `[from_ms, to_ms]`.
     pub fn expand(&self, slot: u32, from_ms: i64, to_ms: i64, out: &mut Samples) -> bool {
         match self.column(slot) {
             Some(column) => expand(&column.bytes, column.through, &self.ticks, from_ms, to_ms, out),
+            None => true,
+        }
+    }
+}
+
+/// Ticks and some columns of a run as they were.
+#[derive(Debug)]
+pub(super) struct RunCopy {
+    ticks: Vec<i64>,
+    /// Bytes and `through` of each wanted slot.
+    columns: Vec<Option<(Vec<u8>, u32)>>,
+}
+
+impl RunCopy {
+    /// Adds the samples of the wanted slot at this place in `[from_ms, to_ms]`.
+    pub fn expand(&self, at: usize, from_ms: i64, to_ms: i64, out: &mut Samples) -> bool {
+        match &self.columns[at] {
+            Some((bytes, through)) => expand(bytes, *through, &self.ticks, from_ms, to_ms, out),
             None => true,
         }
     }

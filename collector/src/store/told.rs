@@ -24,11 +24,13 @@ struct Shared {
 #[derive(Debug, Clone)]
 pub struct Told(Arc<Shared>);
 
-impl Told {
-    pub fn new() -> Self {
+impl Default for Told {
+    fn default() -> Self {
         Self(Arc::new(Shared { flush: Mutex::new((Flush::Works, 0)), changed: Condvar::new() }))
     }
+}
 
+impl Told {
     pub fn tell(&self, flush: Flush) {
         self.0.flush.lock().0 = flush;
         self.0.changed.notify_all();

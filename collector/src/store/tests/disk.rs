@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn nothing_is_durable_while_the_flush_hangs_or_fails_and_queries_go_on() {
     let dir = tempfile::tempdir().unwrap();
-    let disk = Told::new();
+    let disk = Told::default();
     let (tell, tried) = (|flush| disk.tell(flush), || disk.tried());
     let wanted;
     {
