@@ -133,7 +133,8 @@ fn least_used(databases: &HashMap<u32, (u64, Arc<sled::Db>)>) -> Option<u32> {
 
 /// sled asserts on some damage; that shall cost one value or one try, not the thread.
 fn guarded<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::InvalidData, "the engine panicked")))
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::InvalidData, "the engine panicked")))
 }
 
 /// Damage is told apart from trouble with reading: it is `InvalidData`.
