@@ -83,6 +83,13 @@ async fn the_agent_reads_its_file_again_and_keeps_the_old_one_where_the_new_is_i
     until_ok("the second rack", PATIENCE, || api.value(&second)).await.with_context(|| agent.process.log_tail())?;
     until_ok("the end of the first rack", PATIENCE, || gone(&api, &first)).await?;
 
+    // The module that reads /proc/stat, switched off: what it told ends, the rest goes on.
+    until_ok("the module", PATIENCE, || api.value("count(node_cpu_seconds_total)")).await?;
+    std::fs::write(&config, "labels = { rack = \"r2\" }\n[module.\"host.stat\"]\nenabled = false\n")?;
+    agent.process.signal(Signal::HUP)?;
+    until_ok("the end of the module", PATIENCE, || gone(&api, "node_cpu_seconds_total")).await?;
+    api.value(&second).await?;
+
     std::fs::write(&config, "labels = { rack = \"r3\" }\nspool_byts = 1\n")?;
     agent.process.signal(Signal::HUP)?;
     said(&agent.process, &["old configuration stays", "agent.toml", "spool_byts"]).await?;

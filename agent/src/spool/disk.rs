@@ -127,7 +127,9 @@ impl Worker {
                 let _ = answer.send(self.spool.pending());
             }
             Command::Flush(answer) => {
-                let _ = answer.send(self.spool.flush());
+                let flushed = self.spool.flush();
+                self.publish();
+                let _ = answer.send(flushed);
             }
         }
     }

@@ -35,6 +35,9 @@ pub(super) struct DataDir {
 
 impl DataDir {
     pub fn open(path: &Path, reserve_bytes: u64) -> Result<Self, OpenError> {
+        if path.is_file() {
+            return Err(OpenError::NotADirectory { path: path.to_owned() });
+        }
         fs::create_dir_all(path).map_err(OpenError::io(path))?;
         let format = path.join("FORMAT");
         match fs::read_to_string(&format) {

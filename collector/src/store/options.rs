@@ -93,6 +93,8 @@ impl Options {
 pub enum OpenError {
     #[error("{} holds other files and no Lampad data; name an empty directory or the one that was used before", path.display())]
     NotOurs { path: PathBuf },
+    #[error("{} is a file; the data directory must be a directory: name another one", path.display())]
+    NotADirectory { path: PathBuf },
     #[error("{} has data format {found}, this build reads up to {known}; run a newer lampad-collector", path.display())]
     Newer { path: PathBuf, found: u32, known: u32 },
     #[error("{} is in use by another lampad-collector; stop that one or name another directory", path.display())]

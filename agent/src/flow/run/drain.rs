@@ -1,5 +1,6 @@
 //! The end: what is not acked by then is on disk.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lampad_proto::v1::Downward;
@@ -30,7 +31,6 @@ impl Flow {
         }
         self.queue.lost(self.generation);
         self.queue.expire(Duration::ZERO, self.generation, &mut self.live);
-        let unacked = self.queue.frames();
         while self.queue.is_behind() {
             self.queue.hand_over(&self.parts.disk);
             if self.queue.is_behind() {
@@ -45,7 +45,7 @@ impl Flow {
         }
         flushed.await??;
         self.parts.identity.close()?;
-        tracing::info!(spooled = unacked, "stopped");
+        tracing::info!(spooled = self.parts.disk.health.frames.load(Ordering::Relaxed), "stopped");
         Ok(())
     }
 }

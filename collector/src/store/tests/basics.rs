@@ -138,6 +138,5 @@ fn a_directory_that_cannot_be_used_is_told_apart() {
     assert!(matches!(error(&used), OpenError::Newer { found: 99, .. }));
     let file = dir.path().join("file");
     std::fs::write(&file, "x").unwrap();
-    let text = error(&file).to_string();
-    assert!(text.contains("file") && text.contains("check that"), "{text}");
+    assert!(matches!(error(&file), OpenError::NotADirectory { .. }));
 }
