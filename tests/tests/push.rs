@@ -22,6 +22,8 @@ async fn this_host_is_queryable_soon_after_its_agent_starts() -> anyhow::Result<
         until_ok(query, PATIENCE, || api.value(query)).await?;
     }
     assert_eq!(api.value("up{job=\"node\",instance=\"db1\"}").await?, 1.0);
+    // No server is named, and a developer's own that lets nobody in is none either; where one does, it is up.
+    until_ok("mysql_up", PATIENCE, || api.value("mysql_up{instance=\"db1\"}")).await?;
     let labels = &api.instant("node_load1", None).await?[0].labels;
     for (name, value) in [("instance", "db1"), ("job", "node"), ("rack", "r7")] {
         assert_eq!(labels.get(name).map(String::as_str), Some(value), "{labels:?}");

@@ -2,8 +2,8 @@
 //!
 //! Source: what the session saw; a ping where that is older than `FRESH`.
 //! Shape:  `mysql_up`, 0 or 1; `mysql_version_info`, 1, while it is up.
-//! Errors: `NoServer` where no server was named or ever found. A server that refuses or is away is no error here but a 0: this
-//!         group is told when all others fail.
+//! Errors: `TimedOut` while the first login is under way. A server that refuses, is away or was never found is no error here
+//!         but a 0: this group is told when all others fail.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,11 +49,12 @@ impl Module for Up {
                 out.push(&VERSION, &[&server.innodb_version, &server.version, &server.version_comment], 1.0);
                 Ok(())
             }
-            Health::Down => {
+            // None found is told as one that is down: on a database server that is what it means. A host that shall have none
+            // switches the modules off.
+            Health::Down | Health::Absent => {
                 out.push(&UP, &[], 0.0);
                 Ok(())
             }
-            Health::Absent => Err(ModuleError::NoServer { what: "MySQL or MariaDB server".into() }),
             // The first login is under way.
             Health::Unknown => Err(ModuleError::TimedOut { deadline: PATIENCE }),
         }
