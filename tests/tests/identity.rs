@@ -99,6 +99,13 @@ async fn a_spool_that_was_copied_is_stored_once() -> anyhow::Result<()> {
         found.iter().copied().take_while(|sample| sample.timestamp_ms <= ended_ms).collect()
     };
     first.restart()?;
+    // What the proxy held back may fill the gap before the agent is back; one that is still starting has no SIGTERM handler.
+    until_ok("the first to be back", PATIENCE, || async {
+        let connects = first.process.log().matches(" connected ").count();
+        ensure!(connects == 2, "{connects} connects");
+        Ok(())
+    })
+    .await?;
     let told = until_ok("the spool of the first", PATIENCE, || async {
         let told = before_end(&samples(&api, series, 120).await?);
         without_gap(&told, interval_ms)?;
