@@ -83,6 +83,18 @@ pub struct Flags {
     /// Most bytes that frames may take on disk while the collector is away [default: 1 GiB]
     #[arg(long, env = "LAMPAD_SPOOL_BYTES", value_name = "BYTES")]
     pub spool_bytes: Option<u64>,
+    /// Where procfs is mounted, for an agent in a container [default: /proc]
+    #[arg(long, env = "LAMPAD_PATH_PROCFS", value_name = "DIR")]
+    pub path_procfs: Option<PathBuf>,
+    /// Where sysfs is mounted [default: /sys]
+    #[arg(long, env = "LAMPAD_PATH_SYSFS", value_name = "DIR")]
+    pub path_sysfs: Option<PathBuf>,
+    /// Where the host's root is seen; taken off the mount points told [default: /]
+    #[arg(long, env = "LAMPAD_PATH_ROOTFS", value_name = "DIR")]
+    pub path_rootfs: Option<PathBuf>,
+    /// What udev knows of block devices [default: /run/udev/data]
+    #[arg(long, env = "LAMPAD_PATH_UDEV_DATA", value_name = "DIR")]
+    pub path_udev_data: Option<PathBuf>,
     /// Form of the log: text or json [default: text]
     #[arg(long, env = "LAMPAD_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -221,6 +233,7 @@ fn merge(flags: &Flags, mut file: File, host_written: Option<toml::Value>) -> Re
     if let Some(server) = &flags.mysql {
         file.mysql.server = Some(server.clone());
     }
+    place_host(flags, &mut file.host)?;
     for (name, module) in &file.module {
         check_module(name, module)?;
     }
@@ -237,6 +250,25 @@ fn merge(flags: &Flags, mut file: File, host_written: Option<toml::Value>) -> Re
         host_written,
         mysql: file.mysql,
     })
+}
+
+/// The kernel's trees, which must be there: a misspelt path would look like a host without any hardware.
+fn place_host(flags: &Flags, host: &mut HostSettings) -> Result<(), ConfigError> {
+    for (name, flag, path) in [
+        ("path_procfs", &flags.path_procfs, &mut host.path_procfs),
+        ("path_sysfs", &flags.path_sysfs, &mut host.path_sysfs),
+        ("path_rootfs", &flags.path_rootfs, &mut host.path_rootfs),
+        ("path_udev_data", &flags.path_udev_data, &mut host.path_udev_data),
+    ] {
+        if let Some(flag) = flag {
+            path.clone_from(flag);
+        }
+        // Without udev there are only no names of vendors.
+        if name != "path_udev_data" && !path.is_dir() {
+            return Err(value(name, format!("{} is no directory; name the one that is mounted here", path.display())));
+        }
+    }
+    Ok(())
 }
 
 fn check_collector(url: &str) -> Result<(), ConfigError> {

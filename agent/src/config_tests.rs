@@ -68,3 +68,15 @@ fn bad_values_are_named_with_the_way_out() {
         assert!(error.contains(wanted), "{file:?}: {error}");
     }
 }
+
+#[test]
+fn the_kernels_trees_are_placed_by_flag_and_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().to_path_buf();
+    let flags = Flags { path_procfs: Some(root.clone()), path_udev_data: Some("/no/udev".into()), ..Flags::default() };
+    let config = load(flags, &format!("[host]\npath_procfs = \"/no\"\npath_rootfs = {root:?}")).unwrap();
+    assert_eq!((&config.host.path_procfs, &config.host.path_rootfs), (&root, &root));
+    assert_eq!(config.host.path_udev_data, PathBuf::from("/no/udev"));
+    let error = refused("[host]\npath_sysfs = \"/no/such/tree\"");
+    assert!(error.contains("path_sysfs: /no/such/tree is no directory"), "{error}");
+}

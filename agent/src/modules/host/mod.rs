@@ -2,6 +2,8 @@
 
 mod arp;
 mod attributes;
+mod bcache;
+mod bcachefs;
 mod bonding;
 mod btrfs;
 mod conntrack;
@@ -10,9 +12,12 @@ mod disk_info;
 mod diskstats;
 mod dmi;
 mod dmmultipath;
+mod fibrechannel;
 mod filesystem;
 mod hwmon;
+mod infiniband;
 mod interrupts;
+mod ipvs;
 mod kernel_tables;
 mod limits;
 mod loadavg;
@@ -40,6 +45,7 @@ mod softnet;
 mod source;
 mod stat;
 mod statfs;
+mod tape;
 mod tcpstat;
 #[cfg(test)]
 mod testing;
@@ -120,6 +126,10 @@ const TABLE: &[Row] = &[
     on("host.xfs", "xfs", Standard, |s| quick(xfs::Xfs::new(&s.path_sysfs))),
     on("host.zfs", "zfs", Standard, |s| slow(zfs::Zfs::new(&s.path_procfs))),
     on("host.btrfs", "btrfs", Heavy, |s| slow(btrfs::Btrfs::new(&s.path_sysfs))),
+    on("host.bcache", "bcache", Standard, |s| slow(bcache::Bcache::new(&s.path_sysfs, s.bcache_priority_stats))),
+    on("host.bcachefs", "bcachefs", Heavy, |s| slow(bcachefs::Bcachefs::new(&s.path_sysfs))),
+    on("host.fibrechannel", "fibrechannel", Standard, |s| slow(fibrechannel::FibreChannel::new(&s.path_sysfs))),
+    on("host.tapestats", "tapestats", Standard, |s| slow(tape::Tape::new(&s.path_sysfs))),
     // Network.
     on("host.netdev", "netdev", Standard, |s| {
         quick(netdev::NetDev::new(&s.path_procfs, &s.path_sysfs, s.netdev.clone()))
@@ -134,6 +144,8 @@ const TABLE: &[Row] = &[
     on("host.conntrack", "conntrack", Standard, |s| quick(conntrack::Conntrack::new(&s.path_procfs))),
     on("host.udp_queues", "udp_queues", Standard, |s| quick(udp_queues::UdpQueues::new(&s.path_procfs))),
     on("host.bonding", "bonding", Standard, |s| quick(bonding::Bonding::new(&s.path_sysfs))),
+    on("host.infiniband", "infiniband", Standard, |s| slow(infiniband::InfiniBand::new(&s.path_sysfs))),
+    on("host.ipvs", "ipvs", Standard, |s| quick(ipvs::Ipvs::new(&s.path_procfs))),
     on("host.nfs", "nfs", Standard, |s| quick(nfs::Nfs::client(&s.path_procfs))),
     on("host.nfsd", "nfsd", Standard, |s| quick(nfs::Nfs::server(&s.path_procfs))),
     // Hardware.

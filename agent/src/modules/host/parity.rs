@@ -18,11 +18,7 @@ use crate::tick::Tick;
 /// An exact name ends in `$`.
 const REASONS: &[(&str, &str)] = &[
     ("node_scrape_collector_", "told by the sampler, which knows of duration and success"),
-    ("node_bcache", "bcache and bcachefs: file systems that no database server we know of uses; not there yet"),
-    ("node_fibrechannel_", "host adapters of storage networks: not there yet"),
-    ("node_infiniband_", "not there yet"),
-    ("node_ipvs_", "load balancers, not database servers: not there yet"),
-    ("node_tape_", "tape drives: not there"),
+    ("node_infiniband_", "counters that only some adapters have; all are in one table in infiniband"),
     ("node_network_address_info$", "only with --collector.netdev.address-info"),
     ("node_network_altnames_info$", "only with the netlink variant of netclass"),
     ("node_network_collisions_total$", "only with --collector.netdev.enable-detailed-metrics"),
@@ -49,11 +45,6 @@ const REASONS: &[(&str, &str)] = &[
 
 /// What of upstream's expected exposition differs or lacks, and why: beginning of the family's name, reason.
 const DIFFERENCES: &[(&str, &str)] = &[
-    ("node_bcache", "collector not there yet"),
-    ("node_fibrechannel_", "collector not there yet"),
-    ("node_infiniband_", "collector not there yet"),
-    ("node_ipvs_", "collector not there yet"),
-    ("node_tape_", "collector not there yet"),
     ("node_scrape_collector_", "told by the sampler"),
     ("node_exporter_build_info", "version of the program"),
     ("node_network_receive_", "upstream asks netlink of the machine that runs the test"),
@@ -114,6 +105,7 @@ fn fixture_settings(root: &Path) -> HostSettings {
         cpu_info: true,
         cpu_info_flags_include: pattern("^(aes|avx.?|constant_tsc)$"),
         cpu_info_bugs_include: pattern("^(cpu_meltdown|spectre_.*|mds)$"),
+        bcache_priority_stats: true,
         stat_softirq: true,
         netclass_ignore_invalid_speed: true,
         netclass: DeviceFilter { include: None, exclude: pattern("(dmz|int)") },

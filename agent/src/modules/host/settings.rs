@@ -31,6 +31,8 @@ pub struct HostSettings {
     pub cpu_info_flags_include: Option<Pattern>,
     /// Of the CPU's known bugs, those to tell; none by default.
     pub cpu_info_bugs_include: Option<Pattern>,
+    /// Tells how much of bcache's devices is in use; the kernel walks all of the cache for it.
+    pub bcache_priority_stats: bool,
     /// Tells `node_softirqs_total{vector}` from `/proc/stat`.
     pub stat_softirq: bool,
     pub filesystem: FilesystemSettings,
@@ -57,6 +59,7 @@ impl Default for HostSettings {
             cpu_info: false,
             cpu_info_flags_include: None,
             cpu_info_bugs_include: None,
+            bcache_priority_stats: false,
             stat_softirq: false,
             filesystem: FilesystemSettings::default(),
             // Partitions and devices that are no disks; their sums would count twice.
