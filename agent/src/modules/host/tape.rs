@@ -46,7 +46,7 @@ impl Reader for Tape {
     fn read(&mut self, out: &mut Tick) -> ModuleResult {
         let mut found = false;
         for device in names_in(&self.0)? {
-            if !device.strip_prefix("st").is_some_and(|number| number.parse::<u32>().is_ok()) {
+            if device.strip_prefix("st").is_none_or(|number| number.parse::<u32>().is_err()) {
                 continue;
             }
             found = true;
