@@ -1,13 +1,18 @@
 //! The parts put together: what is opened, in which order it starts, and in which order it ends.
 //!
 //! ```text
-//! start   listen (HTTP answers "not ready") -> store -> liveness, telemetry, roster -> gRPC -> ready
+//! start   listen (HTTP and gRPC answer "not ready") -> store -> liveness, telemetry, roster -> gRPC and pages open -> ready
 //! stop    streams get their last acks -> gRPC -> liveness, telemetry, roster -> HTTP -> store flushed and sealed
 //! ```
 //! Every step of the end has a deadline: an agent that keeps its stream open, or a reader that never reads, cannot hold it.
 
+mod opening;
+mod roster;
+mod serve;
+mod systemd;
+
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,27 +24,22 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::transport::server::TcpIncoming;
 
 use crate::api::{self, ApiState, BuildInfo};
 use crate::auth::{self, Access, Rules};
-use crate::config::{Args, Config, Listen};
+use crate::config::{Args, Config};
 use crate::fleet::{self, Liveness, Registry};
-use crate::ingest::{self, Ingest, remote_write_router};
+use crate::ingest::{Gate, Ingest, remote_write_router};
 use crate::logging::{LogLevel, Repeats, chain};
 use crate::query::{self, Engine, Features};
 use crate::sink::Sink;
-use crate::store::{Disk, Label, Options, RealDisk, Store};
+use crate::store::{Disk, Label, Progress, RealDisk, Store};
 use crate::telemetry::Telemetry;
-use crate::tls::{self, Tls};
+use crate::tls::Tls;
 use crate::web::{self, Door, Web};
 
 /// An agent that has not pushed for so long is no longer missed.
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 3600);
-
-/// How often the roster is looked at, and how often it is written even though only times have changed.
-const ROSTER_EVERY: Duration = Duration::from_secs(2);
-const ROSTER_ANYWAY_EVERY: Duration = Duration::from_secs(300);
 
 /// Deadlines of the end. Together they stay well below the 90 s after which systemd kills.
 const GRPC_ENDS_WITHIN: Duration = Duration::from_secs(5);
@@ -79,15 +79,18 @@ impl Daemon {
         let access = Arc::new(Access::new(rules(&config)?));
         let token_set = config.token_file.is_some();
         let tls = config.tls.as_ref().map(|files| Tls::load(files, token_set)).transpose()?;
-        let http_listener = listen("http_listen", &config.http_listen, &config).await?;
-        let grpc_listener = listen("grpc_listen", &config.grpc_listen, &config).await?;
+        let http_listener = serve::listen("http_listen", &config.http_listen, &config).await?;
+        let grpc_listener = serve::listen("grpc_listen", &config.grpc_listen, &config).await?;
         let (http_addr, grpc_addr) = (http_listener.local_addr()?, grpc_listener.local_addr()?);
         let telemetry = Arc::new(Telemetry::default());
-        let door = Door::new(access.clone(), telemetry.clone());
+        let progress = Progress::default();
+        let door = Door::new(access.clone(), telemetry.clone(), progress.clone());
+        let gate = Gate::new(progress.clone());
         let http = Handle::new();
-        let http_server = serve_http(http_listener, tls.as_ref(), door.clone(), http.clone())?;
+        let http_server = serve::http(http_listener, tls.as_ref(), door.clone(), http.clone())?;
+        let grpc_server = serve::grpc(grpc_listener, tls.as_ref(), gate.clone(), telemetry.clone(), shutdown.clone())?;
 
-        let store = open_store(&config, disk).await?;
+        let store = opening::open_store(&config, disk, &progress).await?;
         let sink: Arc<dyn Sink> = store.clone();
         let registry = Registry::new(config.limits.agents, fleet::read_roster(&config.data_dir)?);
         let ingest = Arc::new(Ingest {
@@ -100,22 +103,22 @@ impl Daemon {
             shutdown: shutdown.clone(),
         });
         let (tasks, tasks_end) = (TaskTracker::new(), CancellationToken::new());
-        let grpc_server = serve_grpc(grpc_listener, tls.as_ref(), ingest.clone(), telemetry.clone(), shutdown.clone())?;
         let forget_after = config.retention.map_or(FORGET_AFTER, |retention| retention.min(FORGET_AFTER));
         tasks.spawn(Liveness::new(registry.clone(), sink.clone(), forget_after).run(tasks_end.clone()));
         let counted = store.clone();
         let stats = move || counted.stats();
         tasks.spawn(telemetry.clone().run(sink, registry.clone(), own_labels(), stats, tasks_end.clone()));
-        tasks.spawn(keep_roster(registry.clone(), config.data_dir.clone(), tasks_end.clone()));
-        tasks.spawn(watchdog(tasks_end.clone()));
+        tasks.spawn(roster::keep(registry.clone(), config.data_dir.clone(), tasks_end.clone()));
+        tasks.spawn(systemd::watchdog(tasks_end.clone()));
 
         let source = store.clone();
+        gate.open(ingest.clone());
         door.open(web::pages(
             Web::new(source.clone(), registry.clone(), telemetry),
             api::router(api_state(&config, source)).merge(remote_write_router(ingest)),
         ));
         tracing::info!(http = %http_addr, grpc = %grpc_addr, tls = tls.is_some(), data_dir = %config.data_dir.display(), "ready");
-        notify(&[NotifyState::Ready]);
+        systemd::notify(&[NotifyState::Ready]);
         let servers = Mutex::new(vec![http_server, grpc_server]);
         let config = Mutex::new(config);
         Ok(Self {
@@ -192,7 +195,7 @@ impl Daemon {
     /// Ends everything in order; what was acked is on disk afterwards.
     pub async fn stop(self) -> anyhow::Result<()> {
         tracing::info!("shutting down");
-        notify(&[NotifyState::Stopping]);
+        systemd::notify(&[NotifyState::Stopping]);
         self.shutdown.cancel();
         let mut servers = self.servers.into_inner();
         // The gRPC server is the last of the two; a client that does not let go is let go.
@@ -232,96 +235,6 @@ fn rules(config: &Config) -> anyhow::Result<Rules> {
     let token = config.token_file.as_deref().map(auth::read_token).transpose()?;
     let certificates = config.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
     Ok(Rules { token, certificates })
-}
-
-/// Binds an address, and refuses one that strangers can reach unless there is TLS or somebody said so.
-async fn listen(setting: &str, listen: &Listen, config: &Config) -> anyhow::Result<TcpListener> {
-    let flag = format!("--{}", setting.replace('_', "-"));
-    let addresses = listen.resolve().await.with_context(|| format!("{flag} {listen}: no such host"))?;
-    anyhow::ensure!(!addresses.is_empty(), "{flag} {listen}: the name has no address");
-    if addresses.iter().any(|address| !address.ip().is_loopback()) && config.tls.is_none() {
-        anyhow::ensure!(
-            config.insecure,
-            "{flag} {listen} can be reached from other machines without TLS; give --tls-cert and --tls-key, or say --insecure"
-        );
-        tracing::warn!(
-            "{flag} {listen} is open to other machines without TLS, as --insecure says: anybody can read and push"
-        );
-    }
-    let listener = TcpListener::bind(&*addresses)
-        .with_context(|| format!("cannot listen on {flag} {listen}; is another collector running there?"))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
-
-type Server = JoinHandle<anyhow::Result<()>>;
-
-fn serve_http(
-    listener: TcpListener,
-    tls: Option<&Tls>,
-    door: Door,
-    handle: Handle<SocketAddr>,
-) -> anyhow::Result<Server> {
-    let app = door.router().into_make_service();
-    Ok(match tls {
-        None => {
-            let mut server = axum_server::from_tcp(listener)?.handle(handle);
-            patient(server.http_builder());
-            tokio::spawn(async move { server.serve(app).await.context("the HTTP server ended") })
-        }
-        Some(tls) => {
-            let mut server = axum_server::from_tcp_rustls(listener, tls.http.clone())?.handle(handle);
-            patient(server.http_builder());
-            tokio::spawn(async move { server.serve(app).await.context("the HTTP server ended") })
-        }
-    })
-}
-
-/// Ends connections whose client does not say what it wants.
-fn patient(builder: &mut hyper_util::server::conn::auto::Builder<hyper_util::rt::TokioExecutor>) {
-    builder.http1().timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(web::HEAD_WITHIN);
-}
-
-fn serve_grpc(
-    listener: TcpListener,
-    tls: Option<&Tls>,
-    ingest: Arc<Ingest>,
-    telemetry: Arc<Telemetry>,
-    shutdown: CancellationToken,
-) -> anyhow::Result<Server> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let ended = |result: Result<(), Box<dyn std::error::Error + Send + Sync>>| {
-        result.map_err(|error| anyhow::anyhow!("the gRPC server ended: {error}"))
-    };
-    Ok(match tls {
-        None => {
-            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-            tokio::spawn(async move { ended(ingest::serve(ingest, incoming, shutdown.cancelled_owned()).await) })
-        }
-        Some(tls) => {
-            let incoming = tls::accept(listener, tls.grpc.clone(), telemetry, shutdown.clone());
-            tokio::spawn(async move { ended(ingest::serve(ingest, incoming, shutdown.cancelled_owned()).await) })
-        }
-    })
-}
-
-/// Opens the data directory, and asks systemd for more time while a long log is read.
-async fn open_store(config: &Config, disk: Arc<dyn Disk>) -> anyhow::Result<Arc<Store>> {
-    let mut options = Options::new(&config.data_dir);
-    options.retention = config.retention.unwrap_or(Duration::ZERO);
-    let mut opening = tokio::task::spawn_blocking(move || Store::open(options, disk));
-    loop {
-        match timeout(Duration::from_secs(10), &mut opening).await {
-            Ok(opened) => return Ok(opened.context("opening the data directory failed")??),
-            Err(_) => {
-                tracing::info!("still reading the data directory");
-                notify(&[
-                    NotifyState::ExtendTimeoutUsec(60_000_000),
-                    NotifyState::Status("reading the data directory"),
-                ]);
-            }
-        }
-    }
 }
 
 fn api_state(config: &Config, source: Arc<Store>) -> ApiState {
@@ -370,52 +283,6 @@ fn own_labels() -> Vec<Label> {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let label = |name: &str, value: &str| Label { name: name.into(), value: value.into() };
     vec![label("instance", &host), label("job", "lampad-collector")]
-}
-
-/// Writes the roster when somebody came or went.
-async fn keep_roster(registry: Arc<Registry>, dir: std::path::PathBuf, end: CancellationToken) {
-    let mut look = tokio::time::interval(ROSTER_EVERY);
-    let mut written = tokio::time::Instant::now();
-    let repeats = Repeats::default();
-    loop {
-        tokio::select! {
-            () = end.cancelled() => return,
-            _ = look.tick() => {}
-        }
-        if !registry.take_unsaved() && written.elapsed() < ROSTER_ANYWAY_EVERY {
-            continue;
-        }
-        written = tokio::time::Instant::now();
-        let (agents, dir) = (registry.agents(), dir.clone());
-        let write = move || fleet::write_roster(&dir, agents.iter().map(|agent| &**agent));
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(write).await
-            && let Some(left_out) = repeats.tell("roster")
-        {
-            tracing::warn!(%error, left_out, "cannot write the list of agents; after a restart some may not be missed");
-        }
-    }
-}
-
-/// Tells systemd that we live, twice as often as it asks for.
-async fn watchdog(end: CancellationToken) {
-    let mut usec = 0;
-    if !sd_notify::watchdog_enabled(false, &mut usec) || usec == 0 {
-        return;
-    }
-    let mut beat = tokio::time::interval(Duration::from_micros(usec / 2));
-    loop {
-        tokio::select! {
-            () = end.cancelled() => return,
-            _ = beat.tick() => notify(&[NotifyState::Watchdog]),
-        }
-    }
-}
-
-/// Without systemd there is nobody to tell, and that is no error.
-fn notify(states: &[NotifyState]) {
-    if let Err(error) = sd_notify::notify(false, states) {
-        tracing::debug!(%error, "cannot notify systemd");
-    }
 }
 
 #[cfg(test)]

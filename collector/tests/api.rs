@@ -94,7 +94,6 @@ async fn results_have_prometheus_form() {
         "/api/v1/alerts",
         "/api/v1/alertmanagers",
         "/api/v1/targets/metadata",
-        "/api/v1/status/walreplay",
         "/api/v1/status/buildinfo",
     ] {
         replies.push(format!("{path}\n    {}", get(path).await));

@@ -43,7 +43,6 @@ pub fn router(state: ApiState) -> Router {
         .route("/status/flags", get(status::flags))
         .route("/status/runtimeinfo", get(status::runtimeinfo))
         .route("/status/tsdb", get(status::tsdb))
-        .route("/status/walreplay", get(status::walreplay))
         .route("/admin/tsdb/{action}", post(status::admin).put(status::admin))
         .layer(middleware::from_fn(cors));
     Router::new()

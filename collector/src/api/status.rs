@@ -43,11 +43,6 @@ pub async fn buildinfo(State(state): State<ApiState>) -> Response {
     }))
 }
 
-/// Pages are served once the log is read, so that there is nothing left to replay.
-pub async fn walreplay() -> Response {
-    success(json!({ "min": 0, "max": 0, "current": 0 }))
-}
-
 /// Deleting and snapshots over HTTP are not offered; this is Prometheus' answer where they are switched off.
 pub async fn admin() -> ApiError {
     ApiError::unavailable("admin APIs disabled")

@@ -15,11 +15,11 @@ use tonic::transport::Server;
 use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::Ingest;
 use super::hello;
 use super::outbox::{Outbox, Replies};
 use super::push;
 use super::session::Session;
+use super::{Gate, Ingest};
 
 /// Largest message, in bytes: a key frame of a hundred thousand series with room to spare.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -42,16 +42,17 @@ const CALLS_PER_CONNECTION: u32 = 64;
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_WITHIN: Duration = Duration::from_secs(10);
 
-pub struct Service(pub Arc<Ingest>);
+pub struct Service(Gate);
 
 #[tonic::async_trait]
 impl IngestService for Service {
     type StreamStream = Replies;
 
     async fn stream(&self, request: Request<Streaming<Upward>>) -> Result<Response<Replies>, Status> {
-        let begun = self.begin(request).await;
+        let ingest = self.0.ingest()?;
+        let begun = begin(&ingest, request).await;
         if begun.is_err() {
-            self.0.telemetry.streams_refused.one();
+            ingest.telemetry.streams_refused.one();
         }
         begun
     }
@@ -59,36 +60,34 @@ impl IngestService for Service {
     async fn push(&self, request: Request<PushRequest>) -> Result<Response<PushReply>, Status> {
         let token = request.metadata().get("authorization").map(|value| value.as_bytes());
         let has_certificate = request.peer_certs().is_some_and(|certificates| !certificates.is_empty());
-        self.0.access.permits_push(token, has_certificate).inspect_err(|_| self.0.telemetry.unauthorised.one())?;
-        push::push(&self.0, request.into_inner()).await.map(Response::new)
+        let ingest = self.0.ingest()?;
+        ingest.access.permits_push(token, has_certificate).inspect_err(|_| ingest.telemetry.unauthorised.one())?;
+        push::push(&ingest, request.into_inner()).await.map(Response::new)
     }
 }
 
-impl Service {
-    async fn begin(&self, request: Request<Streaming<Upward>>) -> Result<Response<Replies>, Status> {
-        let ingest = &self.0;
-        let has_certificate = request.peer_certs().is_some_and(|certificates| !certificates.is_empty());
-        let token = request.metadata().get("authorization").map(|value| value.as_bytes());
-        ingest.access.permits_stream(token, has_certificate).inspect_err(|_| ingest.telemetry.unauthorised.one())?;
-        let peer = request.remote_addr().unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
-        let mut upward = request.into_inner();
-        let hello = first(&mut upward).await?;
-        let (clock_ms, agent) = (hello.clock_ms, hello.agent_id.clone());
-        let stored = hello::stored(&*ingest.sink, &hello).await?;
-        let (who, lease, welcome) = hello::admit(ingest, hello, &stored, peer).inspect_err(|status| {
-            // Not by the text: it names the stream's port, another one at every attempt.
-            if let Some(left_out) = ingest.repeats.tell(format_args!("stream {:?} {agent:?}", status.code())) {
-                tracing::warn!(%peer, left_out, reason = status.message(), "stream refused");
-            }
-        })?;
-        tracing::info!(%peer, instance = %who.instance, "agent connected");
-        let outbox = Arc::new(Outbox::default());
-        outbox.welcome(welcome);
-        let mut session = Session::new(ingest.clone(), who, lease, outbox.clone(), ingest.limits.clone());
-        session.clock(clock_ms);
-        tokio::spawn(run(ingest.clone(), session, upward, outbox.clone()));
-        Ok(Response::new(Replies(outbox)))
-    }
+async fn begin(ingest: &Arc<Ingest>, request: Request<Streaming<Upward>>) -> Result<Response<Replies>, Status> {
+    let has_certificate = request.peer_certs().is_some_and(|certificates| !certificates.is_empty());
+    let token = request.metadata().get("authorization").map(|value| value.as_bytes());
+    ingest.access.permits_stream(token, has_certificate).inspect_err(|_| ingest.telemetry.unauthorised.one())?;
+    let peer = request.remote_addr().unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
+    let mut upward = request.into_inner();
+    let hello = first(&mut upward).await?;
+    let (clock_ms, agent) = (hello.clock_ms, hello.agent_id.clone());
+    let stored = hello::stored(&*ingest.sink, &hello).await?;
+    let (who, lease, welcome) = hello::admit(ingest, hello, &stored, peer).inspect_err(|status| {
+        // Not by the text: it names the stream's port, another one at every attempt.
+        if let Some(left_out) = ingest.repeats.tell(format_args!("stream {:?} {agent:?}", status.code())) {
+            tracing::warn!(%peer, left_out, reason = status.message(), "stream refused");
+        }
+    })?;
+    tracing::info!(%peer, instance = %who.instance, "agent connected");
+    let outbox = Arc::new(Outbox::default());
+    outbox.welcome(welcome);
+    let mut session = Session::new(ingest.clone(), who, lease, outbox.clone(), ingest.limits.clone());
+    session.clock(clock_ms);
+    tokio::spawn(run(ingest.clone(), session, upward, outbox.clone()));
+    Ok(Response::new(Replies(outbox)))
 }
 
 async fn first(upward: &mut Streaming<Upward>) -> Result<Hello, Status> {
@@ -174,9 +173,9 @@ async fn last_acks(session: &mut Session, durable: &mut tokio::sync::watch::Rece
     let _ = timeout(LAST_ACKS_WITHIN, settled).await;
 }
 
-/// Serves the connections of `incoming` until `shutdown`.
+/// Serves the connections of `incoming` until `shutdown`. Health is NOT_SERVING until the gate opens.
 pub async fn serve<S, IO>(
-    ingest: Arc<Ingest>,
+    gate: Gate,
     incoming: S,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
@@ -186,16 +185,21 @@ where
     IO::ConnectInfo: Clone + Send + Sync + 'static,
 {
     let (health, health_service) = tonic_health::server::health_reporter();
-    let service = IngestServer::new(Service(ingest))
+    let service = IngestServer::new(Service(gate.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    health.set_serving::<IngestServer<Service>>().await;
+    health.set_not_serving::<IngestServer<Service>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(lampad_proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    Server::builder()
+    let announced = async {
+        gate.opened().await;
+        health.set_serving::<IngestServer<Service>>().await;
+        std::future::pending().await
+    };
+    let served = Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE_EVERY))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_WITHIN))
         .http2_adaptive_window(Some(false))
@@ -207,7 +211,9 @@ where
         // What Python's grpcio and older grpcurls ask for.
         .add_service(reflection().build_v1alpha()?)
         .add_service(service)
-        .serve_with_incoming_shutdown(incoming, shutdown)
-        .await?;
-    Ok(())
+        .serve_with_incoming_shutdown(incoming, shutdown);
+    tokio::select! {
+        served = served => Ok(served?),
+        never = announced => never,
+    }
 }

@@ -18,13 +18,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
-use super::{Ingest, Limits, serve};
+use super::{Gate, Ingest, Limits, serve};
 use crate::auth::{Access, Rules};
 use crate::clock::now_ms;
 use crate::fleet::Registry;
 use crate::logging::Repeats;
 use crate::recorder::{Recorder, until};
-use crate::store::Value;
+use crate::store::{Progress, Value};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -47,9 +47,10 @@ async fn server(flushes: bool, rules: Rules) -> Server {
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let serving = ingest.clone();
+    let gate = Gate::new(Progress::default());
+    gate.open(ingest.clone());
     let end = ingest.shutdown.clone();
-    tokio::spawn(async move { serve(serving, TcpListenerStream::new(listener), end.cancelled_owned()).await });
+    tokio::spawn(async move { serve(gate, TcpListenerStream::new(listener), end.cancelled_owned()).await });
     Server { recorder, ingest, url }
 }
 
@@ -143,6 +144,27 @@ fn through(down: &Down) -> Option<u64> {
         Down::Ack(ack) => Some(ack.through),
         _ => None,
     }
+}
+
+#[tokio::test]
+async fn until_the_store_is_open_whoever_comes_is_told_to_come_back() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let progress = Progress::default();
+    progress.begin_log(7, 96 << 20);
+    let gate = Gate::new(progress);
+    let served = gate.clone();
+    tokio::spawn(async move { serve(served, TcpListenerStream::new(listener), std::future::pending()).await });
+    let mut client = IngestClient::connect(url.clone()).await.unwrap();
+    let refused = client.push(PushRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    assert!(refused.message().contains("replaying the log: 0 of 7 segments"), "{refused}");
+    let refused = client.stream(tokio_stream::pending()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    let server = server(true, Rules::default()).await;
+    gate.open(server.ingest.clone());
+    let answered = client.push(PushRequest::default()).await;
+    assert!(answered.as_ref().map_or_else(Status::code, |_| Code::Ok) != Code::Unavailable, "{answered:?}");
 }
 
 #[tokio::test]

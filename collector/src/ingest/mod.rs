@@ -7,6 +7,7 @@
 
 mod admit;
 mod decode;
+mod gate;
 mod grpc;
 mod hello;
 mod outbox;
@@ -28,6 +29,7 @@ use crate::sink::Sink;
 use crate::telemetry::Telemetry;
 
 pub use admit::Limits;
+pub use gate::Gate;
 pub use grpc::{MESSAGE_BYTES_MAX, Service, serve};
 pub use remote_write::remote_write_router;
 pub use session::WINDOW_FRAMES;

@@ -8,8 +8,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::append::Appended;
 use super::blocks::Blocks;
-use super::core::{Appended, Core, Counters, StoreStats};
+use super::core::{Core, Counters, StoreStats};
 use super::datadir::DataDir;
 use super::disk::{Engine, Sled};
 use super::files::Disk;
@@ -49,10 +50,14 @@ impl Store {
                 "this file names all samples on disk, and is missing or no manifest; nothing was changed".into();
             return Err(OpenError::Damaged { path: manifest_path, detail });
         }
-        let loaded = manifest::load(&manifest_path, |fact| restored.fact(fact, now_ms))
-            .map_err(OpenError::io(&manifest_path))?;
+        let progress = options.progress.clone();
+        let loaded = manifest::load(&manifest_path, |fact| {
+            restored.fact(fact, now_ms);
+            progress.named(1);
+        })
+        .map_err(OpenError::io(&manifest_path))?;
         let log_dir = dir.log();
-        let replayed = log::replay(&log_dir, loaded.released_lsn, |event| match event {
+        let replayed = log::replay(&log_dir, loaded.released_lsn, &progress, |event| match event {
             Event::Record { lsn, kind, mut payload } => match entry::read(kind, &mut payload) {
                 Some(entry) => restored.apply(entry, lsn, window, now_ms),
                 None => restored.unreadable += 1,

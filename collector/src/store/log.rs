@@ -20,9 +20,9 @@ use lampad_proto::record::{self, End, Scan};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
-use super::Lsn;
 use super::bytes::Reader;
 use super::files::{Disk, DiskFile};
+use super::{Lsn, Progress};
 
 const MAGIC: &[u8; 8] = b"LMPDLOG1";
 const HEADER_BYTES: usize = 16;
@@ -404,28 +404,41 @@ pub(super) enum Event<'a> {
 }
 
 /// Reads all segments in order. Damage is reported and stepped over. `floor` is the last record that was released.
-pub(super) fn replay(dir: &Path, floor: u64, mut event: impl FnMut(Event<'_>)) -> io::Result<Replayed> {
+pub(super) fn replay(
+    dir: &Path,
+    floor: u64,
+    progress: &Progress,
+    mut event: impl FnMut(Event<'_>),
+) -> io::Result<Replayed> {
     let mut found = Replayed { last_lsn: floor, ..Replayed::default() };
-    let mut numbers: Vec<u64> = Vec::new();
-    for file in fs::read_dir(dir)? {
-        let name = file?.file_name();
-        numbers.extend(name.to_str().and_then(|name| name.strip_suffix(".log")?.parse::<u64>().ok()));
-    }
-    numbers.sort_unstable();
-    for number in numbers {
-        let path = dir.join(format!("{number:010}.log"));
+    let segments = segments(dir)?;
+    progress.begin_log(segments.len() as u64, segments.iter().map(|(_, _, bytes)| bytes).sum());
+    for (number, path, length) in segments {
         let bytes = fs::read(&path)?;
         found.last_number = number;
         found.segments.push((path.clone(), bytes.len() as u64));
-        if !bytes.starts_with(MAGIC) {
+        if bytes.starts_with(MAGIC) {
+            replay_segment(&path, &bytes[HEADER_BYTES.min(bytes.len())..], &mut found, &mut event);
+        } else if bytes.len() >= HEADER_BYTES && bytes.iter().any(|byte| *byte != 0) {
             // A crash right after the file was made leaves it short; anything else is damage.
-            if bytes.len() >= HEADER_BYTES && bytes.iter().any(|byte| *byte != 0) {
-                found.damage.push(format!("{}: not a segment of the log", path.display()));
-            }
-            continue;
+            found.damage.push(format!("{}: not a segment of the log", path.display()));
         }
-        replay_segment(&path, &bytes[HEADER_BYTES.min(bytes.len())..], &mut found, &mut event);
+        progress.segment_done(length);
     }
+    Ok(found)
+}
+
+/// Number, path and length of each segment, in order.
+fn segments(dir: &Path) -> io::Result<Vec<(u64, PathBuf, u64)>> {
+    let mut found = Vec::new();
+    for file in fs::read_dir(dir)? {
+        let file = file?;
+        let name = file.file_name();
+        if let Some(number) = name.to_str().and_then(|name| name.strip_suffix(".log")?.parse::<u64>().ok()) {
+            found.push((number, file.path(), file.metadata()?.len()));
+        }
+    }
+    found.sort_unstable();
     Ok(found)
 }
 
@@ -439,7 +452,7 @@ fn replay_segment(path: &Path, bytes: &[u8], found: &mut Replayed, event: &mut i
             if lsn <= found.last_lsn {
                 continue;
             }
-            if lsn != found.last_lsn + 1 && found.last_lsn > 0 {
+            if lsn != found.last_lsn + 1 {
                 found.damage.push(format!(
                     "{}: records {} to {} are missing",
                     path.display(),
@@ -453,10 +466,11 @@ fn replay_segment(path: &Path, bytes: &[u8], found: &mut Replayed, event: &mut i
             event(Event::Record { lsn, kind: record.kind, payload });
         }
         start += scan.valid();
-        if scan.end() != Some(End::Damaged) {
+        let next = next_record(&bytes[start..], found.last_lsn);
+        // A flipped bit in a length looks like a write that was cut short, but for the records behind it.
+        if scan.end() != Some(End::Damaged) && next.is_none() {
             return;
         }
-        let next = next_record(&bytes[start..], found.last_lsn);
         let skipped = next.unwrap_or(bytes.len() - start);
         found.damage.push(format!("{}: {skipped} damaged bytes at {}", path.display(), HEADER_BYTES + start));
         start += skipped;

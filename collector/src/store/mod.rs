@@ -7,6 +7,7 @@
 //! ```
 
 mod admit;
+mod append;
 mod base;
 mod block;
 mod blocks;
@@ -26,6 +27,7 @@ mod log;
 mod manifest;
 mod options;
 mod postings;
+mod progress;
 mod read;
 mod restore;
 mod run;
@@ -38,11 +40,13 @@ mod tests;
 mod told;
 mod write;
 
-pub use core::{Appended, StoreStats};
+pub use append::Appended;
+pub use core::StoreStats;
 pub use files::{Disk, DiskFile, RealDisk};
 pub use handle::Store;
 pub use labels::{Label, Labels, METRIC_NAME};
 pub use options::{AppendError, Clock, Limits, OpenError, Options};
+pub use progress::{Progress, Segments};
 pub use select::{Budget, Latest, MatchOp, Matcher, Meta, Sample, Select, SelectError, Series, Source, Visit};
 #[cfg(test)]
 pub use told::{Flush, Told};

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Progress;
+
 /// Tells the time in milliseconds since 1970.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> i64 + Send + Sync>);
@@ -71,6 +73,8 @@ pub struct Options {
     pub reserve_bytes: u64,
     pub limits: Limits,
     pub clock: Clock,
+    /// Told how far opening has come.
+    pub progress: Progress,
 }
 
 impl Options {
@@ -85,6 +89,7 @@ impl Options {
             reserve_bytes: 16 * 1024 * 1024,
             limits: Limits::default(),
             clock: Clock::default(),
+            progress: Progress::default(),
         }
     }
 }

@@ -4,6 +4,7 @@ mod exposition;
 mod page;
 mod scrape;
 mod targets;
+mod waiting;
 
 use std::any::Any;
 use std::sync::{Arc, OnceLock};
@@ -23,7 +24,7 @@ use tower_http::compression::CompressionLayer;
 
 use crate::auth::Access;
 use crate::fleet::Registry;
-use crate::store::Source;
+use crate::store::{Progress, Source};
 use crate::telemetry::Telemetry;
 
 /// Longest time for a client to send its request's head.
@@ -60,11 +61,12 @@ pub struct Door {
     pages: Arc<OnceLock<Router>>,
     access: Arc<Access>,
     telemetry: Arc<Telemetry>,
+    progress: Progress,
 }
 
 impl Door {
-    pub fn new(access: Arc<Access>, telemetry: Arc<Telemetry>) -> Self {
-        Self { pages: Arc::default(), access, telemetry }
+    pub fn new(access: Arc<Access>, telemetry: Arc<Telemetry>, progress: Progress) -> Self {
+        Self { pages: Arc::default(), access, telemetry, progress }
     }
 
     /// From now on the pages are served, and `/-/ready` says so.
@@ -76,6 +78,7 @@ impl Door {
     /// The whole server.
     pub fn router(self) -> Router {
         let guarded = Router::new()
+            .route("/api/v1/status/walreplay", get(waiting::walreplay))
             .fallback(page_or_patience)
             .layer(middleware::from_fn_with_state(self.clone(), check_token))
             .with_state(self.clone());
@@ -93,19 +96,14 @@ impl Door {
 async fn ready(State(door): State<Door>) -> Response {
     match door.pages.get() {
         Some(_) => "The collector is ready.\n".into_response(),
-        None => patience(),
+        None => waiting::patience(&door.progress, "/-/ready"),
     }
-}
-
-fn patience() -> Response {
-    let text = "The collector is not ready: it is reading its data directory. Come again in a moment.\n";
-    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], text).into_response()
 }
 
 async fn page_or_patience(State(door): State<Door>, request: Request) -> Response {
     match door.pages.get() {
         Some(pages) => pages.clone().oneshot(request).await.into_response(),
-        None => patience(),
+        None => waiting::patience(&door.progress, request.uri().path()),
     }
 }
 

@@ -17,6 +17,7 @@ struct Site {
     registry: Arc<Registry>,
     telemetry: Arc<Telemetry>,
     access: Arc<Access>,
+    progress: Progress,
     _dir: tempfile::TempDir,
 }
 
@@ -24,11 +25,12 @@ impl Site {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(Options::new(dir.path().join("data")), Arc::new(RealDisk)).unwrap();
-        Self { store, registry: Registry::new(9, []), telemetry: Arc::default(), access: Arc::default(), _dir: dir }
+        let (registry, progress) = (Registry::new(9, []), Progress::default());
+        Self { store, registry, telemetry: Arc::default(), access: Arc::default(), progress, _dir: dir }
     }
 
     fn door(&self) -> Door {
-        Door::new(self.access.clone(), self.telemetry.clone())
+        Door::new(self.access.clone(), self.telemetry.clone(), self.progress.clone())
     }
 
     fn open(&self, door: &Door) {
@@ -64,8 +66,16 @@ async fn until_the_data_is_read_there_is_health_and_patience() {
     for path in ["/-/ready", "/metrics", "/api/v1/query?query=up"] {
         let (status, text) = get(&router, path, None).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
-        assert!(text.contains("reading its data directory"), "{text}");
+        assert!(text.contains("it is reading the manifest: 0 records"), "{text}");
+        assert_eq!(text.starts_with("{\"error\""), path.starts_with("/api/"), "{text}");
     }
+    site.progress.begin_log(7, 96 << 20);
+    site.progress.segment_done(16 << 20);
+    let (_, text) = get(&router, "/api/v1/query?query=up", None).await;
+    assert!(text.contains("replaying the log: 1 of 7 segments, 16 of 96 MiB"), "{text}");
+    let (status, text) = get(&router, "/api/v1/status/walreplay", None).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(text.contains(r#""data":{"current":1,"max":7,"min":0,"state":"in progress"}"#), "{text}");
     site.open(&door);
     assert_eq!(get(&router, "/-/ready", None).await.0, StatusCode::OK);
     assert_eq!(get(&router, "/nowhere", None).await.0, StatusCode::NOT_FOUND);

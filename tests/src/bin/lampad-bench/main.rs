@@ -5,6 +5,7 @@ mod agents;
 mod freshness;
 mod ingest;
 mod quantiles;
+mod replay;
 mod stuck;
 
 use clap::{Parser, Subcommand};
@@ -23,6 +24,8 @@ enum What {
     Agents(agents::Args),
     /// CPU, memory and disk that taking samples in costs; beside Prometheus and VictoriaMetrics
     Ingest(ingest::Args),
+    /// Time until ready after kill -9
+    Replay(replay::Args),
     /// Ack times of many agents with and without stuck ones among them
     Stuck(stuck::Args),
 }
@@ -33,6 +36,7 @@ async fn main() -> anyhow::Result<()> {
         What::Freshness(args) => freshness::run(args).await,
         What::Agents(args) => agents::run(args).await,
         What::Ingest(args) => ingest::run(args).await,
+        What::Replay(args) => replay::run(args).await,
         What::Stuck(args) => stuck::run(args).await,
     }
 }

@@ -1,0 +1,87 @@
+//! The two servers: where they listen, and how they deal with clients that say nothing.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use anyhow::Context;
+use axum_server::Handle;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
+
+use crate::config::{Config, Listen};
+use crate::ingest::{self, Gate};
+use crate::telemetry::Telemetry;
+use crate::tls::{self, Tls};
+use crate::web::{self, Door};
+
+/// Binds an address, and refuses one that strangers can reach unless there is TLS or somebody said so.
+pub async fn listen(setting: &str, listen: &Listen, config: &Config) -> anyhow::Result<TcpListener> {
+    let flag = format!("--{}", setting.replace('_', "-"));
+    let addresses = listen.resolve().await.with_context(|| format!("{flag} {listen}: no such host"))?;
+    anyhow::ensure!(!addresses.is_empty(), "{flag} {listen}: the name has no address");
+    if addresses.iter().any(|address| !address.ip().is_loopback()) && config.tls.is_none() {
+        anyhow::ensure!(
+            config.insecure,
+            "{flag} {listen} can be reached from other machines without TLS; give --tls-cert and --tls-key, or say --insecure"
+        );
+        tracing::warn!(
+            "{flag} {listen} is open to other machines without TLS, as --insecure says: anybody can read and push"
+        );
+    }
+    let listener = TcpListener::bind(&*addresses)
+        .with_context(|| format!("cannot listen on {flag} {listen}; is another collector running there?"))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+pub type Server = JoinHandle<anyhow::Result<()>>;
+
+pub fn http(
+    listener: TcpListener,
+    tls: Option<&Tls>,
+    door: Door,
+    handle: Handle<SocketAddr>,
+) -> anyhow::Result<Server> {
+    let app = door.router().into_make_service();
+    Ok(match tls {
+        None => {
+            let mut server = axum_server::from_tcp(listener)?.handle(handle);
+            patient(server.http_builder());
+            tokio::spawn(async move { server.serve(app).await.context("the HTTP server ended") })
+        }
+        Some(tls) => {
+            let mut server = axum_server::from_tcp_rustls(listener, tls.http.clone())?.handle(handle);
+            patient(server.http_builder());
+            tokio::spawn(async move { server.serve(app).await.context("the HTTP server ended") })
+        }
+    })
+}
+
+/// Ends connections whose client does not say what it wants.
+fn patient(builder: &mut hyper_util::server::conn::auto::Builder<hyper_util::rt::TokioExecutor>) {
+    builder.http1().timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(web::HEAD_WITHIN);
+}
+
+pub fn grpc(
+    listener: TcpListener,
+    tls: Option<&Tls>,
+    gate: Gate,
+    telemetry: Arc<Telemetry>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<Server> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let ended = |result: Result<(), Box<dyn std::error::Error + Send + Sync>>| {
+        result.map_err(|error| anyhow::anyhow!("the gRPC server ended: {error}"))
+    };
+    Ok(match tls {
+        None => {
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            tokio::spawn(async move { ended(ingest::serve(gate, incoming, shutdown.cancelled_owned()).await) })
+        }
+        Some(tls) => {
+            let incoming = tls::accept(listener, tls.grpc.clone(), telemetry, shutdown.clone());
+            tokio::spawn(async move { ended(ingest::serve(gate, incoming, shutdown.cancelled_owned()).await) })
+        }
+    })
+}
