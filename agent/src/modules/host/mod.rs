@@ -12,6 +12,7 @@ mod disk_info;
 mod diskstats;
 mod dmi;
 mod dmmultipath;
+mod drbd;
 mod fibrechannel;
 mod filesystem;
 mod hwmon;
@@ -23,9 +24,13 @@ mod limits;
 mod loadavg;
 mod mdadm;
 mod meminfo;
+mod mountstats;
+mod net_tables;
 mod netclass;
 mod netdev;
+mod netlink;
 mod netstat;
+mod network_route;
 mod nfs;
 mod numa;
 mod nvme;
@@ -35,16 +40,20 @@ mod parity;
 mod powersupply;
 mod pressure;
 mod processes;
+mod qdisc;
 mod rapl;
 mod reader;
 mod schedstat;
 mod selinux;
 mod settings;
+mod slabinfo;
 mod sockstat;
 mod softnet;
 mod source;
 mod stat;
 mod statfs;
+mod swap;
+mod sysctl;
 mod tape;
 mod tcpstat;
 #[cfg(test)]
@@ -57,6 +66,7 @@ mod vmstat;
 mod vulnerabilities;
 mod xfs;
 mod zfs;
+mod zoneinfo;
 
 use reader::{Quick, Reader, Slow};
 pub use settings::{DeviceFilter, FilesystemSettings, HostSettings, Pattern};
@@ -174,6 +184,16 @@ const TABLE: &[Row] = &[
     off("host.buddyinfo", "buddyinfo", Heavy, |s| quick(kernel_tables::BuddyInfo::new(&s.path_procfs))),
     off("host.cgroups", "cgroups", Heavy, |s| quick(kernel_tables::Cgroups::new(&s.path_procfs))),
     off("host.ksmd", "ksmd", Heavy, |s| quick(kernel_tables::Ksmd::new(&s.path_sysfs))),
+    off("host.slabinfo", "slabinfo", Heavy, |s| quick(slabinfo::SlabInfo::new(&s.path_procfs, s.slabinfo.clone()))),
+    off("host.zoneinfo", "zoneinfo", Heavy, |s| quick(zoneinfo::ZoneInfo::new(&s.path_procfs))),
+    off("host.swap", "swap", Heavy, |s| quick(swap::Swap::new(&s.path_procfs))),
+    off("host.sysctl", "sysctl", Heavy, |s| quick(sysctl::Sysctl::new(&s.path_procfs, s.sysctl.clone()))),
+    off("host.drbd", "drbd", Heavy, |s| quick(drbd::Drbd::new(&s.path_procfs))),
+    off("host.lnstat", "lnstat", Heavy, |s| quick(net_tables::LnStat::new(&s.path_procfs))),
+    off("host.xfrm", "xfrm", Heavy, |s| quick(net_tables::Xfrm::new(&s.path_procfs))),
+    off("host.qdisc", "qdisc", Heavy, |s| quick(qdisc::Qdisc::new(&s.path_sysfs, s.qdisc.clone()))),
+    off("host.network_route", "network_route", Heavy, |s| quick(network_route::NetworkRoute::new(&s.path_sysfs))),
+    off("host.mountstats", "mountstats", Heavy, |s| quick(mountstats::MountStats::new(&s.path_procfs))),
     off("host.cpu_vulnerabilities", "cpu_vulnerabilities", Rare, |s| {
         quick(vulnerabilities::Vulnerabilities::new(&s.path_sysfs))
     }),

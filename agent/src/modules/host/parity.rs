@@ -10,6 +10,7 @@ use std::process::Command;
 use lampad_proto::v1::MetricType;
 
 use super::settings::{DeviceFilter, HostSettings, Pattern};
+use super::sysctl::SysctlSettings;
 use super::{TABLE, modules};
 use crate::module::{Entry, ModuleError};
 use crate::tick::Tick;
@@ -59,17 +60,11 @@ const DIFFERENCES: &[(&str, &str)] = &[
 
 /// Collectors that are off by default and that we do not have.
 const OFF_AND_NOT_THERE: &[&str] = &[
-    "drbd",
-    "lnstat",
-    "mountstats",
     "pcidevice",
+    // Upstream reads these from a file of its own, we ask the kernel.
     "qdisc",
-    "sysctl",
     "wifi",
-    "xfrm",
     "ethtool",
-    "slabinfo",
-    "zoneinfo",
 ];
 
 fn shared() -> Option<PathBuf> {
@@ -110,6 +105,10 @@ fn fixture_settings(root: &Path) -> HostSettings {
         netclass_ignore_invalid_speed: true,
         netclass: DeviceFilter { include: None, exclude: pattern("(dmz|int)") },
         arp: DeviceFilter { include: None, exclude: pattern("nope") },
+        sysctl: SysctlSettings {
+            include: ["fs.file-nr", "fs.file-nr:total,current,max", "kernel.threads-max"].map(str::to_owned).into(),
+            include_info: vec!["kernel.seccomp.actions_avail".to_owned()],
+        },
         hwmon: DeviceFilter { include: pattern(chips), exclude: None },
         ..HostSettings::default()
     }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use regex::Regex;
 use serde::Deserialize;
 
+use super::sysctl::SysctlSettings;
+
 /// Table `[host]` of the agent's configuration.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -40,6 +42,11 @@ pub struct HostSettings {
     pub netdev: DeviceFilter,
     pub netclass: DeviceFilter,
     pub arp: DeviceFilter,
+    /// Devices whose queues are told.
+    pub qdisc: DeviceFilter,
+    /// Caches of the kernel by name.
+    pub slabinfo: DeviceFilter,
+    pub sysctl: SysctlSettings,
     /// Leaves out speeds below zero, which drivers give for "unknown".
     pub netclass_ignore_invalid_speed: bool,
     /// Chips by the name in label `chip`.
@@ -67,6 +74,9 @@ impl Default for HostSettings {
             netdev: DeviceFilter::default(),
             netclass: DeviceFilter::default(),
             arp: DeviceFilter::default(),
+            qdisc: DeviceFilter::default(),
+            slabinfo: DeviceFilter::default(),
+            sysctl: SysctlSettings::default(),
             netclass_ignore_invalid_speed: false,
             hwmon: DeviceFilter::default(),
         }
@@ -106,6 +116,11 @@ fn unsupported(name: &str) -> Option<&'static str> {
     match short(name) {
         "systemd" | "logind" => Some("it needs D-Bus, which the agent does not speak"),
         "ntp" => Some("it asks a server; timex tells whether the clock is in step"),
+        "ethtool" => {
+            Some("the driver's own counters need an ioctl in unsafe code; netclass and netdev tell link and traffic")
+        }
+        "wifi" | "drm" | "pcidevice" | "nvmesubsystem" => Some("no database server we know of needs it"),
+        "supervisord" | "runit" => Some("systemd starts services on the systems that the agent is made for"),
         "perf" => Some("it needs perf_event_open, which the agent's sandbox forbids"),
         _ => None,
     }
