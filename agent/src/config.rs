@@ -25,7 +25,7 @@ use serde::Deserialize;
 use crate::module::Spec;
 use crate::modules::host::HostSettings;
 use crate::modules::mysql::{MysqlSettings, Secret};
-use crate::sampler::Schedule;
+use crate::schedule::Schedule;
 use crate::uplink::Target;
 
 /// Room for a gigabyte of frames: a day's outage of a busy server.

@@ -12,6 +12,7 @@ pub mod modules;
 pub mod push;
 pub mod roster;
 pub mod sampler;
+pub mod schedule;
 pub mod spool;
 pub mod stats;
 pub mod telemetry;

@@ -15,7 +15,8 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::delta::{Catalog, Group};
 use crate::module::Entry;
-use crate::sampler::{self, ModuleHealth, Remains, Sampled, Sampler, Schedule, Told};
+use crate::sampler::{self, ModuleHealth, Remains, Sampled, Sampler, Told};
+use crate::schedule::Schedule;
 use crate::stats::Shared;
 
 /// What samplers need.

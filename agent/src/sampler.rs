@@ -21,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::delta::Series;
-use crate::module::{Entry, ModuleError, Spec, Tier};
+use crate::module::{Entry, ModuleError, Spec};
+use crate::schedule::{Schedule, first_tick, stamp};
 use crate::tick::{Changes, Tick};
 
 /// Failures in a row after which a group's series end.
@@ -32,29 +33,6 @@ pub const FAILING_MAX: Duration = Duration::from_secs(5);
 
 /// Finished ticks that wait for the encoder: some seconds of a busy agent. When it is full the samplers wait and skip.
 pub const SAMPLES_MAX: usize = 256;
-
-/// When a module is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Schedule {
-    pub interval: Duration,
-    pub deadline: Duration,
-}
-
-impl Schedule {
-    pub fn of(tier: Tier) -> Self {
-        Self::every(match tier {
-            Tier::Vital => Duration::from_millis(250),
-            Tier::Standard => Duration::from_secs(1),
-            Tier::Heavy => Duration::from_secs(10),
-            Tier::Rare => Duration::from_secs(60),
-        })
-    }
-
-    /// The deadline is the interval, but a second at least (one slow read is no failure) and ten at most.
-    pub fn every(interval: Duration) -> Self {
-        Self { interval, deadline: interval.clamp(Duration::from_secs(1), Duration::from_secs(10)) }
-    }
-}
 
 /// What a sampler hands to the encoder.
 #[derive(Debug)]
@@ -197,8 +175,9 @@ impl Sampler {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         // Everything is told once at the start, and then in step with the others.
         let mut planned = Instant::now();
+        let mut at_ms = self.clock.now_ms();
         loop {
-            if stop.run_until_cancelled(self.once(schedule)).await.is_none() {
+            if stop.run_until_cancelled(self.once(schedule, at_ms)).await.is_none() {
                 break;
             }
             let skipped = planned.elapsed().as_micros() / schedule.interval.as_micros().max(1);
@@ -207,6 +186,7 @@ impl Sampler {
                 Some(at) => planned = at,
                 None => break,
             }
+            at_ms = stamp(self.clock.now_ms(), schedule.interval, offset_us);
         }
         if self.failing.is_some() {
             self.told.end(&self.health.error());
@@ -216,8 +196,7 @@ impl Sampler {
     }
 
     /// One read, and what follows from it.
-    async fn once(&mut self, schedule: Schedule) {
-        let at_ms = self.clock.now_ms();
+    async fn once(&mut self, schedule: Schedule, at_ms: i64) {
         let begun = Instant::now();
         let read = timeout(schedule.deadline, self.entry.module.sample(&mut self.tick)).await;
         self.health.duration_us.store(begun.elapsed().as_micros() as u64, Ordering::Relaxed);
@@ -312,15 +291,6 @@ pub async fn end(group: u32, remains: &mut Remains, clock: &Clock, out: &mpsc::S
         let sampled = Sampled { group, at_ms: clock.now_ms(), read: Instant::now(), new_series: Vec::new(), changes };
         let _ = out.send(sampled).await;
     }
-}
-
-/// The next moment that is `offset_us` past a whole interval of the wall clock, and not too soon after the read at the start.
-fn first_tick(interval: Duration, offset_us: u64, clock: &Clock) -> Instant {
-    let interval_us = (interval.as_micros() as u64).max(1);
-    let now_us = clock.now_ms().max(0) as u64 * 1000;
-    let wait_us = (offset_us + interval_us - now_us % interval_us) % interval_us;
-    let soon = wait_us < interval_us / 2 + 1;
-    Instant::now() + Duration::from_micros(wait_us + if soon { interval_us } else { 0 })
 }
 
 /// An error with its causes, as one line.

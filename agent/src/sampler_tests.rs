@@ -3,7 +3,7 @@ use std::collections::VecDeque;
 use async_trait::async_trait;
 
 use super::*;
-use crate::module::{Desc, Module};
+use crate::module::{Desc, Module, Tier};
 
 const GAUGE: Desc = Desc::gauge("g", "G.");
 

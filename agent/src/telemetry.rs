@@ -216,7 +216,7 @@ fn process(out: &mut Tick) -> Result<(), ModuleError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sampler::Schedule;
+    use crate::schedule::Schedule;
 
     fn health(name: &'static str, collector: &'static str, job: &'static str, up: bool, us: u64) -> Arc<ModuleHealth> {
         let spec = Spec { name, collector, job, tier: Tier::Standard };
