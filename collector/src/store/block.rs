@@ -5,6 +5,8 @@
 //! piece    u8 kind, then by kind
 //! 1 head   varint group, varint count of ticks, signed first tick, signed first step, signed change of step each
 //!          varint count of parts, per part: varint count of columns, signed slot difference each (the first from 0)
+//!          (of earlier versions; read, not written)
+//! 3 head   varint group, ticks as in ticks.rs, parts as in 1
 //! 2 part   varint group, varint count, per column: signed slot difference, u8 codec, varint through, varint length;
 //!          then the columns' bytes one after another
 //! codec    1: points as in column.rs
@@ -15,10 +17,12 @@
 use super::bytes::{Reader, put_signed, put_varint};
 use super::column::{Samples, expand};
 use super::run::Run;
+use super::ticks::{put_ticks, read_ticks};
 
 const VERSION: u8 = 1;
-const HEAD: u8 = 1;
+const PLAIN_HEAD: u8 = 1;
 const PART: u8 = 2;
+const HEAD: u8 = 3;
 const POINTS: u8 = 1;
 
 /// A part is closed when it is longer, in bytes.
@@ -127,14 +131,7 @@ impl Packer {
 fn head_piece(group: u32, run: &Run, parts: &[&[usize]]) -> Vec<u8> {
     let mut out = vec![HEAD];
     put_varint(&mut out, u64::from(group));
-    put_varint(&mut out, run.ticks.len() as u64);
-    let (mut before, mut step) = (0i64, 0i64);
-    for tick in &run.ticks {
-        // Wrapping, because foreign times may be anything; reading wraps back.
-        let next = tick.wrapping_sub(before);
-        put_signed(&mut out, next.wrapping_sub(step));
-        (before, step) = (*tick, if before == 0 && step == 0 { 0 } else { next });
-    }
+    put_ticks(&mut out, &run.ticks);
     put_varint(&mut out, parts.len() as u64);
     for part in parts {
         put_varint(&mut out, part.len() as u64);
@@ -193,21 +190,15 @@ pub(super) struct Head {
 
 pub(super) fn read_head(piece: &[u8], group: u32) -> Option<Head> {
     let mut reader = Reader(piece);
-    if reader.u8()? != HEAD || reader.varint32()? != group {
+    let kind = reader.u8()?;
+    if reader.varint32()? != group {
         return None;
     }
-    let count = reader.count()?;
-    let mut ticks = Vec::with_capacity(count);
-    let (mut before, mut step) = (0i64, 0i64);
-    for _ in 0..count {
-        let next = reader.signed()?.wrapping_add(step);
-        let tick = before.wrapping_add(next);
-        ticks.push(tick);
-        (before, step) = (tick, if before == 0 && step == 0 { 0 } else { next });
-    }
-    if !ticks.is_sorted() {
-        return None;
-    }
+    let ticks = match kind {
+        HEAD => read_ticks(&mut reader)?,
+        PLAIN_HEAD => read_plain_ticks(&mut reader)?,
+        _ => return None,
+    };
     let mut parts = Vec::new();
     for _ in 0..reader.count()? {
         let mut slots = Vec::new();
@@ -219,6 +210,19 @@ pub(super) fn read_head(piece: &[u8], group: u32) -> Option<Head> {
         parts.push(slots);
     }
     Some(Head { ticks, parts })
+}
+
+fn read_plain_ticks(reader: &mut Reader<'_>) -> Option<Vec<i64>> {
+    let count = reader.count()?;
+    let mut ticks = Vec::with_capacity(count);
+    let (mut before, mut step) = (0i64, 0i64);
+    for _ in 0..count {
+        let next = reader.signed()?.wrapping_add(step);
+        let tick = before.wrapping_add(next);
+        ticks.push(tick);
+        (before, step) = (tick, if before == 0 && step == 0 { 0 } else { next });
+    }
+    ticks.is_sorted().then_some(ticks)
 }
 
 /// Hands out the columns of a part that are wanted: `take` says for a slot where its samples go.
@@ -324,6 +328,14 @@ mod tests {
         let heads = sealed.iter().map(|sealed| read_head(find(&packer, sealed.head), 3).unwrap());
         let slots: std::collections::BTreeSet<u32> = heads.flat_map(|head| head.parts.concat()).collect();
         assert_eq!(slots.len(), 50_000);
+    }
+
+    #[test]
+    fn a_head_of_an_earlier_version_is_read() {
+        // Group 3; ticks 1000, 2000, 3001; one part with slots 4 and 2.
+        let piece = [1, 3, 3, 0xd0, 0x0f, 0xd0, 0x0f, 2, 1, 2, 8, 3];
+        let head = Head { ticks: vec![1000, 2000, 3001], parts: vec![vec![4, 2]] };
+        assert_eq!(read_head(&piece, 3), Some(head));
     }
 
     #[test]

@@ -36,6 +36,7 @@ mod select;
 mod sequences;
 #[cfg(test)]
 mod tests;
+mod ticks;
 #[cfg(test)]
 mod told;
 mod write;
