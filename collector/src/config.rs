@@ -13,7 +13,7 @@ use std::time::Duration;
 use clap::Parser;
 use serde::Deserialize;
 
-use crate::ingest::Limits;
+use crate::limits::{LimitArgs, Limits};
 
 const DATA_DIR: &str = "lampad-data";
 const HTTP_LISTEN: &str = "127.0.0.1:9390";
@@ -69,6 +69,8 @@ pub struct Args {
     /// Alertmanager configuration; not there yet
     #[arg(long, env = "LAMPAD_ALERTMANAGER_CONFIG", value_name = "FILE")]
     pub alertmanager_config: Option<PathBuf>,
+    #[command(flatten)]
+    pub limits: LimitArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
@@ -152,7 +154,7 @@ impl TryFrom<String> for Retention {
     }
 }
 
-/// The file: every flag under its name with `_`, and the limits.
+/// The file: every flag under its name with `_`; the limits are a table of their own.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -255,7 +257,7 @@ impl Config {
             insecure: args.insecure || file.insecure,
             log_format: args.log_format.or(file.log_format).unwrap_or_default(),
             log_level,
-            limits: file.limits,
+            limits: args.limits.over(file.limits).map_err(ConfigError::Refused)?,
         })
     }
 
@@ -334,7 +336,8 @@ mod tests {
             ("http_listen = \"9390\"\n", &["line 1", "\"9390\" is not HOST:PORT"]),
             ("retention = \"soon\"\n", &["\"soon\" is not a duration"]),
             ("retention = \"5s\"\n", &["less than a minute"]),
-            ("[limits]\nseries = 1\n", &["line 2", "series"]),
+            ("[limits]\nserie = 1\n", &["line 2", "serie"]),
+            ("[limits]\nseries = 0\n", &["--limit-series is 0"]),
             ("tls_cert = \"x\"\n", &["--tls-cert is given without --tls-key"]),
             ("tls_client_ca = \"x\"\n", &["--tls-client-ca is given without"]),
             ("rules = [\"a.yml\"]\n", &["--rules is not there yet"]),

@@ -85,7 +85,7 @@ impl Daemon {
         let telemetry = Arc::new(Telemetry::default());
         let progress = Progress::default();
         let door = Door::new(access.clone(), telemetry.clone(), progress.clone());
-        let gate = Gate::new(progress.clone());
+        let gate = Gate::new(progress.clone(), config.limits.message_bytes);
         let http = Handle::new();
         let http_server = serve::http(http_listener, tls.as_ref(), door.clone(), http.clone())?;
         let grpc_server = serve::grpc(grpc_listener, tls.as_ref(), gate.clone(), telemetry.clone(), shutdown.clone())?;
@@ -259,6 +259,7 @@ fn api_state(config: &Config, source: Arc<Store>) -> ApiState {
         ("insecure", config.insecure.to_string()),
     ]
     .into_iter()
+    .chain(config.limits.list().into_iter().map(|(name, most)| (name, most.to_string())))
     .map(|(name, value)| (name.to_owned(), value))
     .collect();
     let text: String = flags.iter().map(|(name, value)| format!("{} = {value:?}\n", name.replace('-', "_"))).collect();

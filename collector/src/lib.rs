@@ -7,6 +7,7 @@ pub mod config;
 pub mod daemon;
 pub mod fleet;
 pub mod ingest;
+pub mod limits;
 pub mod logging;
 pub mod own;
 pub mod query;

@@ -23,6 +23,8 @@ struct Kept {
     flushes: bool,
     /// Takes nothing new, as a store whose disk is full.
     full: bool,
+    /// How many more series are taken in this minute.
+    new_series: Option<usize>,
 }
 
 pub struct Recorder {
@@ -45,6 +47,11 @@ impl Recorder {
     /// Whether everything is refused from now on, in passing.
     pub fn fill(&self, full: bool) {
         self.kept.lock().full = full;
+    }
+
+    /// Takes so many new series more, until it is told otherwise.
+    pub fn allow_new_series(&self, most: Option<usize>) {
+        self.kept.lock().new_series = most;
     }
 
     pub fn ticks(&self) -> Vec<TickBatch> {
@@ -92,6 +99,16 @@ impl Sink for Recorder {
         let mut define = |series: &SeriesKey| {
             if full {
                 return Err(Refused::Unavailable("full".into()));
+            }
+            if !kept.series.contains_key(&(group, series.labels.clone())) {
+                match &mut kept.new_series {
+                    Some(0) => {
+                        let (series, reason) = (series.labels.to_string(), "too many in a minute".into());
+                        return Err(Refused::Rate { series, reason });
+                    }
+                    Some(left) => *left -= 1,
+                    None => {}
+                }
             }
             let next = Slot(kept.series.keys().filter(|(of, _)| *of == group).count() as u32);
             Ok(*kept.series.entry((group, series.labels.clone())).or_insert(next))

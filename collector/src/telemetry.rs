@@ -68,16 +68,17 @@ impl Histogram {
 }
 
 /// Why the store refuses samples, in the order of [`reason`].
-const REASONS: [&str; 6] = ["invalid", "limit", "too_old", "too_new", "duplicate", "unavailable"];
+const REASONS: [&str; 7] = ["invalid", "limit", "rate", "too_old", "too_new", "duplicate", "unavailable"];
 
 fn reason(refused: &Refused) -> usize {
     match refused {
         Refused::Invalid(_) => 0,
-        Refused::Limit(_) => 1,
-        Refused::TooOld { .. } => 2,
-        Refused::TooNew { .. } => 3,
-        Refused::Duplicate { .. } => 4,
-        Refused::Unavailable(_) => 5,
+        Refused::Limit { .. } => 1,
+        Refused::Rate { .. } => 2,
+        Refused::TooOld { .. } => 3,
+        Refused::TooNew { .. } => 4,
+        Refused::Duplicate { .. } => 5,
+        Refused::Unavailable(_) => 6,
     }
 }
 
@@ -95,6 +96,7 @@ pub struct Telemetry {
     pub ticks: Counter,
     pub values: Counter,
     pub series_refused: Counter,
+    pub ticks_refused: Counter,
     samples_refused: [Counter; REASONS.len()],
     pub frames_unacked: Gauge,
     pub pushes: Counter,
@@ -177,7 +179,7 @@ impl Telemetry {
         out.samples
     }
 
-    fn counters(&self) -> [(Family, &Counter); 14] {
+    fn counters(&self) -> [(Family, &Counter); 15] {
         [
             (counter("streams_refused_total", "Streams refused at hello."), &self.streams_refused),
             (counter("repeated_frames_total", "Frames that were stored already."), &self.frames_repeated),
@@ -193,6 +195,7 @@ impl Telemetry {
             (counter("ticks_total", "Ticks taken from agents."), &self.ticks),
             (counter("values_total", "Values that changed, as agents sent them."), &self.values),
             (counter("refused_series_total", "Series that were over a limit or malformed."), &self.series_refused),
+            (counter("refused_ticks_total", "Ticks that were more than a frame may bring."), &self.ticks_refused),
             (counter("pushes_total", "Calls of Push."), &self.pushes),
             (counter("repeated_pushes_total", "Calls of Push that were stored already."), &self.pushes_repeated),
             (counter("pushed_samples_total", "Samples stored by Push."), &self.pushed_samples),

@@ -15,6 +15,10 @@ const UNDEFINED: u32 = u32::MAX;
 /// Digits 0 to [`decimal::DIGITS_MAX`], one column each.
 const COLUMNS: usize = decimal::DIGITS_MAX as usize + 1;
 
+/// Definitions of series that ended, beyond as many as are live, after which the lane begins anew: a collector bounds what one
+/// lane may define, and a stream that lives for months would come to that by series that come and go.
+const ENDED_MAX: u32 = if cfg!(test) { 4 } else { 10_000 };
+
 /// The messages for one batch. The dictionary, when there is one, goes first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Encoded {
@@ -33,6 +37,8 @@ pub struct Encoder {
     groups: Vec<GroupState>,
     groups_defined: u32,
     series_defined: u32,
+    /// How many it must be before it is looked how many of them are live.
+    look_at: u32,
     /// Definitions that the next message must bring.
     pending: Dictionary,
     scratch: Scratch,
@@ -76,6 +82,7 @@ impl Encoder {
             groups: Vec::new(),
             groups_defined: 0,
             series_defined: 0,
+            look_at: ENDED_MAX,
             pending: Dictionary::default(),
             scratch: Scratch::default(),
         }
@@ -88,6 +95,7 @@ impl Encoder {
         self.metrics.clear();
         self.groups_defined = 0;
         self.series_defined = 0;
+        self.look_at = ENDED_MAX;
         self.pending = Dictionary::default();
         for group in &mut self.groups {
             group.reference = None;
@@ -119,6 +127,7 @@ impl Encoder {
 
     /// The messages that tell this batch to the lane's reader.
     pub fn encode(&mut self, catalog: &Catalog, batch: &Batch, sent_ms: i64) -> Encoded {
+        self.forget_ended();
         let base_ms = batch.ticks.iter().map(|tick| tick.at_ms).min().unwrap_or(sent_ms);
         let mut ticks = Vec::with_capacity(batch.ticks.len());
         for tick in &batch.ticks {
@@ -128,6 +137,18 @@ impl Encoder {
         }
         let frame = Frame { lane: self.lane.into(), sequence: batch.sequence, base_ms, sent_ms, ticks };
         Encoded { dictionary: self.take_dictionary(), frame }
+    }
+
+    fn forget_ended(&mut self) {
+        // A segment of the spool is short and has a dictionary of its own.
+        if self.series_defined < self.look_at || self.lane != Lane::Live {
+            return;
+        }
+        let live = self.groups.iter().flat_map(|group| &group.slots).filter(|slot| slot.present).count() as u32;
+        self.look_at = live.saturating_mul(2).saturating_add(ENDED_MAX);
+        if self.series_defined >= self.look_at {
+            self.reset();
+        }
     }
 
     /// The series that a reference of this lane's current tables stands for: (group, series) in the catalog.

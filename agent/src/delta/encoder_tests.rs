@@ -139,3 +139,24 @@ fn references_lead_back_to_series() {
     assert_eq!(encoder.resolve(1), Some((1, 4)));
     assert_eq!(encoder.resolve(2), None);
 }
+
+/// Series that came and went filled the collector's dictionary until it took no new ones.
+#[test]
+fn definitions_of_what_has_ended_do_not_pile_up() {
+    let mut catalog = Catalog::new();
+    let mut group = Group::new("one", "node", 1000);
+    group.series = (0..200).map(|n: u32| Series { desc: VALUE, labels: Box::new([n.to_string().into()]) }).collect();
+    catalog.add(group);
+    let mut encoder = Encoder::new(Lane::Live);
+    let mut decoder = Decoder::default();
+    let mut present = Present::default();
+    let (mut resets, mut most) = (0, 0);
+    for n in 0..200u32 {
+        let what: Vec<_> = [(n, Some(1))].into_iter().chain(n.checked_sub(2).map(|ended| (ended, None))).collect();
+        let encoded = encoder.encode(&catalog, &batch(u64::from(n) + 1, 0, &what, &mut present), 0);
+        resets += encoded.dictionary.iter().filter(|dictionary| dictionary.reset).count();
+        deliver(&mut decoder, &encoded);
+        most = most.max(encoder.series_defined);
+    }
+    assert!(resets > 5 && most < 20, "{resets} resets, {most} definitions");
+}

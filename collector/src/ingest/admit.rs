@@ -1,47 +1,8 @@
-//! What one agent or pusher may bring, so that no single server can hurt the collector.
-//!
-//! What is over a limit is refused series by series, with a text for the person who reads it; the rest is stored.
+//! The form of what is pushed, by the limits: labels, names and histograms, each refused alone.
 
 use lampad_proto::v1;
-use serde::Deserialize;
 
-/// Limits with their defaults. Each is far above what an ordinary server needs and far below what hurts.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    /// Agents known at once.
-    pub agents: usize,
-    /// Series that one agent defines on one lane of a stream, or that one push carries.
-    pub series_per_agent: usize,
-    /// Groups that one agent defines on one lane of a stream.
-    pub groups_per_agent: usize,
-    pub labels_per_series: usize,
-    pub label_name_bytes: usize,
-    pub label_value_bytes: usize,
-    /// Bytes of all strings of one lane's dictionary.
-    pub dictionary_bytes: usize,
-    pub ticks_per_frame: usize,
-    pub values_per_frame: usize,
-    /// Buckets of a native histogram.
-    pub histogram_buckets: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            agents: 20_000,
-            series_per_agent: 100_000,
-            groups_per_agent: 4_096,
-            labels_per_series: 64,
-            label_name_bytes: 256,
-            label_value_bytes: 4_096,
-            dictionary_bytes: 32 << 20,
-            ticks_per_frame: 1_024,
-            values_per_frame: 262_144,
-            histogram_buckets: 4_096,
-        }
-    }
-}
+use crate::limits::Limits;
 
 impl Limits {
     /// Whether a label may be stored, by its form and size alone.
@@ -95,9 +56,10 @@ impl Limits {
             if spanned != buckets as u64 || others != 0 {
                 return Err(format!("histogram: {side} spans name {spanned} buckets, {buckets} are there"));
             }
-            if buckets > self.histogram_buckets {
-                let most = self.histogram_buckets;
-                return Err(format!("histogram: {buckets} {side} buckets, at most {most} are taken"));
+            // Spans are counted too: empty ones have no bucket and take room all the same.
+            let (most, parts) = (self.histogram_buckets, buckets.max(spans.len()));
+            if parts > most {
+                return Err(format!("histogram: {parts} {side} buckets or spans, at most {most} are taken"));
             }
             // Every bucket's index must be a number that fits: an overflow there would surface in queries.
             let reach: i64 = spans.iter().map(|span| i64::from(span.offset).abs() + i64::from(span.length)).sum();
@@ -158,6 +120,8 @@ mod tests {
         assert!(limits.histogram(&v1::Histogram { schema: 9, ..good.clone() }).is_err());
         assert!(limits.histogram(&v1::Histogram { is_float: true, ..good.clone() }).is_err());
         assert!(limits.histogram(&v1::Histogram { positive_spans: vec![span(0, 3)], ..good.clone() }).is_err());
+        let empty = v1::Histogram { positive_spans: vec![span(0, 0); 5000], ..Default::default() };
+        assert!(limits.histogram(&empty).unwrap_err().contains("5000 positive buckets or spans"));
         let far = v1::Histogram { positive_spans: vec![span(i32::MAX, 1), span(i32::MAX, 1)], ..good };
         assert!(limits.histogram(&far).is_err());
     }

@@ -11,10 +11,11 @@ mod frame;
 
 use std::sync::Arc;
 
-use super::admit::Limits;
+use crate::limits::Limits;
 use crate::store::{Meta, Value};
 
-pub use dictionary::{Added, DictionaryFull, NewGroup, NewSeries};
+pub use dictionary::{Added, NewGroup, NewSeries};
+pub use frame::LeftOut;
 
 /// One tick, in the lane's own numbers.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,8 +40,6 @@ pub enum DecodeError {
     Unknown { what: &'static str, reference: u64, known: usize },
     #[error("group {group}: {trouble}")]
     Malformed { group: String, trouble: String },
-    #[error("frame carries {count} {what}, at most {most} are taken; send smaller frames")]
-    TooMuch { what: &'static str, count: usize, most: usize },
 }
 
 #[derive(Debug)]
@@ -75,13 +74,24 @@ pub struct Lane {
     limits: Arc<Limits>,
     /// Whether a dictionary was there and no frame has failed since.
     sound: bool,
-    symbols: Vec<Option<Arc<str>>>,
+    symbols: Vec<Arc<str>>,
     symbol_bytes: usize,
     groups: Vec<Group>,
     metrics: Vec<Metric>,
     series: Vec<Series>,
-    /// Series of the last frame whose samples were more than a frame may bring.
-    left_out: Vec<u32>,
+    /// Definitions behind those of the tables that are over a limit. They have numbers and nothing else, so that they cost
+    /// nothing however many come.
+    over: Counts,
+    /// What was more in the last frame than a frame may bring.
+    left_out: LeftOut,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    symbols: usize,
+    groups: usize,
+    metrics: usize,
+    series: usize,
 }
 
 impl Lane {
@@ -94,7 +104,8 @@ impl Lane {
             groups: Vec::new(),
             metrics: Vec::new(),
             series: Vec::new(),
-            left_out: Vec::new(),
+            over: Counts::default(),
+            left_out: LeftOut::default(),
         }
     }
 

@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 
-use lampad_proto::v1::{DecimalColumn, Dictionary, Frame, GroupDef, GroupTick, MetricDef, SeriesDef};
+use lampad_proto::v1::{
+    BucketSpan, DecimalColumn, Dictionary, Frame, GroupDef, GroupTick, Histogram, MetricDef, SeriesDef,
+};
 use lampad_proto::{STALE_BITS, decimal, stale};
 use proptest::prelude::*;
 use prost::Message as _;
@@ -26,7 +28,7 @@ fn dictionary() -> Dictionary {
 
 fn lane() -> Lane {
     let mut lane = Lane::new(Arc::new(Limits::default()));
-    let added = lane.define(dictionary()).unwrap().unwrap();
+    let added = lane.define(dictionary()).unwrap();
     assert!(added.groups.iter().all(|group| group.definition.is_ok()));
     assert!(added.series.iter().all(|series| series.definition.is_ok()));
     lane
@@ -195,7 +197,7 @@ fn what_is_wrong_with_a_frame_is_named() {
         let error = lane.decode(&frame(vec![tick])).unwrap_err().to_string();
         assert!(error.contains(part), "{error:?} lacks {part:?}");
         assert_eq!(lane.decode(&frame(vec![])), Err(DecodeError::NoDictionary), "{part}");
-        assert!(lane.define(dictionary()).unwrap().is_some(), "a reset mends it");
+        assert!(lane.define(dictionary()).is_some(), "a reset mends it");
         assert!(lane.decode(&frame(vec![key.clone()])).is_ok());
     }
 }
@@ -214,23 +216,86 @@ fn what_is_over_a_limit_is_refused_alone() {
         series: vec![series(&[3, 4]), series(&[3, 4, 4, 3]), series(&[3, 5]), series(&[])],
         ..Dictionary::default()
     });
-    let added = added.unwrap().unwrap();
+    let added = added.unwrap();
     let reason = |at: usize| added.series[at].definition.as_ref().map(|_| ()).map_err(String::as_str);
     assert_eq!(reason(0), Ok(()));
     assert!(reason(1).unwrap_err().contains("at most 1 are taken"));
     assert!(reason(2).unwrap_err().contains("larger than 19 bytes"));
-    assert!(reason(3).unwrap_err().contains("3 series already"));
+    let over = &added.over[0];
+    assert_eq!((over.series.clone(), over.first.as_str()), (3..4, "m{}"));
+    assert!(over.reason.contains("3 series already"), "{}", over.reason);
     // The refused ones keep their numbers, and the rest goes on.
     let tick = GroupTick { key: true, float_refs: vec![0, 3], float_bits: vec![1, 2], ..GroupTick::default() };
-    assert_eq!(lane.decode(&frame(vec![tick])).unwrap()[0].values.len(), 2);
+    assert_eq!(lane.decode(&frame(vec![tick])).unwrap()[0].values.len(), 1);
+}
+
+/// Far beyond a limit the stream ended, and nothing of the agent was stored any more.
+#[test]
+fn a_dictionary_of_any_size_costs_what_is_taken_of_it() {
+    let limits = Limits { series_per_agent: 4, groups_per_agent: 1, ..Limits::default() };
+    let mut lane = Lane::new(Arc::new(limits));
+    let add = |reset, first: u32| Dictionary {
+        reset,
+        symbols: (first..first + 50).map(|at| format!("s{at}")).collect(),
+        groups: (first..first + 50).map(|at| GroupDef { name: at, ..GroupDef::default() }).collect(),
+        metrics: (first..first + 50).map(|at| MetricDef { name: at, ..MetricDef::default() }).collect(),
+        series: (first..first + 50).map(|at| SeriesDef { group: at % 2, metric: at, labels: vec![] }).collect(),
+        ..Dictionary::default()
+    };
+    let added = lane.define(add(true, 0)).unwrap();
+    assert_eq!((added.groups.len(), added.series.len()), (1, 4));
+    assert!(added.over[0].reason.contains("more than 1 groups") && added.over[0].first == "s1");
+    assert_eq!(added.over[1].series, 4..50);
+    let added = lane.define(add(false, 50)).unwrap();
+    assert_eq!((added.groups.len(), added.series.len(), added.over[1].series.clone()), (0, 0, 50..100));
+    assert_eq!((lane.symbols.len(), lane.groups.len(), lane.metrics.len(), lane.series.len()), (32, 1, 4, 4));
+    // Series 0 and 2 are in group 0; 98 is over the limit; group 77 too. What is unknown stays an error.
+    let tick = |group, refs: &[u32]| GroupTick {
+        group,
+        key: true,
+        float_refs: refs.to_vec(),
+        float_bits: vec![7; refs.len()],
+        ..GroupTick::default()
+    };
+    let ticks = lane.decode(&frame(vec![tick(0, &[0, 2, 96]), tick(77, &[1])])).unwrap();
+    assert_eq!((ticks.len(), ticks[0].values.len()), (1, 2));
+    assert!(lane.decode(&frame(vec![tick(0, &[100])])).unwrap_err().to_string().contains("which has 100"));
 }
 
 #[test]
-fn too_large_frames_are_refused() {
-    let mut lane = Lane::new(Arc::new(Limits { ticks_per_frame: 1, ..Limits::default() }));
+fn ticks_beyond_the_limit_are_left_out_and_the_next_one_says_all() {
+    let mut lane = Lane::new(Arc::new(Limits { ticks_per_frame: 2, ..Limits::default() }));
     lane.define(dictionary()).unwrap();
-    let error = lane.decode(&frame(vec![GroupTick::default(), GroupTick::default()])).unwrap_err();
-    assert!(error.to_string().contains("2 ticks, at most 1"), "{error}");
+    let tick = |key, value: f64| GroupTick {
+        key,
+        float_refs: vec![0],
+        float_bits: vec![value.to_bits()],
+        ..GroupTick::default()
+    };
+    let second = GroupTick { float_refs: vec![2], ..tick(false, 8.0) };
+    let ticks = lane.decode(&frame(vec![tick(true, 1.0), second, tick(false, 2.0)])).unwrap();
+    assert_eq!(ticks.len(), 2);
+    assert_eq!(lane.take_left_out(), LeftOut { series: vec![], ticks: 1 });
+    let ticks = lane.decode(&frame(vec![GroupTick::default()])).unwrap();
+    assert_eq!(ticks[0].values, [(0, Value::Float(2.0)), (2, Value::Float(8.0))], "as if nothing had been left out");
+    assert!(ticks[0].key);
+}
+
+#[test]
+fn histograms_beyond_one_record_are_left_out() {
+    let mut lane = lane();
+    let long = Histogram {
+        positive_spans: vec![BucketSpan { offset: 0, length: 4096 }],
+        positive_deltas: vec![i64::MAX / 2; 4096],
+        ..Histogram::default()
+    };
+    lane.limits = Arc::new(Limits { histogram_buckets: usize::MAX, ..Limits::default() });
+    let long = Histogram { custom_values: vec![0.5; 1 << 20], ..long };
+    let histogram_refs = vec![0, 2, 2, 2];
+    let tick = GroupTick { key: true, histogram_refs, histograms: vec![long; 4], ..GroupTick::default() };
+    let ticks = lane.decode(&frame(vec![tick])).unwrap();
+    assert_eq!(ticks[0].values.len(), 2, "of 8 MiB each, in 24 MiB with what stands beside them");
+    assert_eq!(lane.take_left_out().series, [4, 6]);
 }
 
 #[test]
@@ -263,8 +328,8 @@ fn of_a_frame_with_too_many_values_the_rest_is_stored() {
     };
     let step = |group, values| Step { group, key: false, values, ended: Vec::new(), owed: false };
     let told = frame(&mut lane, [step(0, all(1.0)), step(1, all(2.0))]);
-    assert_eq!(told, (vec![(true, 6), (true, 2)], vec![5, 7, 9, 11]));
+    assert_eq!(told, (vec![(true, 6), (true, 2)], LeftOut { series: vec![5, 7, 9, 11], ticks: 0 }));
     let (shape, left_out) = frame(&mut lane, [step(0, vec![(0, 3f64.to_bits())]), step(1, vec![(5, 4f64.to_bits())])]);
     assert_eq!(shape, [(false, 1), (true, 6)], "with room again all of the group is listed");
-    assert!(left_out.is_empty());
+    assert_eq!(left_out, LeftOut::default());
 }

@@ -13,11 +13,13 @@ use crate::store::Progress;
 pub struct Gate {
     ingest: watch::Sender<Option<Arc<Ingest>>>,
     progress: Progress,
+    /// Longest message. It is asked for before there is an `Ingest` with all limits.
+    pub(super) message_bytes: usize,
 }
 
 impl Gate {
-    pub fn new(progress: Progress) -> Self {
-        Self { ingest: watch::Sender::new(None), progress }
+    pub fn new(progress: Progress, message_bytes: usize) -> Self {
+        Self { ingest: watch::Sender::new(None), progress, message_bytes }
     }
 
     pub fn open(&self, ingest: Arc<Ingest>) {

@@ -21,9 +21,6 @@ use super::push;
 use super::session::Session;
 use super::{Gate, Ingest};
 
-/// Largest message, in bytes: a key frame of a hundred thousand series with room to spare.
-pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
-
 /// Time for the first message.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
 
@@ -186,8 +183,8 @@ where
 {
     let (health, health_service) = tonic_health::server::health_reporter();
     let service = IngestServer::new(Service(gate.clone()))
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        .max_decoding_message_size(gate.message_bytes)
+        .max_encoding_message_size(gate.message_bytes);
     health.set_not_serving::<IngestServer<Service>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()

@@ -18,10 +18,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
-use super::{Gate, Ingest, Limits, serve};
+use super::{Gate, Ingest, serve};
 use crate::auth::{Access, Rules};
 use crate::clock::now_ms;
 use crate::fleet::Registry;
+use crate::limits::Limits;
 use crate::logging::Repeats;
 use crate::recorder::{Recorder, until};
 use crate::store::{Progress, Value};
@@ -47,7 +48,7 @@ async fn server(flushes: bool, rules: Rules) -> Server {
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let gate = Gate::new(Progress::default());
+    let gate = Gate::new(Progress::default(), Limits::default().message_bytes);
     gate.open(ingest.clone());
     let end = ingest.shutdown.clone();
     tokio::spawn(async move { serve(gate, TcpListenerStream::new(listener), end.cancelled_owned()).await });
@@ -152,7 +153,7 @@ async fn until_the_store_is_open_whoever_comes_is_told_to_come_back() {
     let url = format!("http://{}", listener.local_addr().unwrap());
     let progress = Progress::default();
     progress.begin_log(7, 96 << 20);
-    let gate = Gate::new(progress);
+    let gate = Gate::new(progress, Limits::default().message_bytes);
     let served = gate.clone();
     tokio::spawn(async move { serve(served, TcpListenerStream::new(listener), std::future::pending()).await });
     let mut client = IngestClient::connect(url.clone()).await.unwrap();
@@ -209,6 +210,26 @@ async fn series_defined_while_the_store_takes_nothing_are_taken_when_the_agent_c
     agent.frame(1, true, &[(0, 1.0), (1, 2.0)]).await;
     assert_eq!(through(&agent.next().await), Some(1));
     assert_eq!(server.recorder.ticks()[0].values.len(), 2);
+}
+
+#[tokio::test]
+async fn series_that_are_too_many_in_a_minute_are_asked_for_after_it() {
+    let server = server(true, Rules::default()).await;
+    let mut agent = server.connect(hello(1, "db1")).await.unwrap();
+    server.recorder.allow_new_series(Some(1));
+    agent.dictionary().await;
+    let Down::Refusal(refusal) = agent.next().await else { panic!("no refusal") };
+    assert_eq!((refusal.series, &*refusal.reason), (vec![1], "too many in a minute"));
+    server.recorder.allow_new_series(None);
+    agent.frame(1, true, &[(0, 1.0), (1, 2.0)]).await;
+    let mut answers = agent.answers().await;
+    answers.sort_by_key(|answer| through(answer).is_some());
+    assert!(matches!(&answers[..], [Down::KeyFrameWanted(_), Down::Ack(_)]), "{answers:?}");
+    agent.dictionary().await;
+    agent.frame(2, true, &[(0, 1.0), (1, 2.0)]).await;
+    assert_eq!(agent.answers().await.iter().find_map(through), Some(2));
+    let stored: Vec<usize> = server.recorder.ticks().iter().map(|tick| tick.values.len()).collect();
+    assert_eq!(stored, [1, 2]);
 }
 
 #[tokio::test]

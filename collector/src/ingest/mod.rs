@@ -24,13 +24,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::Access;
 use crate::fleet::Registry;
+use crate::limits::Limits;
 use crate::logging::Repeats;
 use crate::sink::Sink;
 use crate::telemetry::Telemetry;
 
-pub use admit::Limits;
 pub use gate::Gate;
-pub use grpc::{MESSAGE_BYTES_MAX, Service, serve};
+pub use grpc::{Service, serve};
 pub use remote_write::remote_write_router;
 pub use session::WINDOW_FRAMES;
 

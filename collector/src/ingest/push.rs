@@ -81,12 +81,8 @@ pub(super) struct Plan {
 impl Plan {
     fn new(ingest: &Ingest, frame: Option<FrameId>, series: Vec<PushSeries>) -> Result<Self, Status> {
         let samples: usize = series.iter().map(|series| series.samples.len()).sum();
-        if samples > SAMPLES_MAX || series.len() > ingest.limits.series_per_agent {
-            let most = ingest.limits.series_per_agent;
-            let text = format!(
-                "{} series with {samples} samples in one push; send at most {most} and {SAMPLES_MAX}",
-                series.len()
-            );
+        if samples > SAMPLES_MAX {
+            let text = format!("{samples} samples in one push; send at most {SAMPLES_MAX}");
             return Err(Status::resource_exhausted(text));
         }
         let mut refused = Vec::new();

@@ -9,14 +9,36 @@ use std::sync::Arc;
 use super::decode::{Added, NewGroup, NewSeries, Tick};
 use crate::sink::{Sink, Unavailable};
 use crate::store::{
-    AgentId, GroupId, GroupKey, Label, Labels, METRIC_NAME, Run, SeriesKey, Slot, TickBatch, WriteMode,
+    AgentId, GroupId, GroupKey, Label, Labels, METRIC_NAME, Refused, Run, SeriesKey, Slot, TickBatch, WriteMode,
 };
 
 /// Series that are not taken, and the one reason for all of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NotTaken {
     pub series: Vec<u32>,
+    /// One of them, for people.
+    pub first: String,
     pub reason: String,
+    /// It is a matter of time: they would be taken a minute later.
+    pub passes: bool,
+}
+
+/// Series that are not taken, by reason.
+#[derive(Default)]
+struct Refusals(BTreeMap<String, NotTaken>);
+
+impl Refusals {
+    fn of(&mut self, reason: String, first: impl FnOnce() -> String) -> &mut NotTaken {
+        self.0.entry(reason).or_insert_with_key(|reason| NotTaken {
+            reason: reason.clone(),
+            first: first(),
+            ..NotTaken::default()
+        })
+    }
+
+    fn add(&mut self, reason: String, series: u32) {
+        self.of(reason, String::new).series.push(series);
+    }
 }
 
 #[derive(Debug)]
@@ -49,7 +71,10 @@ impl References {
             self.groups.clear();
             self.slots.clear();
         }
-        let mut not_taken = BTreeMap::<String, Vec<u32>>::new();
+        let mut not_taken = Refusals::default();
+        for over in added.over {
+            not_taken.of(over.reason, || over.first).series.extend(over.series);
+        }
         for group in added.groups {
             let group = self.define_group(sink, group, &mut not_taken)?;
             self.groups.push(group);
@@ -60,20 +85,20 @@ impl References {
             let (group, reference) = (series.group, series.reference);
             match self.key(series) {
                 Ok(key) => by_group.entry(group).or_default().push((reference, key)),
-                Err(reason) => not_taken.entry(reason).or_default().push(reference),
+                Err(reason) => not_taken.add(reason, reference),
             }
         }
         for (group, series) in by_group {
             self.define_series(sink, group, series, &mut not_taken)?;
         }
-        Ok(not_taken.into_iter().map(|(reason, series)| NotTaken { series, reason }).collect())
+        Ok(not_taken.0.into_values().collect())
     }
 
     fn define_group(
         &self,
         sink: &dyn Sink,
         group: NewGroup,
-        not_taken: &mut BTreeMap<String, Vec<u32>>,
+        not_taken: &mut Refusals,
     ) -> Result<Option<Group>, Unavailable> {
         let defined = match group.definition {
             Ok((name, labels)) => {
@@ -85,7 +110,7 @@ impl References {
         };
         // Told with no series: those of the group follow with a reason of their own.
         let told = defined.inspect_err(|reason| {
-            not_taken.entry(format!("group {}: {reason}", group.reference)).or_default();
+            not_taken.of(format!("group {}: {reason}", group.reference), String::new);
         });
         Ok(told.ok())
     }
@@ -105,7 +130,7 @@ impl References {
         sink: &dyn Sink,
         group: u32,
         series: Vec<(u32, SeriesKey)>,
-        not_taken: &mut BTreeMap<String, Vec<u32>>,
+        not_taken: &mut Refusals,
     ) -> Result<(), Unavailable> {
         let Some(Some(group)) = self.groups.get_mut(group as usize) else { return Ok(()) };
         let (references, keys): (Vec<u32>, Vec<SeriesKey>) = series.into_iter().unzip();
@@ -122,9 +147,19 @@ impl References {
                         format!("{} is series {} already; define each series once", key.labels, first.get())
                     }
                 },
+                Err(Refused::Limit { series, reason }) => {
+                    not_taken.of(reason, || series).series.push(reference);
+                    continue;
+                }
+                Err(Refused::Rate { series, reason }) => {
+                    let refused = not_taken.of(reason, || series);
+                    refused.series.push(reference);
+                    refused.passes = true;
+                    continue;
+                }
                 Err(refused) => refused.to_string(),
             };
-            not_taken.entry(reason).or_default().push(reference);
+            not_taken.add(reason, reference);
         }
         Ok(())
     }

@@ -4,19 +4,21 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lampad_proto::v1::upward::Message;
 use lampad_proto::v1::{self, Dictionary, Frame, Ping, Pong, Refusal};
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::decode::{DecodeError, Lane};
+use super::Ingest;
+use super::decode::{DecodeError, Lane, LeftOut};
 use super::outbox::Outbox;
 use super::resolve::References;
 use super::skew::Skew;
-use super::{Ingest, Limits};
 use crate::clock::now_ms;
 use crate::fleet::Lease;
+use crate::limits::Limits;
 use crate::sink::Unavailable;
 use crate::store::{AgentId, Batch, FrameId, Label, Lsn, Run};
 use crate::telemetry::Histogram;
@@ -29,6 +31,9 @@ const UNACKED_MAX: usize = 2 * WINDOW_FRAMES as usize;
 
 /// Frames whose decoding takes long enough to give it to a thread of its own.
 const HEAVY_VALUES: usize = 8_192;
+
+/// Series over the number of new ones in a minute are asked for after it.
+const NEW_SERIES_AGAIN_AFTER: Duration = Duration::from_secs(if cfg!(test) { 0 } else { 60 });
 
 const LIVE: usize = 0;
 const BACKFILL: usize = 1;
@@ -51,6 +56,8 @@ struct Track {
     failed: Option<u64>,
     /// A key frame was asked for, and no reset has come yet.
     asked: bool,
+    /// When series that were too many for one minute are asked for again.
+    again_at: Option<Instant>,
 }
 
 struct Unacked {
@@ -79,6 +86,7 @@ impl Session {
             last: None,
             failed: None,
             asked: false,
+            again_at: None,
         };
         let lanes = [track(), track()];
         let freshness = ingest.telemetry.freshness(who.id);
@@ -174,10 +182,9 @@ impl Session {
     fn dictionary(&mut self, dictionary: Dictionary) -> Result<(), Status> {
         let at = lane(dictionary.lane)?;
         let track = &mut self.lanes[at];
-        let full = |error: super::decode::DictionaryFull| Status::resource_exhausted(error.to_string());
-        let Some(added) = track.decoder.define(dictionary).map_err(full)? else { return Ok(()) };
+        let Some(added) = track.decoder.define(dictionary) else { return Ok(()) };
         if added.reset {
-            (track.last, track.asked) = (None, false);
+            (track.last, track.asked, track.again_at) = (None, false, None);
         }
         let grown = !added.groups.is_empty();
         let not_taken = track.references.define(&*self.ingest.sink, added).map_err(unavailable)?;
@@ -185,10 +192,13 @@ impl Session {
             self.lease.jobs(track.references.jobs());
         }
         for refused in not_taken {
+            if refused.passes {
+                track.again_at.get_or_insert_with(|| Instant::now() + NEW_SERIES_AGAIN_AFTER);
+            }
             self.ingest.telemetry.series_refused.add(refused.series.len() as u64);
-            let series = refused.series.len();
             if let Some(left_out) = self.ingest.repeats.tell(format_args!("{} {}", self.who.instance, refused.reason)) {
-                tracing::warn!(instance = %self.who.instance, series, reason = %refused.reason, left_out, "series refused");
+                let (instance, series, first) = (&self.who.instance, refused.series.len(), &refused.first);
+                tracing::warn!(%instance, series, first, reason = %refused.reason, left_out, "series refused");
             }
             self.outbox.refuse(Refusal { lane: lane_name(at), series: refused.series, reason: refused.reason });
         }
@@ -229,9 +239,8 @@ impl Session {
         track.last = Some(sequence);
         let left_out = track.decoder.take_left_out();
         self.append(at, &frame, ticks, arrived)?;
-        if !left_out.is_empty() {
-            self.left_out(at, left_out);
-        }
+        self.left_out(at, left_out);
+        self.ask_again(at);
         Ok(())
     }
 
@@ -278,19 +287,45 @@ impl Session {
         self.lease.pushed(now, now.saturating_sub(frame.sent_ms).saturating_sub(shift_ms));
         if let Some(newest_ms) = newest_ms.filter(|_| at == LIVE) {
             let age_ms = now.saturating_sub(newest_ms).saturating_sub(shift_ms).max(0);
-            self.freshness.observe(std::time::Duration::from_millis(age_ms.unsigned_abs()));
+            self.freshness.observe(Duration::from_millis(age_ms.unsigned_abs()));
         }
         Ok(())
     }
 
-    fn left_out(&self, at: usize, series: Vec<u32>) {
-        let most = self.ingest.limits.values_per_frame;
-        let reason = format!("a frame brings at most {most} values; let one module make fewer series");
-        self.ingest.telemetry.series_refused.add(series.len() as u64);
-        if let Some(left_out) = self.ingest.repeats.tell(format_args!("{} values", self.who.instance)) {
-            tracing::warn!(instance = %self.who.instance, series = series.len(), left_out, reason, "series refused");
+    fn left_out(&self, at: usize, LeftOut { series, ticks }: LeftOut) {
+        let (limits, telemetry, instance) = (&self.ingest.limits, &self.ingest.telemetry, &self.who.instance);
+        if !series.is_empty() {
+            let most = limits.values_per_frame;
+            let reason = format!("a frame brings at most {most} values; let one module make fewer series");
+            telemetry.series_refused.add(series.len() as u64);
+            if let Some(left_out) = self.ingest.repeats.tell(format_args!("{instance} values")) {
+                tracing::warn!(instance, series = series.len(), left_out, reason, "series refused");
+            }
+            self.outbox.refuse(Refusal { lane: lane_name(at), series, reason });
         }
-        self.outbox.refuse(Refusal { lane: lane_name(at), series, reason });
+        if ticks > 0 {
+            let most = limits.ticks_per_frame;
+            let reason = format!(
+                "a frame brings at most {most} ticks, the {ticks} last of this one are not stored; send smaller frames"
+            );
+            telemetry.ticks_refused.add(ticks as u64);
+            if let Some(left_out) = self.ingest.repeats.tell(format_args!("{instance} ticks")) {
+                tracing::warn!(instance, ticks, left_out, reason, "ticks refused");
+            }
+            self.outbox.refuse(Refusal { lane: lane_name(at), series: Vec::new(), reason });
+        }
+    }
+
+    /// Series that were too many for one minute are defined anew in a later one: the lane begins from its dictionary.
+    fn ask_again(&mut self, at: usize) {
+        let track = &mut self.lanes[at];
+        if track.asked || track.again_at.is_none_or(|again_at| Instant::now() < again_at) {
+            return;
+        }
+        self.ingest.telemetry.key_frames_wanted.one();
+        track.decoder.spoil();
+        track.asked = true;
+        self.outbox.key_frame_wanted(at, "some series were too many for one minute; define them again".into());
     }
 
     fn refused(&self, refused: &[crate::store::Refused]) {

@@ -1,79 +1,157 @@
-//! Which new series are taken (rule 14): form of the labels, and how many.
+//! Which new series are taken (rule 14): form of the labels, how many there are, and how many came in this minute.
+//!
+//! Agents are counted one by one, foreign writers by their kind, so that a flood of one never takes the room of another.
+//! Live series are counted anew once a minute; those that ended long ago count only among all that are known. The
+//! collector's own series are always taken: their number follows from that of the agents.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use super::{AgentId, Limits, METRIC_NAME, Refused, SeriesKey};
+use super::group::{FORGOTTEN, Group};
+use super::{AgentId, GroupKey, METRIC_NAME, Refused, SeriesKey, WriteMode};
+use crate::limits::Limits;
 
 const MINUTE_MS: i64 = 60_000;
 
-/// Series of one agent, now and in this minute.
+/// Who brings series.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Account {
+    Agent(AgentId),
+    /// Remote writers, plain pushers, ...: the first word of the names of their groups.
+    Writer(Arc<str>),
+    Own,
+}
+
+impl Account {
+    fn of(key: &GroupKey, mode: WriteMode) -> Self {
+        match mode {
+            _ if key.agent != AgentId([0; 16]) => Self::Agent(key.agent),
+            WriteMode::Delta => Self::Own,
+            WriteMode::Stated => Self::Writer(key.name.split(' ').next().unwrap_or_default().into()),
+        }
+    }
+}
+
+/// Series of one account, now and in this minute.
 #[derive(Debug, Default)]
 struct Count {
-    series: usize,
-    minute: i64,
-    new: usize,
+    live: usize,
+    new: PerMinute,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Admission(HashMap<AgentId, Count>);
+struct PerMinute {
+    minute: i64,
+    count: usize,
+}
+
+impl PerMinute {
+    fn at(&mut self, now_ms: i64) -> &mut usize {
+        let minute = now_ms.div_euclid(MINUTE_MS);
+        if self.minute != minute {
+            *self = Self { minute, count: 0 };
+        }
+        &mut self.count
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Admission {
+    accounts: HashMap<Account, Count>,
+    new: PerMinute,
+}
 
 impl Admission {
-    /// Takes one more series of an agent, or says why not. `known` is the number of all series.
+    /// Takes one more series of a group, or says why not. `known` is the number of all series.
     pub fn admit(
         &mut self,
         limits: &Limits,
-        agent: AgentId,
+        group: (&GroupKey, WriteMode),
         key: &SeriesKey,
         known: usize,
         now_ms: i64,
     ) -> Result<(), Refused> {
         check_labels(limits, key)?;
-        let count = self.0.entry(agent).or_default();
-        let minute = now_ms.div_euclid(MINUTE_MS);
-        if count.minute != minute {
-            (count.minute, count.new) = (minute, 0);
-        }
-        let over = |what: &str, limit: usize| {
-            Err(Refused::Limit(format!(
-                "{} is over the limit of {limit} {what}; drop labels that vary or raise the limit",
-                key.labels
-            )))
+        let account = Account::of(group.0, group.1);
+        let (live_most, new_most, whose) = match &account {
+            Account::Agent(_) => (limits.series_per_agent, limits.new_series_per_agent, "agent"),
+            Account::Writer(_) => (limits.series_per_writer, limits.new_series_per_writer, "writer"),
+            Account::Own => return Ok(()),
+        };
+        let count = self.accounts.entry(account).or_default();
+        let (new, new_in_all) = (count.new.at(now_ms), self.new.at(now_ms));
+        let over = |reason: String| {
+            let (series, reason) = (key.labels.to_string(), format!("{reason}; drop labels that vary, or raise it"));
+            Refused::Limit { series, reason }
+        };
+        let too_fast = |reason: String| {
+            let reason = format!("{reason}; it is taken later, if labels that vary do not use that up too");
+            Refused::Rate { series: key.labels.to_string(), reason }
         };
         if known >= limits.series {
-            return over("series in all", limits.series);
+            return Err(over(format!("all series together are at --limit-series, {}", limits.series)));
         }
-        if count.series >= limits.series_per_agent {
-            return over("series per agent", limits.series_per_agent);
+        if count.live >= live_most {
+            return Err(over(format!("the {whose} is at --limit-series-per-{whose}, {live_most}")));
         }
-        if count.new >= limits.new_series_per_minute {
-            return over("new series per agent and minute", limits.new_series_per_minute);
+        if *new >= new_most {
+            return Err(too_fast(format!("the {whose} is at --limit-new-series-per-{whose}, {new_most} in a minute")));
         }
-        count.series += 1;
-        count.new += 1;
+        if *new_in_all >= limits.new_series_per_minute {
+            let most = limits.new_series_per_minute;
+            return Err(too_fast(format!("all together are at --limit-new-series-per-minute, {most}")));
+        }
+        count.live += 1;
+        *new += 1;
+        *new_in_all += 1;
         Ok(())
     }
 
-    /// Counts series that were there before a start.
-    pub fn restore(&mut self, agent: AgentId, series: usize) {
-        self.0.entry(agent).or_default().series += series;
+    /// Takes over what [`count_live`] found.
+    pub fn set_live(&mut self, Live(live): Live) {
+        self.accounts.values_mut().for_each(|count| count.live = 0);
+        for (account, live) in live {
+            self.accounts.entry(account).or_default().live = live;
+        }
+        self.accounts.retain(|_, count| count.live > 0);
     }
+}
 
-    pub fn release(&mut self, agent: AgentId, series: usize) {
-        if let Some(count) = self.0.get_mut(&agent) {
-            count.series = count.series.saturating_sub(series);
+/// Live series by account.
+pub(super) struct Live(HashMap<Account, usize>);
+
+/// Counts the series with a sample, or newly defined, at `since_ms` or later. It takes the groups' locks one by one, which
+/// those who define series hold when they ask for admission: so it must not be called with [`Admission`] locked.
+pub(super) fn count_live(groups: &[Arc<Group>], since_ms: i64) -> Live {
+    let mut found: HashMap<Account, usize> = HashMap::new();
+    for group in groups {
+        let state = group.state.lock();
+        let slots = state.series.iter().zip(&state.seen_ms);
+        let live = slots.filter(|(series, seen_ms)| **series != FORGOTTEN && **seen_ms >= since_ms).count();
+        drop(state);
+        if live > 0 {
+            *found.entry(Account::of(&group.key, group.mode)).or_default() += live;
         }
     }
+    Live(found)
 }
 
 fn check_labels(limits: &Limits, key: &SeriesKey) -> Result<(), Refused> {
     let labels = &key.labels;
-    let long = labels.iter().find(|label| label.name.len().max(label.value.len()) > limits.label_bytes);
+    let long = |text: &str, most: usize| text.len() > most;
+    let long = labels
+        .iter()
+        .find(|label| long(&label.name, limits.label_name_bytes) || long(&label.value, limits.label_value_bytes));
     if let Some(label) = long {
         let name: String = label.name.chars().take(64).collect();
-        return Err(Refused::Limit(format!("label {name:?} is longer than {} bytes; shorten it", limits.label_bytes)));
+        let (name_most, value_most) = (limits.label_name_bytes, limits.label_value_bytes);
+        return Err(Refused::Invalid(format!(
+            "label {name:?} is longer than {name_most} bytes, or its value than {value_most}; shorten it"
+        )));
     }
-    if labels.len() > limits.labels_per_series {
-        return Err(Refused::Limit(format!("{labels} has more than {} labels; drop some", limits.labels_per_series)));
+    // The metric's name is no label of those that are limited.
+    if labels.len() > limits.labels_per_series.saturating_add(1) {
+        return Err(Refused::Invalid(format!("{labels} has more than {} labels; drop some", limits.labels_per_series)));
     }
     if labels.metric().is_none() {
         return Err(Refused::Invalid(format!("{labels} has no metric name; give it label {METRIC_NAME}")));
@@ -89,25 +167,77 @@ mod tests {
     use super::*;
     use crate::store::Labels;
 
-    #[test]
-    fn what_is_over_a_limit_is_refused_with_the_way_out() {
-        let limits =
-            Limits { series: 10, series_per_agent: 3, new_series_per_minute: 2, labels_per_series: 2, label_bytes: 8 };
-        let mut admission = Admission::default();
-        let mut admit = |agent: u8, pairs: &[(&str, &str)], known, now_ms| {
+    const NAME: (&str, &str) = (METRIC_NAME, "up");
+
+    struct Admit(Admission, Limits);
+
+    impl Admit {
+        /// One more series: `agent` 0 is nobody, then the name of the group tells who writes.
+        fn one(&mut self, agent: u8, name: &str, pairs: &[(&str, &str)], now_ms: i64) -> Result<(), String> {
             let key = SeriesKey { labels: Labels::from_pairs(pairs.iter().copied()), meta: None };
-            admission.admit(&limits, AgentId([agent; 16]), &key, known, now_ms).map_err(|refused| refused.to_string())
-        };
-        let name = (METRIC_NAME, "up");
-        assert!(admit(1, &[("a", "b")], 0, 0).unwrap_err().contains("no metric name"));
-        assert!(admit(1, &[name, ("a", "b"), ("c", "d")], 0, 0).unwrap_err().contains("more than 2 labels"));
-        assert!(admit(1, &[name, ("a", "123456789")], 0, 0).unwrap_err().contains("longer than 8 bytes"));
-        assert!(admit(1, &[name], 10, 0).unwrap_err().contains("10 series in all"));
-        assert_eq!(admit(1, &[name], 0, 0), Ok(()));
-        assert_eq!(admit(1, &[name], 0, 0), Ok(()));
-        assert!(admit(1, &[name], 0, 0).unwrap_err().contains("2 new series"));
-        assert_eq!(admit(2, &[name], 0, 0), Ok(()), "another agent has its own count");
-        assert_eq!(admit(1, &[name], 0, MINUTE_MS), Ok(()), "a minute later");
-        assert!(admit(1, &[name], 0, MINUTE_MS).unwrap_err().contains("3 series per agent"));
+            let group = GroupKey { agent: AgentId([agent; 16]), name: name.into() };
+            let mode = if name.contains(' ') { WriteMode::Stated } else { WriteMode::Delta };
+            self.0.admit(&self.1, (&group, mode), &key, 0, now_ms).map_err(|refused| refused.to_string())
+        }
+    }
+
+    fn admit(limits: Limits) -> Admit {
+        Admit(Admission::default(), limits)
+    }
+
+    #[test]
+    fn labels_without_form_are_refused_with_the_way_out() {
+        let limits = Limits { labels_per_series: 1, label_name_bytes: 8, label_value_bytes: 8, ..Limits::default() };
+        let mut admit = admit(limits);
+        for (pairs, part) in [
+            (&[("a", "b")][..], "no metric name"),
+            (&[NAME, ("a", "b"), ("c", "d")], "more than 1 labels"),
+            (&[NAME, ("a", "123456789")], "its value than 8"),
+            (&[NAME, ("a\0", "1")], "without a name"),
+        ] {
+            let message = admit.one(1, "cpu", pairs, 0).unwrap_err();
+            assert!(message.contains(part), "{message}");
+        }
+    }
+
+    #[test]
+    fn each_account_has_a_limit_of_its_own() {
+        let limits = Limits { series_per_agent: 2, series_per_writer: 1, ..Limits::default() };
+        let mut admit = admit(limits);
+        assert!(admit.one(1, "cpu", &[NAME], 0).is_ok() && admit.one(1, "mem", &[NAME], 0).is_ok());
+        let message = admit.one(1, "net", &[NAME], 0).unwrap_err();
+        assert!(message.contains("up{}: the agent is at --limit-series-per-agent, 2"), "{message}");
+        assert!(admit.one(2, "cpu", &[NAME], 0).is_ok(), "another agent");
+        assert!(admit.one(0, "remote_write a/b", &[NAME], 0).is_ok());
+        assert!(admit.one(0, "remote_write c/d", &[NAME], 0).unwrap_err().contains("--limit-series-per-writer, 1"));
+        assert!(admit.one(0, "push c/d", &[NAME], 0).is_ok(), "another kind of writer");
+        for _ in 0..10 {
+            assert!(admit.one(0, "lampad.collector", &[NAME], 0).is_ok(), "our own are always taken");
+        }
+    }
+
+    #[test]
+    fn all_together_have_a_limit_too() {
+        let mut admit = admit(Limits { series: 5, new_series_per_minute: 2, ..Limits::default() });
+        let group = GroupKey { agent: AgentId([1; 16]), name: "cpu".into() };
+        let key = SeriesKey { labels: Labels::from_pairs([NAME]), meta: None };
+        let refused = admit.0.admit(&admit.1, (&group, WriteMode::Delta), &key, 5, 0).unwrap_err();
+        assert!(matches!(&refused, Refused::Limit { reason, .. } if reason.contains("--limit-series, 5")), "{refused}");
+        assert!(admit.one(1, "cpu", &[NAME], 0).is_ok() && admit.one(2, "cpu", &[NAME], 0).is_ok());
+        assert!(admit.one(3, "cpu", &[NAME], 0).unwrap_err().contains("--limit-new-series-per-minute, 2"));
+        assert!(admit.one(3, "cpu", &[NAME], MINUTE_MS).is_ok());
+    }
+
+    /// By default an agent's start brings all its series at once; labels that vary bring new ones minute by minute.
+    #[test]
+    fn a_start_is_within_the_new_series_of_a_minute_and_a_flood_is_not() {
+        let mut admit = admit(Limits::default());
+        let start = (0..5_000).all(|_| admit.one(1, "mysql.status", &[NAME], 0).is_ok());
+        assert!(start, "three times what host and MySQL modules make together");
+        let flood = (0..1_000_000).position(|_| admit.one(1, "mysql.digest", &[NAME], 1).is_err());
+        assert_eq!(flood, Some(15_000));
+        assert!(admit.one(1, "mysql.digest", &[NAME], 2).unwrap_err().contains("--limit-new-series-per-agent, 20000"));
+        assert!(admit.one(1, "mysql.digest", &[NAME], MINUTE_MS).is_ok(), "a minute later");
+        assert!(admit.one(2, "mysql.status", &[NAME], 1).is_ok(), "others are not hit");
     }
 }

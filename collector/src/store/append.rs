@@ -58,7 +58,10 @@ impl Core {
             // Samples that are stated may come in two ticks of one time.
             let cuts = if stated { CUT_VALUES } else { usize::MAX };
             for values in tick.values.chunks(cuts) {
-                let tick = TickBatch { values: values.to_vec(), ..tick.clone_head() };
+                let mut tick = TickBatch { values: values.to_vec(), ..tick.clone_head() };
+                if stated {
+                    self.refuse_oversized(&mut tick, &mut refused);
+                }
                 let more = bytes_of_tick(&tick);
                 if bytes + more > RECORD_BYTES_MAX && !part.ticks.is_empty() {
                     let appended = self.store(&std::mem::take(&mut part))?;
@@ -78,6 +81,21 @@ impl Core {
             lsn = appended.lsn;
         }
         Ok(Appended { lsn, duplicate: false, refused })
+    }
+
+    /// Takes out the values that no record can hold: they would be refused for ever, and all beside them.
+    fn refuse_oversized(&self, tick: &mut TickBatch, refused: &mut Vec<(GroupId, Slot, Refused)>) {
+        let group = tick.group;
+        tick.values.retain(|(slot, value)| {
+            let bytes = bytes_of_value(value);
+            let fits = bytes <= RECORD_BYTES_MAX / CUT_VALUES;
+            if !fits {
+                let reason = format!("a value of {bytes} bytes is too long; send histograms of fewer buckets");
+                refused.push((group, *slot, Refused::Limit { series: self.labels_text(group, *slot), reason }));
+                self.counters.refused.fetch_add(1, Ordering::Relaxed);
+            }
+            fits
+        });
     }
 
     fn store(&self, batch: &Batch) -> Result<Appended, AppendError> {
@@ -161,11 +179,14 @@ fn bytes_of(batch: &Batch) -> usize {
 
 /// Bytes of a tick in the log, at most.
 fn bytes_of_tick(tick: &TickBatch) -> usize {
-    let value = |(_, value): &(Slot, Value)| match value {
+    32 + tick.values.iter().map(|(_, value)| bytes_of_value(value)).sum::<usize>()
+}
+
+fn bytes_of_value(value: &Value) -> usize {
+    match value {
         Value::Float(_) => 24,
         Value::Histogram(histogram) => 24 + prost::Message::encoded_len(&**histogram),
-    };
-    32 + tick.values.iter().map(value).sum::<usize>()
+    }
 }
 
 /// The first tick of a lane in a batch must be a key tick where the store lacks what it builds on.

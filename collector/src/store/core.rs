@@ -165,7 +165,7 @@ impl Core {
             }
             let now_ms = self.options.clock.now_ms();
             let admitted = may_define.clone().and_then(|()| {
-                self.admission.lock().admit(&self.options.limits, group.key.agent, key, index.len(), now_ms)
+                self.admission.lock().admit(&self.options.limits, (&group.key, group.mode), key, index.len(), now_ms)
             });
             slots.push(admitted.map(|()| {
                 let slot = Slot(state.series.len() as u32);

@@ -94,3 +94,36 @@ impl Index {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{MatchOp, Matcher};
+
+    #[test]
+    fn postings_symbols_and_metadata_go_with_their_last_series() {
+        let mut index = Index::default();
+        let labels = |metric: &str, host: &str| Labels::from_pairs([(METRIC_NAME, metric), ("host", host)]);
+        let regex = MatchOp::Match(regex::Regex::new("^(?:db.*)$").unwrap());
+        let any = Matcher { name: "host".into(), op: regex, value: "db.*".into() };
+        let meta = Meta { kind: lampad_proto::v1::MetricType::Gauge, help: "help".into(), unit: "".into() };
+        for slot in 0..100 {
+            let labels = labels("m", &format!("db{slot}"));
+            index.describe(&labels, &meta);
+            index.place(&labels, GroupId(0), Slot(slot));
+        }
+        index.place(&labels("m", "db0"), GroupId(1), Slot(0));
+        let host: std::sync::Weak<str> = Arc::downgrade(index.postings.values("host").next().unwrap().0);
+        assert_eq!(index.postings.all_of(std::slice::from_ref(&any)).len(), 100);
+        for slot in 0..100 {
+            index.displace(slot, GroupId(0), Slot(slot));
+        }
+        assert_eq!((index.len(), index.postings.values("host").count()), (1, 1), "db0 has another place");
+        index.displace(0, GroupId(1), Slot(0));
+        assert!(index.postings.names().next().is_none() && index.postings.all_of(&[]).is_empty());
+        assert!(index.meta.is_empty());
+        assert!(host.upgrade().is_none(), "the label's text is gone, from what regexes have matched too");
+        assert_eq!(index.place(&labels("m", "db7"), GroupId(0), Slot(200)), 0, "numbers are given out again");
+        assert_eq!(index.entries.len(), 100);
+    }
+}

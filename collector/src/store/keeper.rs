@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::admit::count_live;
 use super::core::Core;
 use super::datadir::DataDir;
 use super::group::{FORGOTTEN, Group};
@@ -167,10 +168,12 @@ impl Keeper {
         let groups: Vec<Arc<Group>> = core.groups.read().all.clone();
         let mut forgotten = Vec::new();
         for group in &groups {
-            let of_group = forget_old(core, group, oldest_ms);
-            core.admission.lock().release(group.key.agent, of_group.slots.len());
-            forgotten.push(of_group);
+            forgotten.push(forget_old(core, group, oldest_ms));
         }
+        // What is in memory was looked at when it was frozen last: a window ago, or two where groups are spread.
+        let live_since_ms = core.options.clock.now_ms().saturating_sub(2 * core.options.window.as_millis() as i64);
+        let live = count_live(&groups, live_since_ms);
+        core.admission.lock().set_live(live);
         self.sealer.drop_old(core, &forgotten)
     }
 }

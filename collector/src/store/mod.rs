@@ -46,7 +46,7 @@ pub use core::StoreStats;
 pub use files::{Disk, DiskFile, RealDisk};
 pub use handle::Store;
 pub use labels::{Label, Labels, METRIC_NAME};
-pub use options::{AppendError, Clock, Limits, OpenError, Options};
+pub use options::{AppendError, Clock, OpenError, Options};
 pub use progress::{Progress, Segments};
 pub use select::{Budget, Latest, MatchOp, Matcher, Meta, Sample, Select, SelectError, Series, Source, Visit};
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Progress;
+use crate::limits::Limits;
 
 /// Tells the time in milliseconds since 1970.
 #[derive(Clone)]
@@ -30,29 +31,6 @@ impl Default for Clock {
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Clock")
-    }
-}
-
-/// What one agent, and all together, may take (rule 14). What is over is refused series by series.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    pub series: usize,
-    pub series_per_agent: usize,
-    pub new_series_per_minute: usize,
-    pub labels_per_series: usize,
-    /// Longest label name or value.
-    pub label_bytes: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            series: 10_000_000,
-            series_per_agent: 1_000_000,
-            new_series_per_minute: 1_000_000,
-            labels_per_series: 64,
-            label_bytes: 4096,
-        }
     }
 }
 

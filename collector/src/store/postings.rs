@@ -54,6 +54,8 @@ impl Postings {
                 if bitmap.is_empty() {
                     name.values.remove(&label.value);
                     name.version += 1;
+                    // What a regex has matched would keep the text for as long as nobody asks again.
+                    self.cached.get_mut().retain(|(cached, _), _| **cached != *label.name);
                 }
             }
             if name.values.is_empty() {

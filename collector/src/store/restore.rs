@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::admit::Admission;
+use super::admit::{Admission, count_live};
 use super::blocks::Blocks;
 use super::core::{Core, Counters, Groups};
 use super::entry::Entry;
@@ -23,7 +23,6 @@ pub(super) struct Restored {
     pub index: Index,
     pub groups: Groups,
     pub sequences: Sequences,
-    pub admission: Admission,
     /// The newest partition and the number behind its last value.
     pub numbers: Option<(u32, u32)>,
     /// Records that are whole and yet make no sense.
@@ -119,7 +118,6 @@ impl Restored {
             return;
         };
         let mut state = group.state.lock();
-        let mut added = 0;
         for (slot, key) in series {
             if let Some(meta) = &key.meta {
                 self.index.describe(&key.labels, meta);
@@ -133,9 +131,7 @@ impl Restored {
             }
             let series = self.index.place(&key.labels, group.id, slot);
             state.add_slot(series, now_ms);
-            added += 1;
         }
-        self.admission.restore(group.key.agent, added);
     }
 
     fn batch(&mut self, frame: Option<FrameId>, ticks: &[TickBatch], lsn: u64, window: Window) {
@@ -168,7 +164,6 @@ impl Restored {
         let forgotten = std::mem::replace(series, FORGOTTEN);
         state.carried.retain(|carried| carried.slot != slot.0);
         self.index.displace(forgotten, group.id, slot);
-        self.admission.release(group.key.agent, 1);
     }
 
     /// Records are missing: what changed in them is not known, so silence means nothing until the next key tick.
@@ -178,6 +173,8 @@ impl Restored {
     }
 
     pub fn into_core(self, options: Options, log: Log, blocks: Blocks, counters: Counters) -> Core {
+        let mut admission = Admission::default();
+        admission.set_live(count_live(&self.groups.all, i64::MIN));
         let head_bytes: usize = self.groups.all.iter().map(|group| group.state.lock().bytes()).sum();
         Core {
             options,
@@ -185,7 +182,7 @@ impl Restored {
             groups: RwLock::new(self.groups),
             sequences: self.sequences,
             log,
-            admission: Mutex::new(self.admission),
+            admission: Mutex::new(admission),
             definitions: Mutex::default(),
             counters,
             blocks,

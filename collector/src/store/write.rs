@@ -53,8 +53,11 @@ pub struct SeriesKey {
 pub enum Refused {
     #[error("{0}")]
     Invalid(String),
-    #[error("{0}")]
-    Limit(String),
+    #[error("{series}: {reason}")]
+    Limit { series: String, reason: String },
+    /// As before, and a minute later it would be taken.
+    #[error("{series}: {reason}")]
+    Rate { series: String, reason: String },
     #[error("sample of {series} at {timestamp_ms} is older than the retention")]
     TooOld { series: String, timestamp_ms: i64 },
     #[error("sample of {series} at {timestamp_ms} is more than 10 minutes ahead of the collector's clock")]

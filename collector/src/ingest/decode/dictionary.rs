@@ -1,20 +1,13 @@
 //! What a dictionary adds to the tables of a lane, and what of it is not taken.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use lampad_proto::v1;
 
 use super::{Group, Lane, Metric, Series};
 use crate::ingest::admit::cut;
-use crate::store::{Label, Meta, Value};
-
-/// A dictionary that cannot be taken at all; the stream ends.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("dictionary has more than {most} {what}; reset it or let the agent define fewer")]
-pub struct DictionaryFull {
-    what: &'static str,
-    most: usize,
-}
+use crate::store::{Label, Labels, METRIC_NAME, Meta, Value};
 
 /// What a dictionary added, for `resolve`.
 #[derive(Debug, Default)]
@@ -22,6 +15,18 @@ pub struct Added {
     pub reset: bool,
     pub groups: Vec<NewGroup>,
     pub series: Vec<NewSeries>,
+    /// Definitions of groups, then of series, that are over the limit of their number.
+    pub over: Vec<Over>,
+}
+
+/// Definitions that are over a limit: they follow upon each other and upon all that are not.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Over {
+    /// References of series; empty for groups, whose series are refused as such.
+    pub series: Range<u32>,
+    /// The first of them, for people.
+    pub first: String,
+    pub reason: String,
 }
 
 #[derive(Debug)]
@@ -46,61 +51,101 @@ pub struct Definition {
     pub meta: Option<Meta>,
 }
 
-/// Definitions kept beyond what is admitted, as entries that are refused: the numbering must go on.
-const REFUSED_FACTOR: usize = 2;
-
-/// Symbols per series that is admitted: names and values of its labels. Beyond it the stream ends; long before, by their bytes, series
-/// are refused one by one.
+/// Symbols per series that is admitted: names and values of its labels.
 const SYMBOLS_FACTOR: usize = 8;
 
 impl Lane {
     /// Adds to the tables. `None` where the lane awaits a reset and this is none: it belongs to what was lost.
-    pub fn define(&mut self, dictionary: v1::Dictionary) -> Result<Option<Added>, DictionaryFull> {
+    pub fn define(&mut self, dictionary: v1::Dictionary) -> Option<Added> {
         if dictionary.reset {
             *self = Self::new(self.limits.clone());
             self.sound = true;
         } else if !self.sound {
-            return Ok(None);
+            return None;
         }
-        self.add_symbols(dictionary.symbols)?;
+        self.add_symbols(dictionary.symbols);
         let mut added = Added { reset: dictionary.reset, ..Added::default() };
         for group in dictionary.groups {
-            room("groups", self.groups.len(), self.limits.groups_per_agent * REFUSED_FACTOR)?;
-            added.groups.push(self.add_group(&group));
+            if self.groups.len() < self.limits.groups_per_agent {
+                added.groups.push(self.add_group(&group));
+                continue;
+            }
+            self.over.groups += 1;
+            if added.over.is_empty() {
+                let first = self.symbol(group.name).map(|name| cut(&name).to_owned()).unwrap_or_default();
+                let reason =
+                    format!("more than {} groups; let the agent run fewer modules", self.limits.groups_per_agent);
+                added.over.push(Over { series: 0..0, first, reason });
+            }
         }
         for metric in dictionary.metrics {
-            room("metrics", self.metrics.len(), self.limits.series_per_agent * REFUSED_FACTOR)?;
-            let text = |symbol: u32| self.symbol(symbol).unwrap_or_else(|_| Arc::from(""));
-            let meta = Meta { kind: metric.r#type(), help: text(metric.help), unit: text(metric.unit) };
-            let name = self.symbol(metric.name).ok();
-            self.metrics.push(Metric { name, meta });
+            self.add_metric(&metric);
         }
+        let mut over: Option<Over> = None;
         for series in dictionary.series {
-            room("series", self.series.len(), self.limits.series_per_agent * REFUSED_FACTOR)?;
-            added.series.push(self.add_series(&series));
+            if self.series.len() < self.limits.series_per_agent {
+                added.series.push(self.add_series(&series));
+                continue;
+            }
+            let reference = (self.series.len() + self.over.series) as u32;
+            self.over.series += 1;
+            let over = over.get_or_insert_with(|| self.over_limit(reference, &series));
+            over.series.end = reference.saturating_add(1);
         }
-        Ok(Some(added))
+        added.over.extend(over);
+        Some(added)
     }
 
-    fn add_symbols(&mut self, symbols: Vec<String>) -> Result<(), DictionaryFull> {
-        for symbol in symbols {
-            room("symbols", self.symbols.len(), self.limits.series_per_agent * SYMBOLS_FACTOR)?;
-            self.symbol_bytes = self.symbol_bytes.saturating_add(symbol.len());
-            let fits = self.symbol_bytes <= self.limits.dictionary_bytes;
-            self.symbols.push(fits.then(|| symbol.into()));
+    fn add_metric(&mut self, metric: &v1::MetricDef) {
+        if self.metrics.len() >= self.limits.series_per_agent {
+            self.over.metrics += 1;
+            return;
         }
-        Ok(())
+        let text = |symbol: u32| self.symbol(symbol).unwrap_or_else(|_| Arc::from(""));
+        let meta = Meta { kind: metric.r#type(), help: text(metric.help), unit: text(metric.unit) };
+        let name = self.symbol(metric.name).ok();
+        self.metrics.push(Metric { name, meta });
+    }
+
+    /// Symbols end at the first one that is too much: their numbers go on, their texts are not kept.
+    fn add_symbols(&mut self, symbols: Vec<String>) {
+        let most = self.limits.series_per_agent.saturating_mul(SYMBOLS_FACTOR);
+        for symbol in symbols {
+            let bytes = self.symbol_bytes.saturating_add(symbol.len());
+            let fits = bytes <= self.limits.dictionary_bytes && self.symbols.len() < most;
+            if self.over.symbols > 0 || !fits {
+                self.over.symbols += 1;
+                continue;
+            }
+            self.symbol_bytes = bytes;
+            self.symbols.push(symbol.into());
+        }
     }
 
     fn symbol(&self, reference: u32) -> Result<Arc<str>, String> {
-        match self.symbols.get(reference as usize) {
-            Some(Some(symbol)) => Ok(symbol.clone()),
-            Some(None) => Err(format!(
-                "the dictionary is larger than {} bytes; define fewer series",
+        let reference = reference as usize;
+        let (kept, known) = (self.symbols.len(), self.symbols.len() + self.over.symbols);
+        match self.symbols.get(reference) {
+            Some(symbol) => Ok(symbol.clone()),
+            None if reference < known => Err(format!(
+                "the dictionary is larger than {} bytes or {kept} symbols; define fewer series",
                 self.limits.dictionary_bytes
             )),
-            None => Err(format!("symbol {reference} is not in the dictionary, which has {}", self.symbols.len())),
+            None => Err(format!("symbol {reference} is not in the dictionary, which has {known}")),
         }
+    }
+
+    /// A series that is more than the agent may have; `series` is the first one.
+    fn over_limit(&self, reference: u32, series: &v1::SeriesDef) -> Over {
+        let name = self.metrics.get(series.metric as usize).and_then(|metric| metric.name.clone());
+        let labels = self.labels(&series.labels).unwrap_or_default();
+        let metric = Label { name: METRIC_NAME.into(), value: name.unwrap_or_else(|| Arc::from("?")) };
+        let first = Labels::new(labels.into_iter().chain([metric])).to_string();
+        let most = self.limits.series_per_agent;
+        let reason = format!(
+            "the agent has {most} series already; switch off what makes so many, or raise --limit-series-per-agent"
+        );
+        Over { series: reference..reference, first, reason }
     }
 
     /// Labels from symbols: name, value, name, value. An empty value means that the label is not there.
@@ -124,9 +169,7 @@ impl Lane {
     fn add_group(&mut self, group: &v1::GroupDef) -> NewGroup {
         let reference = self.groups.len() as u32;
         let name = self.symbol(group.name).unwrap_or_else(|_| Arc::from(""));
-        let definition = if reference as usize >= self.limits.groups_per_agent {
-            Err(format!("more than {} groups; let the agent run fewer modules", self.limits.groups_per_agent))
-        } else if name.is_empty() {
+        let definition = if name.is_empty() {
             Err("a group without a name; give it one".into())
         } else if self.groups.iter().any(|other| other.name == name) {
             Err(format!("group {} is defined twice", cut(&name)))
@@ -152,12 +195,13 @@ impl Lane {
     }
 
     fn definition(&self, series: &v1::SeriesDef) -> Result<Definition, String> {
-        let most = self.limits.series_per_agent;
-        if self.series.len() >= most {
-            return Err(format!("the agent has {most} series already; switch off what makes so many"));
-        }
         let Some(metric) = self.metrics.get(series.metric as usize) else {
-            return Err(format!("metric {} is not in the dictionary, which has {}", series.metric, self.metrics.len()));
+            let known = self.metrics.len() + self.over.metrics;
+            return Err(format!(
+                "metric {} is not in the dictionary, which keeps {} of {known}",
+                series.metric,
+                self.metrics.len()
+            ));
         };
         let name = metric.name.clone().unwrap_or_else(|| Arc::from(""));
         self.limits.metric(&name)?;
@@ -165,8 +209,4 @@ impl Lane {
         let labels = self.labels(&series.labels).map_err(|trouble| format!("{}: {trouble}", cut(&name)))?;
         Ok(Definition { metric: name, labels, meta: Some(metric.meta.clone()) })
     }
-}
-
-fn room(what: &'static str, used: usize, most: usize) -> Result<(), DictionaryFull> {
-    if used < most { Ok(()) } else { Err(DictionaryFull { what, most }) }
 }

@@ -9,6 +9,47 @@ use super::{DecodeError, Lane, Series, Tick, is_stale};
 use crate::ingest::admit::cut;
 use crate::store::Value;
 
+/// Bytes that the values of a frame may take in the log, below what one record may have.
+const STORED_BYTES_MAX: usize = 24 << 20;
+
+/// What was more in a frame than one may bring.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    pub series: Vec<u32>,
+    pub ticks: usize,
+}
+
+/// What else a frame may bring.
+struct Room {
+    values: usize,
+    bytes: usize,
+}
+
+impl Room {
+    /// How many of the values there is room for.
+    fn fits(&self, values: &[(u32, Value)]) -> usize {
+        let mut bytes = 0;
+        let over = values.iter().take(self.values).position(|(_, value)| {
+            bytes += stored_bytes(value);
+            bytes > self.bytes
+        });
+        over.unwrap_or(values.len().min(self.values))
+    }
+
+    fn take(&mut self, values: &[(u32, Value)]) {
+        self.values -= values.len();
+        self.bytes -= values.iter().map(|(_, value)| stored_bytes(value)).sum::<usize>();
+    }
+}
+
+/// At most.
+fn stored_bytes(value: &Value) -> usize {
+    match value {
+        Value::Histogram(histogram) => 24 + prost::Message::encoded_len(&**histogram),
+        _ => 24,
+    }
+}
+
 impl Lane {
     /// What a frame says. On an error the lane awaits a reset.
     pub fn decode(&mut self, frame: &v1::Frame) -> Result<Vec<Tick>, DecodeError> {
@@ -21,19 +62,21 @@ impl Lane {
     }
 
     fn decode_ticks(&mut self, frame: &v1::Frame) -> Result<Vec<Tick>, DecodeError> {
-        let count = frame.ticks.len();
-        if count > self.limits.ticks_per_frame {
-            return Err(DecodeError::TooMuch { what: "ticks", count, most: self.limits.ticks_per_frame });
-        }
-        self.left_out.clear();
-        let mut room = self.limits.values_per_frame;
-        let mut ticks = Vec::with_capacity(count);
+        self.left_out = LeftOut::default();
+        let mut room = Room { values: self.limits.values_per_frame, bytes: STORED_BYTES_MAX };
+        let mut ticks = Vec::with_capacity(frame.ticks.len().min(self.limits.ticks_per_frame));
         for tick in &frame.ticks {
-            let mut tick = self.decode_tick(frame.base_ms, tick)?;
-            if tick.values.len() > room {
-                self.cut(&mut tick, room);
+            let Some(mut tick) = self.decode_tick(frame.base_ms, tick)? else { continue };
+            if ticks.len() >= self.limits.ticks_per_frame {
+                // The lane knows its values now; the store must have them all with the group's next tick.
+                self.left_out.ticks += 1;
+                self.groups[tick.group as usize].key_owed = true;
+                continue;
             }
-            room -= tick.values.len();
+            if room.fits(&tick.values) < tick.values.len() {
+                self.cut(&mut tick, &room);
+            }
+            room.take(&tick.values);
             ticks.push(tick);
         }
         Ok(ticks)
@@ -41,22 +84,26 @@ impl Lane {
 
     /// Leaves of a tick what is within the limit, as a key tick: what is left out is not present then, and nothing is made up
     /// for it. The lane goes on with all values, so that later differences have their base.
-    fn cut(&mut self, tick: &mut Tick, room: usize) {
+    fn cut(&mut self, tick: &mut Tick, room: &Room) {
         let mut values = self.present(tick.group);
-        let left_out = values.split_off(room.min(values.len()));
-        self.left_out.extend(left_out.into_iter().map(|(series, _)| series));
+        let left_out = values.split_off(room.fits(&values));
+        self.left_out.series.extend(left_out.into_iter().map(|(series, _)| series));
         (tick.key, tick.values) = (true, values);
         self.groups[tick.group as usize].key_owed = true;
     }
 
-    /// The series of the frame decoded last that are over the limit; the rest of it is to be stored.
-    pub fn take_left_out(&mut self) -> Vec<u32> {
+    /// What of the frame decoded last is over the limit; the rest of it is to be stored.
+    pub fn take_left_out(&mut self) -> LeftOut {
         std::mem::take(&mut self.left_out)
     }
 
-    fn decode_tick(&mut self, base_ms: i64, tick: &GroupTick) -> Result<Tick, DecodeError> {
-        let known = self.groups.len();
+    /// `None` for a group that is over the limit.
+    fn decode_tick(&mut self, base_ms: i64, tick: &GroupTick) -> Result<Option<Tick>, DecodeError> {
+        let known = self.groups.len() + self.over.groups;
         let Some(group) = self.groups.get_mut(tick.group as usize) else {
+            if (tick.group as usize) < known {
+                return Ok(None);
+            }
             return Err(DecodeError::Unknown { what: "group", reference: tick.group.into(), known });
         };
         if !tick.key && group.generation == 0 {
@@ -81,7 +128,7 @@ impl Lane {
         if key && !tick.key {
             values = self.present(tick.group);
         }
-        Ok(Tick { group: tick.group, timestamp_ms, key, values })
+        Ok(Some(Tick { group: tick.group, timestamp_ms, key, values }))
     }
 
     fn changes(&mut self, at: &At, tick: &GroupTick) -> Result<Vec<(u32, Value)>, Trouble> {
@@ -123,23 +170,27 @@ impl Lane {
         for step in &tick.ended {
             let reference = refs.next(*step)?;
             // An end of what is not present changes nothing: a key tick has left it out already.
-            if self.find(at, reference)?.generation == at.generation {
+            if self.find(at, reference)?.is_some_and(|series| series.generation == at.generation) {
                 self.set(at, reference, &mut out, |_| Ok(Value::Float(lampad_proto::stale())))?;
             }
         }
         Ok(out)
     }
 
-    fn find(&mut self, at: &At, reference: u32) -> Result<&mut Series, Trouble> {
-        let known = self.series.len();
+    /// `None` for a series that is over the limit.
+    fn find(&mut self, at: &At, reference: u32) -> Result<Option<&mut Series>, Trouble> {
+        let known = self.series.len() + self.over.series;
         let Some(series) = self.series.get_mut(reference as usize) else {
+            if (reference as usize) < known {
+                return Ok(None);
+            }
             let reference = reference.into();
             return Err(Trouble::Unknown(DecodeError::Unknown { what: "series", reference, known }));
         };
         if series.group != at.group {
             return Err(format!("series {reference} is of another group").into());
         }
-        Ok(series)
+        Ok(Some(series))
     }
 
     fn set(
@@ -149,7 +200,7 @@ impl Lane {
         out: &mut Vec<(u32, Value)>,
         next: impl FnOnce(Option<&Value>) -> Result<Value, Trouble>,
     ) -> Result<(), Trouble> {
-        let series = self.find(at, reference)?;
+        let Some(series) = self.find(at, reference)? else { return Ok(()) };
         if series.round == at.round {
             return Err(format!("series {reference} comes twice in a tick").into());
         }

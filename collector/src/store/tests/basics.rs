@@ -140,3 +140,35 @@ fn a_directory_that_cannot_be_used_is_told_apart() {
     std::fs::write(&file, "x").unwrap();
     assert!(matches!(error(&file), OpenError::NotADirectory { .. }));
 }
+
+#[test]
+fn series_that_ended_long_ago_make_room_for_new_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let now_ms = Arc::new(std::sync::atomic::AtomicI64::new(NOW_MS));
+    let told = now_ms.clone();
+    let mut options = options(dir.path());
+    options.clock = Clock::new(move || told.load(std::sync::atomic::Ordering::Relaxed));
+    options.limits.series_per_agent = 2;
+    let window_ms = options.window.as_millis() as i64;
+    let store = Store::open(options, Arc::new(RealDisk)).unwrap();
+    let group = group(&store, 1, "mysql.digest", WriteMode::Delta);
+    let slots = series(&store, group, &["a", "b"]);
+    let define = |name: &str| {
+        let labels = Labels::from_pairs([(METRIC_NAME, name)]);
+        store.define_series(group, &[SeriesKey { labels, meta: None }]).remove(0)
+    };
+    let refused = define("c").unwrap_err();
+    assert!(matches!(&refused, Refused::Limit { series, .. } if series == "c{}"), "{refused}");
+    // `a` goes on, `b` has ended.
+    let stale = lampad_proto::stale();
+    let first = tick(group, NOW_MS, true, &[(slots[0], 1.0), (slots[1], 1.0)]);
+    store.append(&frame(1, vec![first, tick(group, NOW_MS + 1, false, &[(slots[1], stale)])])).unwrap();
+    assert!(store.seal(Duration::from_secs(20)));
+    let later_ms = NOW_MS + 3 * window_ms;
+    now_ms.store(later_ms, std::sync::atomic::Ordering::Relaxed);
+    store.append(&frame(2, vec![tick(group, later_ms, true, &[(slots[0], 1.0)])])).unwrap();
+    assert!(store.seal(Duration::from_secs(20)));
+    assert!(define("c").is_ok());
+    assert!(define("d").is_err(), "a and c are live");
+    assert_eq!(range(&store, "b", 0, i64::MAX).len(), 2, "b is still there");
+}
