@@ -13,8 +13,8 @@ use super::{AppendError, Batch, GroupId, Lsn, Refused, Slot, TickBatch, Value, W
 /// Longest record that a batch may make. Half of what a record may have at most: a tick that is completed grows.
 const RECORD_BYTES_MAX: usize = lampad_proto::record::PAYLOAD_BYTES_MAX / 2;
 
-/// Values per record where a tick is cut.
-const CUT_VALUES: usize = 64;
+/// Bytes of a tick in a record beside those of its values, at most.
+const TICK_BYTES: usize = 32;
 
 /// What came of a batch.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,52 +50,40 @@ impl Core {
             return self.store(batch);
         }
         let mut refused = Vec::new();
-        let mut lsn = Lsn(self.log.last_lsn());
         let mut part = Batch::default();
         let mut bytes = 0;
         for tick in &batch.ticks {
             let stated = self.groups.read().get(tick.group).is_some_and(|group| group.mode == WriteMode::Stated);
             // Samples that are stated may come in two ticks of one time.
-            let cuts = if stated { CUT_VALUES } else { usize::MAX };
-            for values in tick.values.chunks(cuts) {
-                let mut tick = TickBatch { values: values.to_vec(), ..tick.clone_head() };
-                if stated {
-                    self.refuse_oversized(&mut tick, &mut refused);
+            for values in tick.values.chunks(if stated { 1 } else { usize::MAX }) {
+                let more = values.iter().map(|(_, value)| bytes_of_value(value)).sum::<usize>();
+                if TICK_BYTES + more > RECORD_BYTES_MAX {
+                    // No record can hold it: it would be refused for ever, and all beside it.
+                    refused.extend(values.iter().map(|(slot, _)| self.oversized(tick.group, *slot, more)));
+                    continue;
                 }
-                let more = bytes_of_tick(&tick);
-                if bytes + more > RECORD_BYTES_MAX && !part.ticks.is_empty() {
-                    let appended = self.store(&std::mem::take(&mut part))?;
-                    refused.extend(appended.refused);
+                if bytes + TICK_BYTES + more > RECORD_BYTES_MAX {
+                    refused.extend(self.store(&std::mem::take(&mut part))?.refused);
                     bytes = 0;
                 }
-                if more > RECORD_BYTES_MAX {
-                    return Err(AppendError::TooLarge { bytes: more, most: RECORD_BYTES_MAX });
+                if !part.ticks.last().is_some_and(|last| stated && last.is_beside(tick)) {
+                    part.ticks.push(tick.clone_head());
+                    bytes += TICK_BYTES;
                 }
+                let last = part.ticks.last_mut().into_iter();
+                last.for_each(|last| last.values.extend_from_slice(values));
                 bytes += more;
-                part.ticks.push(tick);
             }
         }
-        if !part.ticks.is_empty() {
-            let appended = self.store(&part)?;
-            refused.extend(appended.refused);
-            lsn = appended.lsn;
-        }
-        Ok(Appended { lsn, duplicate: false, refused })
+        let appended = self.store(&part)?;
+        refused.extend(appended.refused);
+        Ok(Appended { refused, ..appended })
     }
 
-    /// Takes out the values that no record can hold: they would be refused for ever, and all beside them.
-    fn refuse_oversized(&self, tick: &mut TickBatch, refused: &mut Vec<(GroupId, Slot, Refused)>) {
-        let group = tick.group;
-        tick.values.retain(|(slot, value)| {
-            let bytes = bytes_of_value(value);
-            let fits = bytes <= RECORD_BYTES_MAX / CUT_VALUES;
-            if !fits {
-                let reason = format!("a value of {bytes} bytes is too long; send histograms of fewer buckets");
-                refused.push((group, *slot, Refused::Limit { series: self.labels_text(group, *slot), reason }));
-                self.counters.refused.fetch_add(1, Ordering::Relaxed);
-            }
-            fits
-        });
+    fn oversized(&self, group: GroupId, slot: Slot, bytes: usize) -> (GroupId, Slot, Refused) {
+        self.counters.refused.fetch_add(1, Ordering::Relaxed);
+        let reason = format!("{bytes} bytes in one tick are too many; send histograms of fewer buckets");
+        (group, slot, Refused::Limit { series: self.labels_text(group, slot), reason })
     }
 
     fn store(&self, batch: &Batch) -> Result<Appended, AppendError> {
@@ -179,7 +167,7 @@ fn bytes_of(batch: &Batch) -> usize {
 
 /// Bytes of a tick in the log, at most.
 fn bytes_of_tick(tick: &TickBatch) -> usize {
-    32 + tick.values.iter().map(|(_, value)| bytes_of_value(value)).sum::<usize>()
+    TICK_BYTES + tick.values.iter().map(|(_, value)| bytes_of_value(value)).sum::<usize>()
 }
 
 fn bytes_of_value(value: &Value) -> usize {

@@ -99,6 +99,11 @@ pub struct TickBatch {
 }
 
 impl TickBatch {
+    /// Whether both are of one time and group.
+    pub(super) fn is_beside(&self, other: &Self) -> bool {
+        (self.group, self.timestamp_ms, self.run) == (other.group, other.timestamp_ms, other.run)
+    }
+
     /// The tick without its values.
     pub(super) fn clone_head(&self) -> Self {
         let Self { group, timestamp_ms, run, key, values: _ } = *self;

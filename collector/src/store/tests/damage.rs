@@ -80,7 +80,14 @@ fn a_batch_beyond_the_longest_record_is_stored_in_several() {
         let ticks: Vec<TickBatch> = ticks.collect();
         let framed = store.append(&frame(1, ticks.clone()));
         assert!(matches!(framed, Err(AppendError::TooLarge { .. })), "{framed:?}");
-        store.append(&Batch { frame: None, ticks }).unwrap();
+        // One that no record holds is refused, with the rest around it.
+        let long = Arc::new(Histogram { custom_values: vec![0.5; 1 << 22], ..Histogram::default() });
+        let mut more = ticks.clone();
+        more[3].values.push((slots[5], Value::Histogram(long)));
+        let appended = store.append(&Batch { frame: None, ticks: more }).unwrap();
+        let refused: Vec<_> = appended.refused.iter().map(|(_, slot, refused)| (*slot, refused.to_string())).collect();
+        assert_eq!(refused.len(), 1);
+        assert!(refused[0].0 == slots[5] && refused[0].1.starts_with("h05{"), "{refused:?}");
         assert!(store.flush(WITHIN));
         store.crash();
     }
