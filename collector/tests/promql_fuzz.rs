@@ -56,7 +56,7 @@ fn engine_agrees_with_the_plain_evaluator() {
     let queries = number("LAMPAD_FUZZ").unwrap_or(2_000);
     println!("LAMPAD_SEED={seed} LAMPAD_FUZZ={queries}");
     let mut rng = StdRng::seed_from_u64(seed);
-    let features = Features { experimental_functions: true, delayed_name_removal: false };
+    let features = Features { delayed_name_removal: false, ..Features::ALL };
     let engine = Engine::new(Limits::default(), features);
     let mut memory = Memory::default();
     let (mut answered, mut refused, mut cells) = (0, 0, 0);

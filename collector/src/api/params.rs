@@ -76,7 +76,7 @@ impl Params {
     pub fn matchers(&self) -> Result<Vec<Vec<Matcher>>, ApiError> {
         let mut any_of = Vec::new();
         for text in self.all("match[]") {
-            any_of.extend(parse_selector(text).map_err(|error| invalid("match[]", &error.to_string()))?);
+            any_of.push(parse_selector(text).map_err(|error| invalid("match[]", &error.to_string()))?);
         }
         Ok(any_of)
     }

@@ -10,7 +10,7 @@ use crate::store::{Budget, Labels, Source};
 use super::QueryError;
 use super::exec::{Eval, Notes, merge};
 use super::parse::{OPENINGS_SHALLOW, openings, parse, with_room};
-use super::plan::{Expr, Kind};
+use super::plan::{Edges, Expr, Kind};
 use super::value::{Points, Row, Steps, Value, is_absent, without_name};
 
 /// What `--enable-feature` switches on, by Prometheus' names.
@@ -20,10 +20,26 @@ pub struct Features {
     pub experimental_functions: bool,
     /// `promql-delayed-name-removal`
     pub delayed_name_removal: bool,
+    /// `promql-duration-expr`
+    pub duration_expr: bool,
+    /// `promql-extended-range-selectors`
+    pub extended_range_selectors: bool,
+    /// `promql-binop-fill-modifiers`
+    pub binop_fill: bool,
+    /// `type-and-unit-labels`: here only what `rate` says of series whose label `__type__` is no counter's.
+    pub type_and_unit_labels: bool,
 }
 
 impl Features {
-    pub const ALL: Self = Self { experimental_functions: true, delayed_name_removal: true };
+    /// Types are left out: with them `rate` has a remark on every series that carries no type, as most do.
+    pub const ALL: Self = Self {
+        experimental_functions: true,
+        delayed_name_removal: true,
+        duration_expr: true,
+        extended_range_selectors: true,
+        binop_fill: true,
+        type_and_unit_labels: false,
+    };
 
     /// Switches on by name, or `all`. False for a name that is not known here.
     pub fn enable(&mut self, name: &str) -> bool {
@@ -31,6 +47,10 @@ impl Features {
             "all" => *self = Self::ALL,
             "promql-experimental-functions" => self.experimental_functions = true,
             "promql-delayed-name-removal" => self.delayed_name_removal = true,
+            "promql-duration-expr" => self.duration_expr = true,
+            "promql-extended-range-selectors" => self.extended_range_selectors = true,
+            "promql-binop-fill-modifiers" => self.binop_fill = true,
+            "type-and-unit-labels" => self.type_and_unit_labels = true,
             _ => return false,
         }
         true
@@ -232,7 +252,11 @@ impl Engine {
 fn instant(eval: &Eval<'_>, expr: &Expr, at_ms: i64) -> Result<Output, QueryError> {
     let steps = Steps::instant(at_ms);
     if expr.kind() == Kind::Matrix {
-        let mut points = eval.ranged(expr, steps)?.points;
+        let ranged = eval.ranged(expr, steps)?;
+        let mut points = match ranged.edges {
+            Edges::Plain => ranged.points,
+            _ => eval.edged_points(ranged, eval.notes.at(expr.place()), at_ms),
+        };
         points.retain(|points| !points.samples.is_empty() || !points.histograms.is_empty());
         for series in &mut points {
             if series.drop_name {

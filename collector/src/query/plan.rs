@@ -1,8 +1,24 @@
 //! What a query asks, as the evaluator walks it: our own tree, so that the parser behind it can change.
 
+use std::fmt;
+
 use crate::store::Matcher;
 
 use super::functions::Function;
+use super::length::Length;
+
+/// Where in the text something begins: line and column from 1, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Place {
+    pub line: u32,
+    pub column: u32,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.line, self.column)
+    }
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -33,18 +49,38 @@ pub enum At {
 }
 
 /// Where in time a selector or subquery looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Shift {
     pub at: Option<At>,
     /// Into the past; negative looks ahead.
-    pub offset_ms: i64,
+    pub offset: Option<Length>,
+}
+
+impl Shift {
+    pub fn is_none(&self) -> bool {
+        self.at.is_none() && self.offset.is_none()
+    }
+}
+
+/// What a selector does with the ends of its range.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Edges {
+    #[default]
+    Plain,
+    /// The last sample before the range counts as the value at its beginning.
+    Anchored,
+    /// Values at both ends lie on the line between the samples around them.
+    Smoothed,
 }
 
 #[derive(Debug, Clone)]
 pub struct Selector {
-    /// Lists of matchers of which any must hold; more than one only with `or` between the braces.
-    pub any_of: Vec<Vec<Matcher>>,
+    /// The name that stands before the braces, or alone in quotes within; it is among the matchers too, first.
+    pub name: Option<String>,
+    pub matchers: Vec<Matcher>,
     pub shift: Shift,
+    pub edges: Edges,
+    pub place: Place,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +104,12 @@ pub enum BinaryOp {
 }
 
 impl BinaryOp {
+    /// Longer symbols do not come after their beginnings.
+    pub const ALL: [Self; 16] = {
+        use BinaryOp::*;
+        [Add, Sub, Mul, Div, Mod, Pow, Atan2, Equal, NotEqual, GreaterEqual, LessEqual, Greater, Less, And, Or, Unless]
+    };
+
     pub fn symbol(self) -> &'static str {
         use BinaryOp::*;
         match self {
@@ -119,6 +161,16 @@ pub enum AggregateOp {
 }
 
 impl AggregateOp {
+    pub const ALL: [Self; 14] = {
+        use AggregateOp::*;
+        [Sum, Avg, Min, Max, Count, Group, Stddev, Stdvar, Topk, Bottomk, Quantile, CountValues, Limitk, LimitRatio]
+    };
+
+    pub fn has_param(self) -> bool {
+        use AggregateOp::*;
+        matches!(self, Topk | Bottomk | Quantile | CountValues | Limitk | LimitRatio)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Sum => "sum",
@@ -165,25 +217,84 @@ pub struct Matching {
     pub fill_right: Option<f64>,
 }
 
+impl Default for Matching {
+    fn default() -> Self {
+        Self {
+            keys: Grouping::Without(Vec::new()),
+            cardinality: Cardinality::OneToOne,
+            returns_bool: false,
+            fill_left: None,
+            fill_right: None,
+        }
+    }
+}
+
+impl Matching {
+    /// Whether labels are named that do or do not count.
+    pub fn is_explicit(&self) -> bool {
+        match &self.keys {
+            Grouping::By(names) | Grouping::Without(names) => !names.is_empty(),
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub enum Expr {
-    Number(f64),
-    Text(String),
+    Number {
+        value: f64,
+        is_duration: bool,
+        place: Place,
+    },
+    /// Mostly UTF-8, yet any bytes can be written.
+    Text {
+        value: Vec<u8>,
+        place: Place,
+    },
     Selector(Selector),
-    Range { selector: Selector, range_ms: i64 },
-    Subquery { inner: Box<Expr>, range_ms: i64, step_ms: Option<i64>, shift: Shift },
-    Call { function: &'static Function, args: Vec<Expr> },
-    Aggregate { op: AggregateOp, param: Option<Box<Expr>>, inner: Box<Expr>, grouping: Grouping },
-    Binary { op: BinaryOp, left: Box<Expr>, right: Box<Expr>, matching: Matching },
-    Negate(Box<Expr>),
-    Paren(Box<Expr>),
+    Range {
+        selector: Selector,
+        range: Length,
+    },
+    Subquery {
+        inner: Box<Expr>,
+        range: Length,
+        step: Option<Length>,
+        shift: Shift,
+    },
+    Call {
+        function: &'static Function,
+        args: Vec<Expr>,
+        place: Place,
+    },
+    Aggregate {
+        op: AggregateOp,
+        param: Option<Box<Expr>>,
+        inner: Box<Expr>,
+        grouping: Grouping,
+        place: Place,
+    },
+    Binary {
+        op: BinaryOp,
+        left: Box<Expr>,
+        right: Box<Expr>,
+        matching: Matching,
+    },
+    Unary {
+        negative: bool,
+        inner: Box<Expr>,
+        place: Place,
+    },
+    Paren {
+        inner: Box<Expr>,
+        place: Place,
+    },
 }
 
 impl Expr {
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Number(_) => Kind::Scalar,
-            Self::Text(_) => Kind::Text,
+            Self::Number { .. } => Kind::Scalar,
+            Self::Text { .. } => Kind::Text,
             Self::Selector(_) | Self::Aggregate { .. } => Kind::Vector,
             Self::Range { .. } | Self::Subquery { .. } => Kind::Matrix,
             Self::Call { function, .. } => function.returns(),
@@ -191,13 +302,28 @@ impl Expr {
                 (Kind::Scalar, Kind::Scalar) => Kind::Scalar,
                 _ => Kind::Vector,
             },
-            Self::Negate(inner) | Self::Paren(inner) => inner.kind(),
+            Self::Unary { inner, .. } | Self::Paren { inner, .. } => inner.kind(),
+        }
+    }
+
+    /// Where it begins.
+    pub fn place(&self) -> Place {
+        match self {
+            Self::Selector(selector) | Self::Range { selector, .. } => selector.place,
+            Self::Subquery { inner, .. } => inner.place(),
+            Self::Binary { left, .. } => left.place(),
+            Self::Number { place, .. }
+            | Self::Text { place, .. }
+            | Self::Call { place, .. }
+            | Self::Aggregate { place, .. }
+            | Self::Unary { place, .. }
+            | Self::Paren { place, .. } => *place,
         }
     }
 
     pub fn without_parens(&self) -> &Expr {
         match self {
-            Self::Paren(inner) => inner.without_parens(),
+            Self::Paren { inner, .. } => inner.without_parens(),
             other => other,
         }
     }

@@ -163,8 +163,13 @@ pub struct Points {
     pub drop_name: bool,
 }
 
+/// What a computation takes away: the name, and the type and unit that go with it.
+pub fn is_metadata(name: &str) -> bool {
+    matches!(name, METRIC_NAME | "__type__" | "__unit__")
+}
+
 pub fn without_name(labels: &Labels) -> Labels {
-    filter(labels, |name| name != METRIC_NAME)
+    filter(labels, |name| !is_metadata(name))
 }
 
 pub fn filter(labels: &Labels, keep: impl Fn(&str) -> bool) -> Labels {

@@ -92,7 +92,7 @@ fn selectors(parameters: &[(String, String)]) -> Result<Vec<Vec<Matcher>>, Strin
         match &**name {
             "match[]" => {
                 let selector = query::parse_selector(value);
-                any_of.extend(selector.map_err(|error| format!("match[]={value}: {error}\n"))?);
+                any_of.push(selector.map_err(|error| format!("match[]={value}: {error}\n"))?);
             }
             _ => return Err(format!("parameter {name:?} is unknown here; /metrics takes match[]=SELECTOR\n")),
         }

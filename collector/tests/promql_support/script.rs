@@ -5,12 +5,14 @@
 use std::time::{Duration, Instant};
 
 use lampad_collector::query::{
-    Answer, Cell as Got, Engine, Features, Histogram as Counted, Limits, Output, QueryError, Request, Span, parse,
+    Answer, Cell as Got, Engine, Features, Histogram as Counted, Limits, Output, Points, QueryError, Request, Span,
+    parse,
 };
 use lampad_collector::store::{Budget, Label, Labels, METRIC_NAME};
 
 use super::histogram::{self, Shape};
 use super::memory::Memory;
+use super::nhcb;
 
 /// How a case came out.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,13 +30,40 @@ pub struct Case {
 #[derive(Default, Debug)]
 struct Expected {
     fails: bool,
-    fail_text: Option<String>,
+    fail_text: Option<Text>,
     ordered: bool,
     warn: Option<bool>,
     info: Option<bool>,
+    /// Remarks that must be there: `expect warn msg: ...`.
+    remarks: Vec<Text>,
     text: Option<String>,
+    /// `expect range vector from .. to .. step ..`: when the samples of a range lie.
+    times: Option<Vec<i64>>,
     rows: Rows,
     scalar: Option<f64>,
+}
+
+/// A text that is given whole, or as a regex.
+#[derive(Debug)]
+struct Text {
+    text: String,
+    is_regex: bool,
+}
+
+impl Text {
+    /// After `msg:` or `regex:`.
+    fn read(line: &str) -> Option<Self> {
+        let msg = line.split_once("msg:").map(|(_, text)| (text, false));
+        let (text, is_regex) = msg.or_else(|| line.split_once("regex:").map(|(_, text)| (text, true)))?;
+        Some(Self { text: text.trim().to_owned(), is_regex })
+    }
+
+    fn is(&self, got: &str) -> bool {
+        match self.is_regex {
+            true => regex::Regex::new(&self.text).unwrap().is_match(got),
+            false => got == self.text,
+        }
+    }
 }
 
 pub fn run(script: &str) -> Vec<Case> {
@@ -54,10 +83,14 @@ pub fn run(script: &str) -> Vec<Case> {
             lines[at..].iter().map(|(_, line)| *line).take_while(|line| !starts_block(line)).collect();
         if line == "clear" {
             memory = Memory::default();
-        } else if let Some(rest) = line.strip_prefix("load") {
-            let step_ms = duration_ms(rest.split_whitespace().last().unwrap_or("1m"));
+        } else if line.starts_with("load") {
+            let step_ms = duration_ms(line.split_whitespace().last().unwrap_or("1m"));
             block.iter().for_each(|line| load(&mut memory, line, step_ms));
             memory.sort();
+            if line.starts_with("load_with_nhcb ") {
+                nhcb::add(&mut memory, &block.iter().map(|line| read_series(line).0).collect::<Vec<_>>());
+                memory.sort();
+            }
             at += block.len();
         } else if line.starts_with("eval") {
             let expected = read_expected(line, &block);
@@ -70,7 +103,8 @@ pub fn run(script: &str) -> Vec<Case> {
 }
 
 fn starts_block(line: &str) -> bool {
-    line.is_empty() || line == "clear" || line.starts_with("eval") || line.starts_with("load")
+    let word = line.split_whitespace().next().unwrap_or_default();
+    word.is_empty() || ["clear", "load", "load_with_nhcb"].contains(&word) || word.starts_with("eval")
 }
 
 fn load(memory: &mut Memory, line: &str, step_ms: i64) {
@@ -194,17 +228,16 @@ fn label(name: &str, value: &str) -> Label {
 
 fn quoted(text: &str) -> (String, &str) {
     let quote = text.chars().next().unwrap();
-    let mut out = String::new();
-    let mut chars = text.char_indices().skip(1);
-    while let Some((at, c)) = chars.next() {
+    let mut escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
         match c {
-            '\\' if quote != '`' => match chars.next().unwrap().1 {
-                'n' => out.push('\n'),
-                't' => out.push('\t'),
-                other => out.push(other),
-            },
-            c if c == quote => return (out, &text[at + 1..]),
-            c => out.push(c),
+            _ if escaped => escaped = false,
+            '\\' if quote != '`' => escaped = true,
+            c if c == quote => {
+                let bytes = lampad_collector::query::unquoted(&text[..=at]).unwrap();
+                return (String::from_utf8_lossy(&bytes).into_owned(), &text[at + 1..]);
+            }
+            _ => {}
         }
     }
     panic!("no end of string in {text:?}");
@@ -249,11 +282,21 @@ fn read_expected(eval: &str, block: &[&str]) -> Expected {
         match words.as_slice() {
             ["expect", "fail", ..] => {
                 expected.fails = true;
-                expected.fail_text = line.split_once("msg:").map(|(_, text)| text.trim().to_owned());
+                expected.fail_text = Text::read(line);
             }
             ["expect", "ordered", ..] => expected.ordered = true,
-            ["expect", "warn", ..] => expected.warn = Some(true),
-            ["expect", "info", ..] => expected.info = Some(true),
+            ["expect", "warn", ..] => {
+                expected.warn = Some(true);
+                expected.remarks.extend(Text::read(line));
+            }
+            ["expect", "info", ..] => {
+                expected.info = Some(true);
+                expected.remarks.extend(Text::read(line));
+            }
+            ["expect", "range", "vector", "from", start, "to", end, "step", step] => {
+                let (start, end, step) = (duration_ms(start), duration_ms(end), duration_ms(step));
+                expected.times = Some((0..).map(|at| start + at * step).take_while(|at| *at <= end).collect());
+            }
             ["expect", "no_warn", ..] => expected.warn = Some(false),
             ["expect", "no_info", ..] => expected.info = Some(false),
             ["expect", "string", ..] => {
@@ -323,7 +366,7 @@ fn rows_of(answer: &Answer) -> Rows {
             rows.iter().map(|row| (row.labels.clone(), cells(row))).collect()
         }
         Output::Points(points) => {
-            let values = |points: &lampad_collector::query::Points| {
+            let values = |points: &Points| {
                 let floats = points.samples.iter().map(|s| (s.timestamp_ms, Some(Got::Float(s.value))));
                 let histograms = points.histograms.iter().map(|(at, h)| (*at, Some(Got::Histogram(h.clone()))));
                 let mut all: Vec<_> = floats.chain(histograms).collect();
@@ -337,11 +380,16 @@ fn rows_of(answer: &Answer) -> Rows {
     }
 }
 
+fn times_of(points: &Points) -> Vec<i64> {
+    let floats = points.samples.iter().map(|sample| sample.timestamp_ms);
+    floats.chain(points.histograms.iter().map(|(at_ms, _)| *at_ms)).collect()
+}
+
 fn compare(query: &str, span: Span, expected: &Expected, memory: &Memory) -> Verdict {
     let answer = match ask(query, span, memory) {
         Ok(answer) => answer,
         Err(error) if expected.fails => {
-            let known = expected.fail_text.as_ref().is_none_or(|text| error.to_string().contains(text.as_str()));
+            let known = expected.fail_text.as_ref().is_none_or(|text| text.is(&error.to_string()));
             return if known { Verdict::Passed } else { failed(&error) };
         }
         Err(error) => return failed(&error),
@@ -353,6 +401,16 @@ fn compare(query: &str, span: Span, expected: &Expected, memory: &Memory) -> Ver
     {
         if wanted.is_some_and(|wanted| wanted == got.is_empty()) {
             return Verdict::Failed(format!("{kind}: {got:?}"));
+        }
+    }
+    let remarks = || answer.warnings.iter().chain(&answer.infos);
+    if let Some(missing) = expected.remarks.iter().find(|wanted| !remarks().any(|got| wanted.is(got))) {
+        return Verdict::Failed(format!("lacks {missing:?} among {:?}", remarks().collect::<Vec<_>>()));
+    }
+    if let (Some(times), Output::Points(points)) = (&expected.times, &answer.output) {
+        let late = |points: &Points| times_of(points).into_iter().find(|at_ms| !times.contains(at_ms));
+        if let Some(at_ms) = points.iter().find_map(late) {
+            return Verdict::Failed(format!("a sample at {at_ms}, expected at {times:?}"));
         }
     }
     if let (Some(text), Output::Text { text: got, .. }) = (&expected.text, &answer.output) {

@@ -6,12 +6,14 @@ use crate::query::QueryError;
 use crate::query::functions::kahan::{Mean, Sum, Variance};
 use crate::query::functions::quantile;
 use crate::query::histogram::Total;
+use crate::query::parse::literal::quoted;
 use crate::query::plan::{AggregateOp, Expr, Grouping};
 use crate::query::value::{Cell, Row, Steps, Value, absent, filter, float, is_absent, with};
 use crate::store::{Labels, METRIC_NAME};
 
+use super::hash::labels_hash;
 use super::selector::map_rows;
-use super::{Eval, changed};
+use super::{Eval, Here, changed};
 
 /// Whether an aggregation takes histograms; the others leave them out and say so.
 fn takes_histograms(op: AggregateOp) -> bool {
@@ -37,7 +39,13 @@ impl Eval<'_> {
     ) -> Result<Vec<Row>, QueryError> {
         use AggregateOp::*;
         let rows = self.rows(inner, steps)?;
-        let rows = if takes_histograms(op) { rows } else { self.without_histograms(op, rows) };
+        let here = self.notes.at(inner.place());
+        let rows = if takes_histograms(op) { rows } else { without_histograms(op, rows, here) };
+        let at_param = self.notes.at(param.map_or(inner.place(), Expr::place));
+        if op == CountValues {
+            let label = label_of(param)?;
+            return count_values(grouped(rows, grouping), steps, &label);
+        }
         let param = param.map(|param| self.eval(param, steps)).transpose()?;
         let groups = grouped(rows, grouping);
         self.budget.check()?;
@@ -49,7 +57,7 @@ impl Eval<'_> {
                     Sum => fold(groups, steps, self::Sum::add, |sum| sum.total()),
                     _ => fold(groups, steps, Mean::add, Mean::mean),
                 };
-                rows.extend(mixed.into_iter().map(|group| self.mixed_sum(op, group, steps)));
+                rows.extend(mixed.into_iter().map(|group| mixed_sum(op, group, steps, here)));
                 rows.retain(Row::has_any);
                 Ok(rows)
             }
@@ -60,104 +68,100 @@ impl Eval<'_> {
             (Stdvar, _) => Ok(fold(groups, steps, Variance::add, Variance::variance)),
             (Stddev, _) => Ok(fold(groups, steps, Variance::add, |v| v.variance().sqrt())),
             (Quantile, Some(Value::Scalar(qs))) => {
-                qs.iter().for_each(|q| self.check_quantile(*q));
+                qs.iter().for_each(|q| check_quantile(*q, at_param));
                 Ok(quantiles(groups, steps, &qs))
             }
-            (CountValues, Some(Value::Text(label))) => count_values(groups, steps, &label),
             (Topk | Bottomk | Limitk, Some(Value::Scalar(counts))) => {
                 let counts = counts.into_iter().map(whole).collect::<Result<Vec<_>, _>>()?;
                 Ok(selected(op, groups, steps, &counts))
             }
-            (LimitRatio, Some(Value::Scalar(ratios))) => self.limit_ratio(groups, ratios),
+            (LimitRatio, Some(Value::Scalar(ratios))) => limit_ratio(groups, ratios, at_param),
             _ => Err(QueryError::execution("an aggregation lacks its parameter")),
         }
     }
-
-    fn without_histograms(&self, op: AggregateOp, rows: Vec<Row>) -> Vec<Row> {
-        if !rows.iter().any(Row::has_histograms) {
-            return rows;
-        }
-        self.notes.info(format!("ignored histogram in {} aggregation", op.name()));
-        rows.into_iter().map(Row::floats_only).filter(Row::has_any).collect()
-    }
-
-    /// `sum` or `avg` of a group with histograms; a step with numbers beside them has no result.
-    fn mixed_sum(&self, op: AggregateOp, group: Group, steps: Steps) -> Row {
-        let mut sums = Row::blank(group.labels, steps.count).dropping(group.drop_name);
-        for step in 0..steps.count {
-            let (mut sum, mut mean, mut total) = (Sum::default(), Mean::default(), Total::default());
-            let mut floats = 0;
-            let mut fits = true;
-            for cell in group.rows.iter().filter_map(|row| row.cell(step)) {
-                match cell {
-                    Cell::Float(value) => {
-                        floats += 1;
-                        sum.add(value);
-                        mean.add(value);
-                    }
-                    Cell::Histogram(histogram) => fits &= total.add(&histogram).is_ok(),
-                }
-            }
-            if floats > 0 && total.added > 0.0 {
-                self.notes.warn("encountered a mix of histograms and floats for aggregation".to_owned());
-                continue;
-            }
-            if !fits {
-                let text = "vector contains a mix of histograms with exponential and custom buckets schemas";
-                self.notes.warn(text.to_owned());
-                continue;
-            }
-            self.notes.remark(total.remarks, "aggregation");
-            let is_sum = op == AggregateOp::Sum;
-            let cell = match floats {
-                0 => if is_sum { total.sum() } else { total.mean() }.map(changed),
-                _ => Some(Cell::Float(if is_sum { sum.total() } else { mean.mean() })),
-            };
-            sums.set(step, cell);
-        }
-        sums
-    }
-
-    /// A sample is in when its labels' place in `[0, 1)` is below the ratio; negative ratios take the complement.
-    fn limit_ratio(&self, groups: Vec<Group>, ratios: Vec<f64>) -> Result<Vec<Row>, QueryError> {
-        for &ratio in &ratios {
-            if ratio.is_nan() {
-                return Err(QueryError::execution("Ratio value is NaN"));
-            }
-            if !(-1.0..=1.0).contains(&ratio) {
-                let capped = float(ratio.clamp(-1.0, 1.0));
-                let ratio = float(ratio);
-                self.notes.warn(format!("ratio value should be between -1 and 1, got {ratio}, capping to {capped}"));
-            }
-        }
-        let rows = groups.into_iter().flat_map(|group| group.rows).map(|mut row| {
-            let place = place(&row.labels);
-            for (cell, ratio) in row.cells.iter_mut().zip(&ratios) {
-                let ratio = ratio.clamp(-1.0, 1.0);
-                let taken = if ratio >= 0.0 { place < ratio } else { place >= 1.0 + ratio };
-                if !taken {
-                    *cell = absent();
-                }
-            }
-            row
-        });
-        Ok(rows.filter(Row::has_any).collect())
-    }
 }
 
-/// A number in `[0, 1)` that depends on the labels alone, the same in every run.
-fn place(labels: &Labels) -> f64 {
-    // FNV-1a with a final mix: short, spread well enough, and fixed for ever, unlike std's hasher.
-    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for label in labels.iter() {
-        for byte in label.name.bytes().chain([0xff]).chain(label.value.bytes()).chain([0xff]) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+fn without_histograms(op: AggregateOp, rows: Vec<Row>, here: Here<'_>) -> Vec<Row> {
+    if !rows.iter().any(Row::has_histograms) {
+        return rows;
+    }
+    here.info(&format!("ignored histogram in {} aggregation", op.name()));
+    rows.into_iter().map(Row::floats_only).filter(Row::has_any).collect()
+}
+
+/// `sum` or `avg` of a group with histograms; a step with numbers beside them has no result.
+fn mixed_sum(op: AggregateOp, group: Group, steps: Steps, here: Here<'_>) -> Row {
+    let name = group.rows.first().and_then(|row| row.labels.metric()).map_or("", |name| name);
+    let mut sums = Row::blank(group.labels.clone(), steps.count).dropping(group.drop_name);
+    for step in 0..steps.count {
+        let (mut sum, mut mean, mut total) = (Sum::default(), Mean::default(), Total::default());
+        let mut floats = 0;
+        let mut fits = true;
+        for cell in group.rows.iter().filter_map(|row| row.cell(step)) {
+            match cell {
+                Cell::Float(value) => {
+                    floats += 1;
+                    sum.add(value);
+                    mean.add(value);
+                }
+                Cell::Histogram(histogram) => fits &= total.add(&histogram).is_ok(),
+            }
+        }
+        if floats > 0 && total.added > 0.0 {
+            here.warn("encountered a mix of histograms and floats for aggregation");
+            continue;
+        }
+        if !fits {
+            let text = "vector contains a mix of histograms with exponential and custom buckets schemas";
+            here.warn(&format!("{text} for metric name {name:?}"));
+            continue;
+        }
+        here.remark(total.remarks, "aggregation");
+        let is_sum = op == AggregateOp::Sum;
+        let cell = match floats {
+            0 => if is_sum { total.sum() } else { total.mean() }.map(changed),
+            _ => Some(Cell::Float(if is_sum { sum.total() } else { mean.mean() })),
+        };
+        sums.set(step, cell);
+    }
+    sums
+}
+
+/// A sample is in when its labels' place in `[0, 1)` is below the ratio; negative ratios take the complement.
+fn limit_ratio(groups: Vec<Group>, ratios: Vec<f64>, here: Here<'_>) -> Result<Vec<Row>, QueryError> {
+    for &ratio in &ratios {
+        if ratio.is_nan() {
+            return Err(QueryError::execution("Ratio value is NaN"));
+        }
+        if !(-1.0..=1.0).contains(&ratio) {
+            let capped = float(ratio.clamp(-1.0, 1.0));
+            let ratio = float(ratio);
+            here.warn(&format!("ratio value should be between -1 and 1, got {ratio}, capping to {capped}"));
         }
     }
-    hash ^= hash >> 32;
-    hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    hash ^= hash >> 29;
-    (hash >> 11) as f64 / (1u64 << 53) as f64
+    let rows = groups.into_iter().flat_map(|group| group.rows).map(|mut row| {
+        let place = place(&row.labels);
+        for (cell, ratio) in row.cells.iter_mut().zip(&ratios) {
+            let ratio = ratio.clamp(-1.0, 1.0);
+            let taken = if ratio >= 0.0 { place < ratio } else { place >= 1.0 + ratio };
+            if !taken {
+                *cell = absent();
+            }
+        }
+        row
+    });
+    Ok(rows.filter(Row::has_any).collect())
+}
+
+/// Where the labels' hash lies between 0 and 1: Prometheus takes the same series.
+fn place(labels: &Labels) -> f64 {
+    labels_hash(labels) as f64 / u64::MAX as f64
+}
+
+pub fn check_quantile(q: f64, here: Here<'_>) {
+    if q.is_nan() || !(0.0..=1.0).contains(&q) {
+        here.warn(&format!("quantile value should be between 0 and 1, got {}", float(q)));
+    }
 }
 
 fn group_labels(labels: &Labels, grouping: &Grouping) -> Labels {
@@ -232,10 +236,16 @@ fn quantiles(groups: Vec<Group>, steps: Steps, qs: &[f64]) -> Vec<Row> {
     })
 }
 
+/// The label of `count_values`, any UTF-8 text but the empty one.
+fn label_of(param: Option<&Expr>) -> Result<String, QueryError> {
+    let Some(Expr::Text { value, .. }) = param.map(Expr::without_parens) else {
+        return Err(QueryError::execution("count_values lacks its label"));
+    };
+    let label = String::from_utf8(value.clone()).ok().filter(|label| !label.is_empty());
+    label.ok_or_else(|| QueryError::execution(format!("invalid label name {}", quoted(value))))
+}
+
 fn count_values(groups: Vec<Group>, steps: Steps, label: &str) -> Result<Vec<Row>, QueryError> {
-    if label.is_empty() {
-        return Err(QueryError::execution(format!("invalid label name {label:?}")));
-    }
     let mut rows: Vec<Row> = Vec::new();
     let mut at: HashMap<Labels, usize> = HashMap::new();
     for group in groups {

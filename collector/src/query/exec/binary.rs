@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use crate::query::QueryError;
 use crate::query::plan::{BinaryOp, Cardinality, Expr, Grouping, Kind, Matching};
-use crate::query::value::{Cell, Row, Steps, Value, absent, braced, filter, is_absent, with};
+use crate::query::value::{Cell, Row, Steps, Value, absent, braced, filter, is_absent, is_metadata, with};
 use crate::store::{Labels, METRIC_NAME};
 
 use super::mixed::between;
 use super::selector::map_rows;
-use super::{Eval, Notes, merge};
+use super::{Eval, Here, merge};
 
 impl Eval<'_> {
     pub fn binary(
@@ -20,6 +20,7 @@ impl Eval<'_> {
         matching: &Matching,
         steps: Steps,
     ) -> Result<Value, QueryError> {
+        let here = self.notes.at(left.place());
         match (left.kind(), right.kind()) {
             (Kind::Scalar, Kind::Scalar) => {
                 let (left, right) = (self.scalar(left, steps)?, self.scalar(right, steps)?);
@@ -27,11 +28,11 @@ impl Eval<'_> {
             }
             (Kind::Vector, Kind::Scalar) => {
                 let (rows, numbers) = (self.rows(left, steps)?, self.scalar(right, steps)?);
-                self.with_scalar(op, rows, &numbers, false, matching.returns_bool)
+                self.with_scalar(op, rows, &numbers, false, matching.returns_bool, here)
             }
             (Kind::Scalar, Kind::Vector) => {
                 let (numbers, rows) = (self.scalar(left, steps)?, self.rows(right, steps)?);
-                self.with_scalar(op, rows, &numbers, true, matching.returns_bool)
+                self.with_scalar(op, rows, &numbers, true, matching.returns_bool, here)
             }
             (Kind::Vector, Kind::Vector) => {
                 let (left, right) = (self.rows(left, steps)?, self.rows(right, steps)?);
@@ -39,7 +40,7 @@ impl Eval<'_> {
                 if op.is_set() {
                     return set(op, left, right, &matching.keys, steps).map(Value::Rows);
                 }
-                self.matched(op, left, right, matching, steps).map(Value::Rows)
+                self.matched(op, left, right, matching, steps, here).map(Value::Rows)
             }
             _ => Err(QueryError::execution("binary operators work on scalars and instant vectors only")),
         }
@@ -53,11 +54,12 @@ impl Eval<'_> {
         numbers: &[f64],
         scalar_left: bool,
         returns_bool: bool,
+        here: Here<'_>,
     ) -> Result<Value, QueryError> {
         let filters = op.is_comparison() && !returns_bool;
         let rows = map_rows(rows, numbers.len(), |mut row| {
             if row.has_histograms() {
-                return self.mixed_with_scalar(op, row, numbers, scalar_left, returns_bool);
+                return mixed_with_scalar(op, row, numbers, scalar_left, returns_bool, here);
             }
             for (cell, number) in row.cells.iter_mut().zip(numbers) {
                 if is_absent(*cell) {
@@ -78,24 +80,6 @@ impl Eval<'_> {
         self.nameless(rows.into_iter().filter(|row| !row.has_histograms() || row.has_any()).collect()).map(Value::Rows)
     }
 
-    fn mixed_with_scalar(
-        &self,
-        op: BinaryOp,
-        mut row: Row,
-        numbers: &[f64],
-        scalar_left: bool,
-        returns_bool: bool,
-    ) -> Row {
-        for (step, number) in numbers.iter().enumerate() {
-            let Some(cell) = row.cell(step) else { continue };
-            let number = Cell::Float(*number);
-            let (left, right) = if scalar_left { (&number, &cell) } else { (&cell, &number) };
-            let outcome = between(op, left, right, self.notes);
-            row.set(step, outcome.cell(&cell, op.is_comparison() && !returns_bool));
-        }
-        row
-    }
-
     /// Between rows whose labels agree.
     fn matched(
         &self,
@@ -104,6 +88,7 @@ impl Eval<'_> {
         right: Vec<Row>,
         matching: &Matching,
         steps: Steps,
+        here: Here<'_>,
     ) -> Result<Vec<Row>, QueryError> {
         // From here on "many" may hold several rows per match group; with group_right it is the right side.
         let swapped = matches!(matching.cardinality, Cardinality::OneToMany(_));
@@ -137,7 +122,7 @@ impl Eval<'_> {
             }
         }
         let delayed = self.features.delayed_name_removal;
-        let work = Work { op, matching, swapped, fill_many, fill_one, delayed, notes: self.notes };
+        let work = Work { op, matching, swapped, fill_many, fill_one, delayed, here };
         let groups: Vec<_> =
             order.into_iter().filter_map(|key| groups.remove(&key).map(|group| (key, group))).collect();
         let rows = map_rows(groups, steps.count, |(key, (many, one))| work.group(&key, many, one, steps));
@@ -154,6 +139,24 @@ impl Eval<'_> {
     }
 }
 
+fn mixed_with_scalar(
+    op: BinaryOp,
+    mut row: Row,
+    numbers: &[f64],
+    scalar_left: bool,
+    returns_bool: bool,
+    here: Here<'_>,
+) -> Row {
+    for (step, number) in numbers.iter().enumerate() {
+        let Some(cell) = row.cell(step) else { continue };
+        let number = Cell::Float(*number);
+        let (left, right) = if scalar_left { (&number, &cell) } else { (&cell, &number) };
+        let outcome = between(op, left, right, here);
+        row.set(step, outcome.cell(&cell, op.is_comparison() && !returns_bool));
+    }
+    row
+}
+
 struct Work<'a> {
     op: BinaryOp,
     matching: &'a Matching,
@@ -161,7 +164,7 @@ struct Work<'a> {
     fill_many: Option<f64>,
     fill_one: Option<f64>,
     delayed: bool,
-    notes: &'a Notes,
+    here: Here<'a>,
 }
 
 impl Work<'_> {
@@ -234,13 +237,13 @@ impl Work<'_> {
         for step in 0..steps.count {
             let (Some(many), Some(one)) = cells(step) else { continue };
             let (left, right) = if self.swapped { (one, many) } else { (many, one) };
-            row.set(step, between(self.op, &left, &right, self.notes).cell(&left, filters));
+            row.set(step, between(self.op, &left, &right, self.here).cell(&left, filters));
         }
         row
     }
 
     fn result_labels(&self, many: &Labels, one: Option<&Labels>, drop_name: bool) -> Labels {
-        let kept = |name: &str| name != METRIC_NAME || !drop_name || self.delayed;
+        let kept = |name: &str| !is_metadata(name) || !drop_name || self.delayed;
         match &self.matching.cardinality {
             Cardinality::OneToOne => match &self.matching.keys {
                 Grouping::By(names) => filter(many, |name| kept(name) && names.iter().any(|key| key == name)),

@@ -4,8 +4,10 @@ use std::cmp::Ordering;
 
 use crate::query::QueryError;
 use crate::query::functions::{Body, Floats, Function, Histograms, Special, cell, label};
+use crate::query::histogram::short;
+use crate::query::parse::literal::quoted;
 use crate::query::plan::{Expr, Kind, Selector};
-use crate::query::value::{Cell, Row, Steps, Value, absent, is_absent, is_float};
+use crate::query::value::{Cell, Row, Steps, Value, absent, is_absent, is_float, with};
 use crate::store::{Label, Labels, METRIC_NAME, MatchOp};
 
 use super::selector::map_rows;
@@ -44,7 +46,8 @@ impl Eval<'_> {
     ) -> Result<Value, QueryError> {
         let range = arg_of(args, Kind::Matrix)?;
         let scalars = self.scalars(args, steps)?;
-        self.over_windows(function, body, mixed, range, &scalars, steps).map(Value::Rows)
+        let places: Vec<_> = args.iter().filter(|arg| arg.kind() == Kind::Scalar).map(Expr::place).collect();
+        self.over_windows(function, body, mixed, range, (&scalars, &places), steps).map(Value::Rows)
     }
 
     /// The scalar arguments, in order.
@@ -139,14 +142,45 @@ impl Eval<'_> {
                 let vector = arg_of(args, Kind::Vector)?;
                 let rows = self.rows(vector, steps)?;
                 let scalars = transposed(&self.scalars(args, steps)?, steps);
-                self.estimates(name, rows, &scalars).map(Value::Rows)
+                let places = (first(name, args)?.place(), vector.place());
+                self.estimates(name, rows, &scalars, places).map(Value::Rows)
             }
+            Special::HistogramQuantiles => self.quantiles(args, steps).map(Value::Rows),
             Special::HistogramOnly(of) => {
                 let rows = self.rows(first(name, args)?, steps)?;
                 self.of_histograms(rows, |_, histogram| of(histogram)).map(Value::Rows)
             }
             Special::Info => self.info(args, steps).map(Value::Rows),
         }
+    }
+
+    /// `histogram_quantiles(v, "label", q..)`: each quantile under a label of its own.
+    fn quantiles(&self, args: &[Expr], steps: Steps) -> Result<Vec<Row>, QueryError> {
+        let [vector, label, quantiles @ ..] = args else { return Err(arity("histogram_quantiles")) };
+        let label = &texts(std::slice::from_ref(label))?[0];
+        label::check_name(label, "histogram_quantiles").map_err(QueryError::Execution)?;
+        let rows = self.rows(vector, steps)?;
+        let mut all: Vec<Row> = Vec::new();
+        for quantile in quantiles {
+            let cells = self.scalar(quantile, steps)?;
+            let args: Vec<Vec<f64>> = cells.iter().map(|q| vec![*q]).collect();
+            let places = (quantile.place(), vector.place());
+            for row in self.estimates("histogram_quantile", rows.clone(), &args, places)? {
+                // A quantile may differ from step to step; then so does the label.
+                let mut values: Vec<f64> = cells.clone();
+                values.sort_by(f64::total_cmp);
+                values.dedup_by(|a, b| a.to_bits() == b.to_bits());
+                for q in values {
+                    let of_q = |step: usize| cells[step].to_bits() == q.to_bits();
+                    let kept =
+                        row.cells.iter().enumerate().map(|(step, cell)| if of_q(step) { *cell } else { absent() });
+                    let labels = with(&row.labels, [(label.clone(), open_metrics_float(q))]);
+                    all.push(row.with_cells(labels, kept.collect()));
+                }
+            }
+        }
+        all.retain(Row::has_any);
+        merge(all)
     }
 
     fn timestamp(&self, vector: &Expr, steps: Steps) -> Result<Vec<Row>, QueryError> {
@@ -176,12 +210,14 @@ impl Eval<'_> {
         };
         let ranged = self.ranged(range, steps)?;
         // Labels do not matter here, and names that fall together would be an error.
-        let rows = self.windows_of(|_| Some(1.0), Some(|_| Some(Cell::Float(1.0))), ranged, &[], steps)?;
+        let here = self.notes.at(range.place());
+        let rows = self.windows_of(|_| Some(1.0), Some(|_| Some(Cell::Float(1.0))), ranged, &[], here, steps)?;
         Ok(where_nothing(&rows, labels, steps))
     }
 
     fn label_replace(&self, args: &[Expr], steps: Steps) -> Result<Vec<Row>, QueryError> {
         let rows = self.rows(first("label_replace", args)?, steps)?;
+        utf8(args.get(1), "destination", "label_replace")?;
         let texts = texts(&args[1..])?;
         let [target, replacement, source, regex] = texts.as_slice() else { return Err(arity("label_replace")) };
         let replace = label::Replace::new(target, replacement, source, regex).map_err(QueryError::Execution)?;
@@ -197,6 +233,10 @@ impl Eval<'_> {
 
     fn label_join(&self, args: &[Expr], steps: Steps) -> Result<Vec<Row>, QueryError> {
         let rows = self.rows(first("label_join", args)?, steps)?;
+        utf8(args.get(1), "destination", "label_join")?;
+        for source in args.iter().skip(3) {
+            utf8(Some(source), "source", "label_join")?;
+        }
         let texts = texts(&args[1..])?;
         let [target, separator, sources @ ..] = texts.as_slice() else { return Err(arity("label_join")) };
         label::check_name(target, "label_join").map_err(QueryError::Execution)?;
@@ -225,7 +265,7 @@ fn where_nothing(rows: &[Row], labels: Labels, steps: Steps) -> Vec<Row> {
 
 /// Labels that a series missed by this selector would surely have had: those asked for once, by equality.
 fn implied_labels(selector: &Selector) -> Labels {
-    let matchers: Vec<_> = selector.any_of.iter().flatten().filter(|matcher| matcher.name != METRIC_NAME).collect();
+    let matchers: Vec<_> = selector.matchers.iter().filter(|matcher| matcher.name != METRIC_NAME).collect();
     let once = |name: &str| matchers.iter().filter(|matcher| matcher.name == name).count() == 1;
     Labels::new(
         matchers
@@ -233,6 +273,12 @@ fn implied_labels(selector: &Selector) -> Labels {
             .filter(|matcher| matches!(matcher.op, MatchOp::Equal) && once(&matcher.name))
             .map(|matcher| Label { name: matcher.name.as_str().into(), value: matcher.value.as_str().into() }),
     )
+}
+
+/// A number as OpenMetrics has it in labels: with a point, or an exponent.
+fn open_metrics_float(value: f64) -> String {
+    let text = short(value);
+    if value.is_finite() && !text.contains(['.', 'e']) { text + ".0" } else { text }
 }
 
 /// NaN last in both directions.
@@ -289,9 +335,23 @@ fn arity(name: &str) -> QueryError {
     QueryError::Execution(format!("wrong number of arguments for {name}()"))
 }
 
+/// The names of labels are UTF-8, though strings need not be.
+fn utf8(arg: Option<&Expr>, which: &str, function: &str) -> Result<(), QueryError> {
+    match arg.map(Expr::without_parens) {
+        Some(Expr::Text { value, .. }) if std::str::from_utf8(value).is_err() => {
+            let name = quoted(value);
+            Err(QueryError::Execution(format!(
+                "invalid {which} label name in {function}(): {}",
+                name.trim_matches('"')
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn texts(args: &[Expr]) -> Result<Vec<String>, QueryError> {
     let text = |arg: &Expr| match arg.without_parens() {
-        Expr::Text(text) => Ok(text.clone()),
+        Expr::Text { value, .. } => Ok(String::from_utf8_lossy(value).into_owned()),
         _ => Err(QueryError::execution("expected a string literal")),
     };
     args.iter().map(text).collect()

@@ -5,28 +5,37 @@ use std::collections::HashMap;
 use crate::query::QueryError;
 use crate::query::functions::histogram::{self, Bucket};
 use crate::query::histogram::{Histogram, Nans};
+use crate::query::plan::Place;
 use crate::query::value::{Cell, Row, absent, filter, is_absent};
 use crate::store::{Labels, METRIC_NAME};
 
+use super::aggregate::check_quantile;
 use super::selector::map_rows;
-use super::{Eval, merge};
+use super::{Eval, Here, merge};
 
 impl Eval<'_> {
     /// Over classic buckets and native histograms alike; an instant that has both for the same labels has no result.
-    pub fn estimates(&self, name: &str, rows: Vec<Row>, args: &[Vec<f64>]) -> Result<Vec<Row>, QueryError> {
+    pub fn estimates(
+        &self,
+        name: &str,
+        rows: Vec<Row>,
+        args: &[Vec<f64>],
+        places: (Place, Place),
+    ) -> Result<Vec<Row>, QueryError> {
+        let (at_args, here) = (self.notes.at(places.0), self.notes.at(places.1));
         let is_quantile = name == "histogram_quantile";
         if is_quantile {
-            args.iter().for_each(|args| self.check_quantile(args[0]));
+            args.iter().for_each(|args| check_quantile(args[0], at_args));
         }
         let native: Vec<Row> = rows.iter().filter(|row| row.has_histograms()).cloned().collect();
         let mut native = self.of_histograms(native, |step, histogram| {
             let args = &args[step];
             let estimate = if is_quantile { histogram.quantile(args[0]) } else { histogram.fraction(args[0], args[1]) };
-            self.note_nans(estimate.nans);
+            note_nans(estimate.nans, at_args);
             estimate.value
         })?;
         let rows = rows.into_iter().map(Row::floats_only).filter(Row::has_any).collect();
-        let mut classic = self.classic_histograms(name, rows, args)?;
+        let mut classic = self.classic_histograms(name, rows, args, here)?;
         if native.is_empty() {
             return Ok(classic);
         }
@@ -36,7 +45,7 @@ impl Eval<'_> {
             let Some(other) = by_labels.get_mut(&row.labels) else { continue };
             for (one, two) in row.cells.iter_mut().zip(&mut other.cells) {
                 if !is_absent(*one) && !is_absent(*two) {
-                    self.notes.warn("vector contains a mix of classic and native histograms".to_owned());
+                    here.warn("vector contains a mix of classic and native histograms");
                     (*one, *two) = (absent(), absent());
                 }
             }
@@ -45,16 +54,6 @@ impl Eval<'_> {
         all.extend(native);
         all.retain(Row::has_any);
         merge(all)
-    }
-
-    fn note_nans(&self, nans: Nans) {
-        let text = match nans {
-            Nans::None => return,
-            Nans::Result => "input to histogram_quantile has NaN observations, result is NaN",
-            Nans::Skewed => "input to histogram_quantile has NaN observations, result is skewed higher",
-            Nans::Excluded => "input to histogram_fraction has NaN observations, which are excluded from all fractions",
-        };
-        self.notes.info(text.to_owned());
     }
 
     /// One number of each histogram; numbers have none of it and are left out.
@@ -74,14 +73,21 @@ impl Eval<'_> {
     }
 
     /// `histogram_quantile` and `histogram_fraction` over classic buckets.
-    fn classic_histograms(&self, name: &str, rows: Vec<Row>, args: &[Vec<f64>]) -> Result<Vec<Row>, QueryError> {
+    fn classic_histograms(
+        &self,
+        name: &str,
+        rows: Vec<Row>,
+        args: &[Vec<f64>],
+        here: Here<'_>,
+    ) -> Result<Vec<Row>, QueryError> {
         let is_quantile = name == "histogram_quantile";
         let mut order: Vec<Labels> = Vec::new();
         let mut groups: HashMap<Labels, Vec<(f64, Row)>> = HashMap::new();
         for row in rows {
             let le = row.labels.get("le").map(|le| &**le).unwrap_or("");
             let Some(upper) = bound(le) else {
-                self.notes.warn(format!("bucket label \"le\" is missing or has a malformed value of {le:?}"));
+                let metric = row.labels.metric().map_or(String::new(), |name| format!(" for metric name {name:?}"));
+                here.warn(&format!("bucket label \"le\" is missing or has a malformed value of {le:?}{metric}"));
                 continue;
             };
             let key = filter(&row.labels, |name| name != "le" && name != METRIC_NAME);
@@ -108,12 +114,24 @@ impl Eval<'_> {
                 value
             });
             let cells = cells.collect();
-            if any_fixed {
-                self.notes.info(format!("input to {name} needed to be fixed for monotonicity for {labels}"));
+            if any_fixed && is_quantile {
+                here.info(
+                    "input to histogram_quantile needed to be fixed for monotonicity (see \
+                     https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile)",
+                );
             }
             Row::new(labels, cells)
         }))
     }
+}
+
+fn note_nans(nans: Nans, here: Here<'_>) {
+    here.info(match nans {
+        Nans::None => return,
+        Nans::Result => "input to histogram_quantile has NaN observations, result is NaN",
+        Nans::Skewed => "input to histogram_quantile has NaN observations, result is skewed higher",
+        Nans::Excluded => "input to histogram_fraction has NaN observations, which are excluded from all fractions",
+    });
 }
 
 /// An upper bound as labels write it.

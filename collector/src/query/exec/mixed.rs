@@ -7,7 +7,7 @@ use crate::query::plan::BinaryOp;
 use crate::query::value::Cell;
 
 use super::binary::compute;
-use super::{Notes, changed};
+use super::{Here, changed};
 
 /// What an operator makes of two samples.
 pub enum Outcome {
@@ -30,7 +30,7 @@ impl Outcome {
     }
 }
 
-pub fn between(op: BinaryOp, left: &Cell, right: &Cell, notes: &Notes) -> Outcome {
+pub fn between(op: BinaryOp, left: &Cell, right: &Cell, here: Here<'_>) -> Outcome {
     use BinaryOp::{Add, Div, Equal, Mul, NotEqual, Sub};
     let scaled = |histogram: &Arc<Histogram>| (**histogram).clone();
     match (left, op, right) {
@@ -45,14 +45,14 @@ pub fn between(op: BinaryOp, left: &Cell, right: &Cell, notes: &Notes) -> Outcom
         (Cell::Histogram(histogram), Div, Cell::Float(number)) => {
             Outcome::Sample(changed(scaled(histogram).divide(*number).compact()))
         }
-        (Cell::Histogram(left), Add, Cell::Histogram(right)) => combined(left.add(right), "addition", notes),
-        (Cell::Histogram(left), Sub, Cell::Histogram(right)) => combined(left.subtract(right), "subtraction", notes),
+        (Cell::Histogram(left), Add, Cell::Histogram(right)) => combined(left.add(right), op, "addition", here),
+        (Cell::Histogram(left), Sub, Cell::Histogram(right)) => combined(left.subtract(right), op, "subtraction", here),
         (Cell::Histogram(left), Equal, Cell::Histogram(right)) => Outcome::Holds(left == right),
         (Cell::Histogram(left), NotEqual, Cell::Histogram(right)) => Outcome::Holds(left != right),
         _ => {
             let (left, right, op) = (kind(left), kind(right), op.symbol());
             let text = "incompatible sample types encountered for binary operator";
-            notes.info(format!("{text} {op:?}: {left} {op} {right}"));
+            here.info(&format!("{text} {op:?}: {left} {op} {right}"));
             Outcome::Nothing
         }
     }
@@ -65,15 +65,14 @@ fn kind(cell: &Cell) -> &'static str {
     }
 }
 
-fn combined(result: Result<(Histogram, Remarks), WrongPair>, operation: &str, notes: &Notes) -> Outcome {
+fn combined(result: Result<(Histogram, Remarks), WrongPair>, op: BinaryOp, operation: &str, here: Here<'_>) -> Outcome {
     match result {
         Ok((histogram, remarks)) => {
-            notes.remark(remarks, operation);
+            here.remark(remarks, operation);
             Outcome::Sample(changed(histogram.compact()))
         }
         Err(WrongPair) => {
-            let text = "vector contains a mix of histograms with exponential and custom buckets schemas";
-            notes.warn(text.to_owned());
+            here.warn(&format!("incompatible bucket layout encountered for binary operator {}", op.symbol()));
             Outcome::Nothing
         }
     }

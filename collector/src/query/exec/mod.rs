@@ -3,73 +3,27 @@
 mod aggregate;
 mod binary;
 mod call;
+mod edges;
+mod hash;
 mod histograms;
 mod info;
 mod mixed;
+mod notes;
 mod selector;
 mod window;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use parking_lot::Mutex;
 
 use crate::store::{Budget, Labels, Source};
 
-use super::histogram::{Histogram, Remarks};
+use super::histogram::Histogram;
+use super::length::{Length, Scale};
 use super::plan::Expr;
 use super::value::{Cell, Row, Steps, Value, is_absent, is_float, without_name};
 use super::{Features, QueryError};
 
-/// Remarks on a query's data that go into the reply beside the result.
-#[derive(Default)]
-pub struct Notes {
-    warnings: Mutex<BTreeSet<String>>,
-    infos: Mutex<BTreeSet<String>>,
-    samples: AtomicU64,
-}
-
-/// Prometheus shows ten of a kind; more would drown the reply.
-const NOTES_MAX: usize = 10;
-
-impl Notes {
-    pub fn warn(&self, text: String) {
-        let mut warnings = self.warnings.lock();
-        if warnings.len() < NOTES_MAX {
-            warnings.insert(format!("PromQL warning: {text}"));
-        }
-    }
-
-    pub fn info(&self, text: String) {
-        let mut infos = self.infos.lock();
-        if infos.len() < NOTES_MAX {
-            infos.insert(format!("PromQL info: {text}"));
-        }
-    }
-
-    /// What happened when histograms were added or subtracted.
-    pub fn remark(&self, remarks: Remarks, operation: &str) {
-        if remarks.bounds_differ {
-            self.info(format!("mismatched custom buckets were reconciled during {operation}"));
-        }
-        if remarks.resets_collide {
-            self.warn(format!("conflicting counter resets during histogram {operation}"));
-        }
-    }
-
-    pub fn count_samples(&self, samples: u64) {
-        self.samples.fetch_add(samples, Ordering::Relaxed);
-    }
-
-    pub fn samples(&self) -> u64 {
-        self.samples.load(Ordering::Relaxed)
-    }
-
-    pub fn into_lists(self) -> (Vec<String>, Vec<String>) {
-        (self.warnings.into_inner().into_iter().collect(), self.infos.into_inner().into_iter().collect())
-    }
-}
+pub use notes::{Here, Notes};
 
 /// One evaluation of one query.
 pub struct Eval<'a> {
@@ -90,13 +44,13 @@ impl Eval<'_> {
     pub fn eval(&self, expr: &Expr, steps: Steps) -> Result<Value, QueryError> {
         self.budget.check()?;
         match expr {
-            Expr::Number(number) => Ok(Value::Scalar(vec![*number; steps.count])),
-            Expr::Text(text) => Ok(Value::Text(text.clone())),
-            Expr::Paren(inner) => self.eval(inner, steps),
-            Expr::Negate(inner) => self.negate(inner, steps),
+            Expr::Number { value, .. } => Ok(Value::Scalar(vec![*value; steps.count])),
+            Expr::Text { value, .. } => Ok(Value::Text(String::from_utf8_lossy(value).into_owned())),
+            Expr::Paren { inner, .. } | Expr::Unary { negative: false, inner, .. } => self.eval(inner, steps),
+            Expr::Unary { negative: true, inner, .. } => self.negate(inner, steps),
             Expr::Selector(selector) => Ok(Value::Rows(self.instant_rows(selector, steps)?)),
-            Expr::Call { function, args } => self.call(function, args, steps),
-            Expr::Aggregate { op, param, inner, grouping } => {
+            Expr::Call { function, args, .. } => self.call(function, args, steps),
+            Expr::Aggregate { op, param, inner, grouping, .. } => {
                 self.aggregate(*op, param.as_deref(), inner, grouping, steps).map(Value::Rows)
             }
             Expr::Binary { op, left, right, matching } => self.binary(*op, left, right, matching, steps),
@@ -104,6 +58,16 @@ impl Eval<'_> {
                 Err(QueryError::execution("a range of samples cannot stand where one sample per series is expected"))
             }
         }
+    }
+
+    /// What durations of the query are computed from.
+    pub fn scale(&self) -> Scale {
+        Scale { step: self.interval_ms as f64 / 1000.0, range: (self.end_ms - self.start_ms) as f64 / 1000.0 }
+    }
+
+    /// Of a range or a step.
+    fn positive_ms(&self, length: &Length) -> Result<i64, QueryError> {
+        length.positive_ms(self.scale()).map_err(QueryError::Bad)
     }
 
     /// Rows of an expression that is known to be a vector.

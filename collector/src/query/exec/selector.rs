@@ -1,6 +1,5 @@
 //! Samples from the store: the last one before each step, or all of a range.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lampad_proto::is_stale;
@@ -8,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::query::QueryError;
 use crate::query::histogram::{Hint, Histogram};
-use crate::query::plan::{At, Expr, Selector, Shift};
+use crate::query::plan::{At, Edges, Expr, Selector, Shift};
 use crate::query::value::{Cell, Points, Row, Steps, absent, is_absent, is_float, stored};
 use crate::store::{Sample, Select, Series};
 
@@ -32,7 +31,7 @@ impl Ends {
     }
 
     /// First and last time looked at.
-    fn span(&self, steps: Steps) -> (i64, i64) {
+    pub fn span(&self, steps: Steps) -> (i64, i64) {
         (self.at(steps.start_ms), self.at(steps.end_ms()))
     }
 }
@@ -42,6 +41,7 @@ pub struct Ranged {
     pub points: Vec<Points>,
     pub ends: Ends,
     pub range_ms: i64,
+    pub edges: Edges,
 }
 
 /// From so many cells on, rows are worked on in parallel; below it, handing out costs more than it saves.
@@ -57,30 +57,26 @@ pub fn map_rows<T: Send, U: Send>(items: Vec<T>, cells_each: usize, map: impl Fn
 }
 
 impl Eval<'_> {
-    pub fn ends(&self, shift: Shift) -> Ends {
+    pub fn ends(&self, shift: &Shift) -> Result<Ends, QueryError> {
         let fixed_ms = shift.at.map(|at| match at {
             At::Start => self.start_ms,
             At::End => self.end_ms,
             At::Ms(at_ms) => at_ms,
         });
-        Ends { fixed_ms, offset_ms: shift.offset_ms }
+        let offset = shift.offset.as_ref().map_or(Ok(0), |offset| offset.ms(self.scale()));
+        Ok(Ends { fixed_ms, offset_ms: offset.map_err(QueryError::Bad)? })
     }
 
-    fn fetch(&self, selector: &Selector, select: Select) -> Result<Vec<Series>, QueryError> {
-        let mut found = Vec::new();
-        for matchers in &selector.any_of {
-            found.extend(self.source.select(matchers, select, self.budget)?);
-        }
-        if selector.any_of.len() > 1 {
-            let unique: BTreeMap<_, _> = found.into_iter().map(|series| (series.labels.clone(), series)).collect();
-            found = unique.into_values().collect();
-        } else {
-            found.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
-        }
+    pub fn fetch(&self, selector: &Selector, select: Select) -> Result<Vec<Series>, QueryError> {
+        let mut found = self.source.select(&selector.matchers, select, self.budget)?;
+        found.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
         Ok(found)
     }
 
     pub fn instant_rows(&self, selector: &Selector, steps: Steps) -> Result<Vec<Row>, QueryError> {
+        if selector.edges == Edges::Smoothed {
+            return self.smoothed_rows(selector, steps);
+        }
         self.looked_back(selector, steps, |sample| stored(sample.value), |_, histogram| Cell::Histogram(histogram))
     }
 
@@ -100,7 +96,7 @@ impl Eval<'_> {
         if steps.count == 0 {
             return Ok(Vec::new());
         }
-        let ends = self.ends(selector.shift);
+        let ends = self.ends(&selector.shift)?;
         let (first_ms, last_ms) = ends.span(steps);
         // The window is open on the left: a sample exactly one lookback old is gone.
         let from_ms = first_ms - self.lookback_ms + 1;
@@ -150,10 +146,12 @@ impl Eval<'_> {
     /// Samples of a range selector or subquery over the windows of all steps.
     pub fn ranged(&self, expr: &Expr, steps: Steps) -> Result<Ranged, QueryError> {
         match expr.without_parens() {
-            Expr::Range { selector, range_ms } => {
-                let ends = self.ends(selector.shift);
+            Expr::Range { selector, range } => {
+                let ends = self.ends(&selector.shift)?;
+                let range_ms = self.positive_ms(range)?;
                 let (first_ms, last_ms) = ends.span(steps);
-                let select = Select::Range { from_ms: first_ms - range_ms + 1, to_ms: last_ms };
+                let (before_ms, after_ms) = self.beyond(selector.edges);
+                let select = Select::Range { from_ms: first_ms - range_ms - before_ms + 1, to_ms: last_ms + after_ms };
                 let points = self.fetch(selector, select)?.into_iter().map(|mut series| {
                     series.floats.retain(|sample| !is_stale(sample.value));
                     let mut histograms = converted(&series.histograms);
@@ -161,18 +159,19 @@ impl Eval<'_> {
                     Points { labels: series.labels, samples: series.floats, histograms, drop_name: false }
                 });
                 let points = points.filter(|p| !p.samples.is_empty() || !p.histograms.is_empty()).collect();
-                Ok(Ranged { points, ends, range_ms: *range_ms })
+                Ok(Ranged { points, ends, range_ms, edges: selector.edges })
             }
-            Expr::Subquery { inner, range_ms, step_ms, shift } => {
-                let ends = self.ends(*shift);
+            Expr::Subquery { inner, range, step, shift } => {
+                let ends = self.ends(shift)?;
+                let range_ms = self.positive_ms(range)?;
                 let (first_ms, last_ms) = ends.span(steps);
-                let step_ms = step_ms.filter(|step| *step > 0).unwrap_or(self.subquery_step_ms).max(1);
+                let step_ms = step.as_ref().map_or(Ok(self.subquery_step_ms), |step| self.positive_ms(step))?.max(1);
                 // Steps of a subquery are multiples of its step, the first one inside the window that is open on the left.
                 let start_ms = ((first_ms - range_ms).div_euclid(step_ms) + 1) * step_ms;
                 let inner_steps = Steps::range(start_ms, last_ms, step_ms);
                 self.budget.check()?;
                 let points = self.subquery_points(inner, inner_steps)?;
-                Ok(Ranged { points, ends, range_ms: *range_ms })
+                Ok(Ranged { points, ends, range_ms, edges: Edges::Plain })
             }
             _ => Err(QueryError::execution("expected a range vector")),
         }
@@ -213,7 +212,7 @@ fn unhinted(histogram: &Arc<Histogram>) -> Arc<Histogram> {
 }
 
 /// Stored histograms as queries compute with them; one that stays the same is converted once.
-fn converted(stored: &[(i64, Arc<lampad_proto::v1::Histogram>)]) -> Vec<(i64, Arc<Histogram>)> {
+pub fn converted(stored: &[(i64, Arc<lampad_proto::v1::Histogram>)]) -> Vec<(i64, Arc<Histogram>)> {
     let mut out: Vec<(i64, Arc<Histogram>)> = Vec::with_capacity(stored.len());
     for (index, (at_ms, histogram)) in stored.iter().enumerate() {
         let same = index.checked_sub(1).filter(|before| Arc::ptr_eq(&stored[*before].1, histogram));

@@ -1,12 +1,14 @@
 //! Slides a window along each series' samples and lets a function make one cell per step.
 
 use crate::query::functions::{Floats, Function, Histograms, Mixed, Window};
+use crate::query::plan::{Edges, Place};
 use crate::query::value::{Cell, Points, Row, Steps, absent, is_float, without_name};
 use crate::query::{Expr, QueryError};
 use crate::store::METRIC_NAME;
 
+use super::aggregate::check_quantile;
 use super::selector::{Ends, Ranged, map_rows};
-use super::{Eval, merge};
+use super::{Eval, Here, merge};
 
 impl Eval<'_> {
     pub fn over_windows(
@@ -15,17 +17,21 @@ impl Eval<'_> {
         body: Floats,
         mixed: Option<Histograms>,
         range: &Expr,
-        args: &[Vec<f64>],
+        (args, places): (&[Vec<f64>], &[Place]),
         steps: Steps,
     ) -> Result<Vec<Row>, QueryError> {
         if steps.count == 0 {
             return Ok(Vec::new());
         }
-        self.check_args(function, args)?;
+        let here = self.notes.at(range.place());
+        self.check_args(function, args, places.first().copied().unwrap_or_default())?;
         let ranged = self.ranged(range, steps)?;
-        let mut rows = self.windows_of(body, mixed, ranged, args, steps)?;
+        let mut rows = match ranged.edges {
+            Edges::Plain => self.windows_of(body, mixed, ranged, args, here, steps)?,
+            _ => self.edged_windows(function.name, ranged, here, steps)?,
+        };
         if function.wants_counter() {
-            self.note_gauges(&rows);
+            self.note_gauges(&rows, here);
         }
         if function.keeps_name() {
             return Ok(rows);
@@ -45,15 +51,16 @@ impl Eval<'_> {
         mixed: Option<Histograms>,
         ranged: Ranged,
         args: &[Vec<f64>],
+        here: Here<'_>,
         steps: Steps,
     ) -> Result<Vec<Row>, QueryError> {
-        let Ranged { points, ends, range_ms } = ranged;
+        let Ranged { points, ends, range_ms, .. } = ranged;
         let by_step = transposed(args, steps);
         // With `@` every step sees the same window; only arguments and the step's own time can make cells differ.
         let once = ends.is_fixed() && args.is_empty();
         let rows = map_rows(points, steps.count * 8, |points| {
             if !points.histograms.is_empty() {
-                let windows = Windows { ends, range_ms, by_step: &by_step, steps };
+                let windows = Windows { ends, range_ms, by_step: &by_step, here, steps };
                 return self.mixed_windows(body, mixed, points, &windows);
             }
             let mut cells = vec![absent(); steps.count];
@@ -114,7 +121,7 @@ impl Eval<'_> {
             }
             self.notes.count_samples((samples.len() + histograms.len()) as u64);
             let floats = Window { samples, from_ms, to_ms, step_ms, args: &windows.by_step[step] };
-            let window = Mixed { floats, histograms, metric, notes: self.notes };
+            let window = Mixed { floats, histograms, metric, here: windows.here };
             let cell = match mixed {
                 Some(mixed) if !histograms.is_empty() => mixed(&window),
                 _ => {
@@ -129,11 +136,11 @@ impl Eval<'_> {
         row
     }
 
-    fn check_args(&self, function: &Function, args: &[Vec<f64>]) -> Result<(), QueryError> {
+    fn check_args(&self, function: &Function, args: &[Vec<f64>], place: Place) -> Result<(), QueryError> {
         match function.name {
             "quantile_over_time" => {
                 for &q in args.iter().flatten() {
-                    self.check_quantile(q);
+                    check_quantile(q, self.notes.at(place));
                 }
                 Ok(())
             }
@@ -152,22 +159,23 @@ impl Eval<'_> {
         }
     }
 
-    pub fn check_quantile(&self, q: f64) {
-        if q.is_nan() || !(0.0..=1.0).contains(&q) {
-            self.notes.warn(format!("quantile value should be between 0 and 1, got {}", crate::query::value::float(q)));
-        }
-    }
-
     /// Names that do not look like a counter's: an info, as the result is likely not what was meant.
-    fn note_gauges(&self, rows: &[Row]) {
+    fn note_gauges(&self, rows: &[Row], here: Here<'_>) {
         const ENDINGS: [&str; 4] = ["_total", "_sum", "_count", "_bucket"];
         let mut last = "";
         let of_numbers = |row: &&Row| !row.has_histograms() || row.cells.iter().any(|cell| is_float(*cell));
-        for name in rows.iter().filter(of_numbers).filter_map(|row| row.labels.get(METRIC_NAME)) {
-            if **name != *last && !ENDINGS.iter().any(|ending| name.ends_with(ending)) {
-                self.notes.info(format!(
-                    "metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {name:?}"
-                ));
+        for row in rows.iter().filter(of_numbers) {
+            let Some(name) = row.labels.get(METRIC_NAME) else { continue };
+            if self.features.type_and_unit_labels {
+                let kind = row.labels.get("__type__").map_or("", |kind| kind);
+                if !matches!(kind, "counter" | "histogram") {
+                    let text =
+                        "metric might not be a counter, __type__ label is not set to \"counter\" or \"histogram\"";
+                    here.info(&format!("{text}, got {kind:?}: {name:?}"));
+                }
+            } else if **name != *last && !ENDINGS.iter().any(|ending| name.ends_with(ending)) {
+                let text = "metric might not be a counter, name does not end in _total/_sum/_count/_bucket";
+                here.info(&format!("{text}: {name:?}"));
             }
             last = name;
         }
@@ -179,11 +187,12 @@ struct Windows<'a> {
     ends: Ends,
     range_ms: i64,
     by_step: &'a [Vec<f64>],
+    here: Here<'a>,
     steps: Steps,
 }
 
 /// What of an ascending list lies in `(from_ms, to_ms]`.
-fn within<T>(list: &[T], from_ms: i64, to_ms: i64, time: impl Fn(&T) -> i64) -> &[T] {
+pub fn within<T>(list: &[T], from_ms: i64, to_ms: i64, time: impl Fn(&T) -> i64) -> &[T] {
     let from = list.partition_point(|item| time(item) <= from_ms);
     let to = list.partition_point(|item| time(item) <= to_ms);
     &list[from..to.max(from)]

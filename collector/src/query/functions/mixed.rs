@@ -5,28 +5,17 @@ use std::sync::Arc;
 use super::super::histogram::{Hint, Histogram, Remarks, Total};
 use super::super::value::Cell;
 use super::{Floats, Mixed, over_time, rate};
-
-const WRONG_PAIR: &str = "vector contains a mix of histograms with exponential and custom buckets schemas";
-const NO_COUNTER: &str = "this native histogram metric is not a counter:";
-const NO_GAUGE: &str = "this native histogram metric is not a gauge:";
+use crate::store::Sample;
 
 impl Mixed<'_> {
-    fn warn(&self, text: &str) {
-        self.notes.warn(format!("{text} {:?}", self.metric));
-    }
-
-    fn warn_for(&self, text: &str) {
-        self.notes.warn(format!("{text} for metric name {:?}", self.metric));
-    }
-
     /// What functions of numbers say when histograms lie among them.
     pub fn note_ignored(&self) {
         let text = "ignored histograms in a range containing both floats and histograms for metric name";
-        self.notes.info(format!("{text} {:?}", self.metric));
+        self.here.info(&format!("{text} {:?}", self.metric));
     }
 
     fn warn_mix(&self) {
-        self.warn_for("encountered a mix of histograms and floats");
+        self.here.warn(&mix_text(self.metric));
     }
 
     /// Whether there are both; that is said in a warning.
@@ -40,17 +29,38 @@ impl Mixed<'_> {
 
     fn remark(&self, remarks: Remarks, operation: &str) {
         // Samples that contradict each other on resets are what a counter with resets looks like.
-        self.notes.remark(Remarks { resets_collide: false, ..remarks }, operation);
+        self.here.remark(Remarks { resets_collide: false, ..remarks }, operation);
     }
 
     /// All samples by time.
     fn cells(&self) -> Vec<(i64, Cell)> {
-        let floats = self.floats.samples.iter().map(|sample| (sample.timestamp_ms, Cell::Float(sample.value)));
-        let histograms = self.histograms.iter().map(|(at_ms, histogram)| (*at_ms, Cell::Histogram(histogram.clone())));
-        let mut all: Vec<_> = floats.chain(histograms).collect();
-        all.sort_by_key(|(at_ms, _)| *at_ms);
-        all
+        by_time(self.floats.samples, self.histograms)
     }
+}
+
+pub fn by_time(samples: &[Sample], histograms: &[(i64, Arc<Histogram>)]) -> Vec<(i64, Cell)> {
+    let floats = samples.iter().map(|sample| (sample.timestamp_ms, Cell::Float(sample.value)));
+    let histograms = histograms.iter().map(|(at_ms, histogram)| (*at_ms, Cell::Histogram(histogram.clone())));
+    let mut all: Vec<_> = floats.chain(histograms).collect();
+    all.sort_by_key(|(at_ms, _)| *at_ms);
+    all
+}
+
+pub fn mix_text(metric: &str) -> String {
+    format!("encountered a mix of histograms and floats for metric name {metric:?}")
+}
+
+pub fn wrong_pair_text(metric: &str) -> String {
+    let text = "vector contains a mix of histograms with exponential and custom buckets schemas for metric name";
+    format!("{text} {metric:?}")
+}
+
+pub fn no_counter_text(metric: &str) -> String {
+    format!("this native histogram metric is not a counter: {metric:?}")
+}
+
+pub fn no_gauge_text(metric: &str) -> String {
+    format!("this native histogram metric is not a gauge: {metric:?}")
 }
 
 fn histogram(histogram: Histogram) -> Option<Cell> {
@@ -78,32 +88,40 @@ pub fn time_of_last(window: &Mixed<'_>) -> Option<Cell> {
 }
 
 pub fn changes(window: &Mixed<'_>) -> Option<Cell> {
-    let changed = |pair: &&[(i64, Cell)]| match (&pair[0].1, &pair[1].1) {
+    let cells = window.cells();
+    Some(Cell::Float(cells.windows(2).filter(|pair| has_changed(&pair[0].1, &pair[1].1)).count() as f64))
+}
+
+pub fn has_changed(before: &Cell, after: &Cell) -> bool {
+    match (before, after) {
         (Cell::Float(before), Cell::Float(after)) => before != after && !(before.is_nan() && after.is_nan()),
         (before, after) => before != after,
-    };
-    Some(Cell::Float(window.cells().windows(2).filter(changed).count() as f64))
+    }
+}
+
+pub fn resets(window: &Mixed<'_>) -> Option<Cell> {
+    let cells = window.cells();
+    Some(Cell::Float(cells.windows(2).filter(|pair| has_reset(&pair[0].1, &pair[1].1)).count() as f64))
 }
 
 /// A change of type is a reset too.
-pub fn resets(window: &Mixed<'_>) -> Option<Cell> {
-    let reset = |pair: &&[(i64, Cell)]| match (&pair[0].1, &pair[1].1) {
+pub fn has_reset(before: &Cell, after: &Cell) -> bool {
+    match (before, after) {
         (Cell::Float(before), Cell::Float(after)) => after < before,
         (Cell::Histogram(before), Cell::Histogram(after)) => after.is_reset_after(before),
         _ => true,
-    };
-    Some(Cell::Float(window.cells().windows(2).filter(reset).count() as f64))
+    }
 }
 
 fn total(window: &Mixed<'_>) -> Option<Total> {
     let mut total = Total::default();
     for (_, histogram) in window.histograms {
         if total.add(histogram).is_err() {
-            window.warn_for(WRONG_PAIR);
+            window.here.warn(&wrong_pair_text(window.metric));
             return None;
         }
     }
-    window.notes.remark(total.remarks, "aggregation");
+    window.here.remark(total.remarks, "aggregation");
     Some(total)
 }
 
@@ -162,9 +180,9 @@ fn difference(window: &Mixed<'_>, counter: bool) -> Option<Histogram> {
     let [(_, first), (_, second), ..] = all else { return None };
     let (_, last) = all.last()?;
     if counter && all.iter().any(|(_, histogram)| histogram.hint == Hint::Gauge) {
-        window.warn(NO_COUNTER);
+        window.here.warn(&no_counter_text(window.metric));
     } else if !counter && (first.hint != Hint::Gauge || last.hint != Hint::Gauge) {
-        window.warn(NO_GAUGE);
+        window.here.warn(&no_gauge_text(window.metric));
     }
     // With a reset right after it the first sample does not matter, and its buckets need not fit.
     let skipped = counter && second.is_reset_after(first);
@@ -172,7 +190,7 @@ fn difference(window: &Mixed<'_>, counter: bool) -> Option<Histogram> {
     let mut before: &Histogram = if skipped { &nothing } else { first };
     let between = if counter { &all[1..] } else { &all[all.len() - 1..] };
     if between.iter().any(|(_, histogram)| histogram.is_custom() != before.is_custom()) {
-        window.warn_for(WRONG_PAIR);
+        window.here.warn(&wrong_pair_text(window.metric));
         return None;
     }
     let schema = between.iter().map(|(_, histogram)| histogram.schema).fold(before.schema, i32::min);
@@ -211,14 +229,14 @@ fn last_two(window: &Mixed<'_>, counter: bool, of_floats: Floats) -> Option<Cell
     };
     let gauges = [before, last].into_iter().filter(|histogram| histogram.hint == Hint::Gauge).count();
     match counter {
-        true if gauges > 0 => window.warn(NO_COUNTER),
-        false if gauges < 2 => window.warn(NO_GAUGE),
+        true if gauges > 0 => window.here.warn(&no_counter_text(window.metric)),
+        false if gauges < 2 => window.here.warn(&no_gauge_text(window.metric)),
         _ => {}
     }
     let mut difference = (**last).clone();
     if !counter || !last.is_reset_after(before) {
         let Ok((found, remarks)) = last.subtract(before) else {
-            window.warn_for(WRONG_PAIR);
+            window.here.warn(&wrong_pair_text(window.metric));
             return None;
         };
         window.remark(remarks, "subtraction");

@@ -2,6 +2,7 @@
 
 pub mod cell;
 mod date;
+pub mod edges;
 pub mod histogram;
 pub mod kahan;
 pub mod label;
@@ -15,7 +16,7 @@ use std::sync::{Arc, LazyLock};
 
 use crate::store::Sample;
 
-use super::exec::Notes;
+use super::exec::Here;
 use super::histogram::Histogram;
 use super::plan::Kind;
 use super::value::Cell;
@@ -41,7 +42,7 @@ pub struct Mixed<'a> {
     pub histograms: &'a [(i64, Arc<Histogram>)],
     /// Name of the metric, for remarks.
     pub metric: &'a str,
-    pub notes: &'a Notes,
+    pub here: Here<'a>,
 }
 
 /// Makes a cell from numbers.
@@ -74,6 +75,8 @@ pub enum Special {
     /// A number of each histogram.
     HistogramOnly(fn(&Histogram) -> f64),
     HistogramQuantile,
+    /// Several quantiles at once, each with a label.
+    HistogramQuantiles,
     Info,
     LabelJoin,
     LabelReplace,
@@ -97,6 +100,50 @@ pub struct Function {
     pub name: &'static str,
     pub body: Body,
     pub experimental: bool,
+    /// Its arguments, see [`Takes`].
+    takes: &'static str,
+}
+
+/// Arguments of a function, written as one letter each: `v` vector, `m` range, `s` scalar, `t` string; `?` after the last
+/// means that it may be left out, `*` that it may come any number of times or not at all, a digit how often it may come.
+#[derive(Debug, Clone)]
+pub struct Takes {
+    pub kinds: Vec<Kind>,
+    pub least: usize,
+    pub most: Option<usize>,
+    /// As Prometheus counts them: how many may be left out or added; -1 for any number.
+    pub variadic: i32,
+}
+
+impl Takes {
+    fn read(text: &str) -> Self {
+        let kinds: Vec<Kind> = text
+            .chars()
+            .filter_map(|letter| match letter {
+                'v' => Some(Kind::Vector),
+                'm' => Some(Kind::Matrix),
+                's' => Some(Kind::Scalar),
+                't' => Some(Kind::Text),
+                _ => None,
+            })
+            .collect();
+        let count = kinds.len();
+        let (least, most, variadic) = match text.chars().last() {
+            Some('?') => (count - 1, Some(count), 1),
+            Some('*') => (count - 1, None, -1),
+            Some(digit) if digit.is_ascii_digit() => {
+                let more = digit as usize - '0' as usize;
+                (count - 1, Some(count - 1 + more), more as i32)
+            }
+            _ => (count, Some(count), 0),
+        };
+        Self { kinds, least, most, variadic }
+    }
+
+    /// Of the argument at this place; the last one repeats.
+    pub fn kind(&self, at: usize) -> Kind {
+        self.kinds.get(at).or(self.kinds.last()).copied().unwrap_or(Kind::Scalar)
+    }
 }
 
 impl std::fmt::Debug for Function {
@@ -112,6 +159,10 @@ impl Function {
             Body::Special(Pi | Scalar | Time | Start | End | Step | Range | MinOf | MaxOf) => Kind::Scalar,
             _ => Kind::Vector,
         }
+    }
+
+    pub fn takes(&self) -> Takes {
+        Takes::read(self.takes)
     }
 
     /// `last_over_time` and `first_over_time` hand out samples as they are.
@@ -132,23 +183,28 @@ pub fn lookup(name: &str) -> Option<&'static Function> {
 }
 
 const fn cell(name: &'static str, body: fn(f64, &[f64]) -> f64) -> Function {
-    Function { name, body: Body::Cell(body), experimental: false }
+    Function { name, body: Body::Cell(body), experimental: false, takes: "v" }
 }
 
 const fn date(name: &'static str, body: fn(f64) -> f64) -> Function {
-    Function { name, body: Body::Date(body), experimental: false }
+    Function { name, body: Body::Date(body), experimental: false, takes: "v?" }
 }
 
 const fn window(name: &'static str, body: Floats) -> Function {
-    Function { name, body: Body::Window(body), experimental: false }
+    Function { name, body: Body::Window(body), experimental: false, takes: "m" }
 }
 
 const fn both(name: &'static str, floats: Floats, mixed: Histograms) -> Function {
-    Function { name, body: Body::Both(floats, mixed), experimental: false }
+    Function { name, body: Body::Both(floats, mixed), experimental: false, takes: "m" }
 }
 
 const fn special(name: &'static str, body: Special) -> Function {
-    Function { name, body: Body::Special(body), experimental: false }
+    Function { name, body: Body::Special(body), experimental: false, takes: "v" }
+}
+
+const fn takes(mut function: Function, takes: &'static str) -> Function {
+    function.takes = takes;
+    function
 }
 
 const fn experimental(mut function: Function) -> Function {
@@ -165,8 +221,8 @@ static FUNCTIONS: &[Function] = &[
     cell("atan", |v, _| v.atan()),
     cell("atanh", |v, _| v.atanh()),
     cell("ceil", |v, _| v.ceil()),
-    cell("clamp_max", |v, args| cell::min(v, args[0])),
-    cell("clamp_min", |v, args| cell::max(v, args[0])),
+    takes(cell("clamp_max", |v, args| cell::min(v, args[0])), "vs"),
+    takes(cell("clamp_min", |v, args| cell::max(v, args[0])), "vs"),
     cell("cos", |v, _| v.cos()),
     cell("cosh", |v, _| v.cosh()),
     cell("deg", |v, _| v * 180.0 / std::f64::consts::PI),
@@ -176,7 +232,7 @@ static FUNCTIONS: &[Function] = &[
     cell("log10", |v, _| v.log10()),
     cell("log2", |v, _| v.log2()),
     cell("rad", |v, _| v * std::f64::consts::PI / 180.0),
-    cell("round", cell::round),
+    takes(cell("round", cell::round), "vs?"),
     cell("sgn", cell::sign),
     cell("sin", |v, _| v.sin()),
     cell("sinh", |v, _| v.sinh()),
@@ -196,7 +252,7 @@ static FUNCTIONS: &[Function] = &[
     both("count_over_time", |w| Some(w.samples.len() as f64), mixed::count),
     both("delta", rate::delta, mixed::delta),
     window("deriv", regression::deriv),
-    experimental(window("double_exponential_smoothing", over_time::smooth)),
+    experimental(takes(window("double_exponential_smoothing", over_time::smooth), "mss")),
     experimental(both("first_over_time", |w| w.samples.first().map(|s| s.value), mixed::first)),
     both("idelta", rate::idelta, mixed::idelta),
     both("increase", rate::increase, mixed::increase),
@@ -205,9 +261,9 @@ static FUNCTIONS: &[Function] = &[
     experimental(window("mad_over_time", over_time::mad)),
     window("max_over_time", over_time::max),
     window("min_over_time", over_time::min),
-    window("predict_linear", regression::predict),
+    takes(window("predict_linear", regression::predict), "ms"),
     both("present_over_time", |_| Some(1.0), |_| Some(Cell::Float(1.0))),
-    window("quantile_over_time", over_time::quantile_over_time),
+    takes(window("quantile_over_time", over_time::quantile_over_time), "sm"),
     both("rate", rate::rate, mixed::rate),
     both("resets", over_time::resets, mixed::resets),
     window("stddev_over_time", |w| over_time::variance(w).map(f64::sqrt)),
@@ -218,33 +274,34 @@ static FUNCTIONS: &[Function] = &[
     experimental(window("ts_of_max_over_time", over_time::ts_of_max)),
     experimental(window("ts_of_min_over_time", over_time::ts_of_min)),
     special("absent", Special::Absent),
-    special("absent_over_time", Special::AbsentOverTime),
-    special("clamp", Special::Clamp),
-    experimental(special("end", Special::End)),
+    takes(special("absent_over_time", Special::AbsentOverTime), "m"),
+    takes(special("clamp", Special::Clamp), "vss"),
+    experimental(takes(special("end", Special::End), "")),
     special("histogram_avg", Special::HistogramOnly(Histogram::mean)),
     special("histogram_count", Special::HistogramOnly(|h| h.count)),
-    special("histogram_fraction", Special::HistogramFraction),
-    special("histogram_quantile", Special::HistogramQuantile),
+    takes(special("histogram_fraction", Special::HistogramFraction), "ssv"),
+    takes(special("histogram_quantile", Special::HistogramQuantile), "sv"),
+    experimental(takes(special("histogram_quantiles", Special::HistogramQuantiles), "vtss9")),
     special("histogram_stddev", Special::HistogramOnly(|h| h.variance().sqrt())),
     special("histogram_stdvar", Special::HistogramOnly(Histogram::variance)),
     special("histogram_sum", Special::HistogramOnly(|h| h.sum)),
-    experimental(special("info", Special::Info)),
-    special("label_join", Special::LabelJoin),
-    special("label_replace", Special::LabelReplace),
-    experimental(special("max_of", Special::MaxOf)),
-    experimental(special("min_of", Special::MinOf)),
-    special("pi", Special::Pi),
-    experimental(special("range", Special::Range)),
+    experimental(takes(special("info", Special::Info), "vv?")),
+    takes(special("label_join", Special::LabelJoin), "vttt*"),
+    takes(special("label_replace", Special::LabelReplace), "vtttt"),
+    experimental(takes(special("max_of", Special::MaxOf), "ss")),
+    experimental(takes(special("min_of", Special::MinOf), "ss")),
+    takes(special("pi", Special::Pi), ""),
+    experimental(takes(special("range", Special::Range), "")),
     special("scalar", Special::Scalar),
     special("sort", Special::Sort),
-    experimental(special("sort_by_label", Special::SortByLabel)),
-    experimental(special("sort_by_label_desc", Special::SortByLabelDesc)),
+    experimental(takes(special("sort_by_label", Special::SortByLabel), "vt*")),
+    experimental(takes(special("sort_by_label_desc", Special::SortByLabelDesc), "vt*")),
     special("sort_desc", Special::SortDesc),
-    experimental(special("start", Special::Start)),
-    experimental(special("step", Special::Step)),
-    special("time", Special::Time),
+    experimental(takes(special("start", Special::Start), "")),
+    experimental(takes(special("step", Special::Step), "")),
+    takes(special("time", Special::Time), ""),
     special("timestamp", Special::Timestamp),
-    special("vector", Special::Vector),
+    takes(special("vector", Special::Vector), "s"),
 ];
 
 #[cfg(test)]

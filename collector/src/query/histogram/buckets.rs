@@ -95,7 +95,7 @@ impl Histogram {
 }
 
 /// The shortest digits; an exponent where it is below -4 or above 20, as Go's `%g` has it.
-fn short(value: f64) -> String {
+pub fn short(value: f64) -> String {
     if value.is_nan() || value.is_infinite() {
         return crate::query::value::float(value);
     }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use lampad_proto::v1::{self, BucketSpan};
 
 pub use arithmetic::{Remarks, Total, WrongPair};
-pub use buckets::Bucket;
+pub use buckets::{Bucket, short};
 pub use estimate::Nans;
 
 /// Schema of histograms with bounds of their own.

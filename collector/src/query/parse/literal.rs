@@ -1,0 +1,166 @@
+//! Numbers, durations and strings as Go reads them.
+
+/// `1e3`, `0x1f`, `1_000`, `017` (octal), `.5`; NaN and Inf are words and read elsewhere.
+pub fn number(text: &str) -> Option<f64> {
+    let parted = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
+    let digit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_hexdigit());
+    for (at, _) in parted.match_indices('_') {
+        let before = digit(parted[..at].chars().next_back()) || (at == 0 && parted.len() < text.len());
+        if !before || !digit(parted[at + 1..].chars().next()) {
+            return None;
+        }
+    }
+    let plain: String = parted.chars().filter(|c| *c != '_').collect();
+    if parted.len() < text.len() {
+        return u64::from_str_radix(&plain, 16).ok().map(|number| number as f64);
+    }
+    if plain.len() > 1 && plain.starts_with('0') && plain.bytes().all(|c| (b'0'..=b'7').contains(&c)) {
+        return u64::from_str_radix(&plain, 8).ok().map(|number| number as f64);
+    }
+    plain.parse().ok()
+}
+
+/// `1h30m` in seconds: units from the largest to the smallest, each at most once.
+pub fn duration(text: &str) -> Result<f64, String> {
+    const UNITS: [(&str, i64); 7] = [
+        ("y", 365 * 86_400_000),
+        ("w", 7 * 86_400_000),
+        ("d", 86_400_000),
+        ("h", 3_600_000),
+        ("m", 60_000),
+        ("s", 1000),
+        ("ms", 1),
+    ];
+    let trouble = || format!("not a valid duration string: {text:?}");
+    let mut units = UNITS.iter();
+    let mut rest = text;
+    let mut total_ms: i64 = 0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|at| *at > 0).ok_or_else(trouble)?;
+        let end = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |at| digits + at);
+        let (_, ms) = units.find(|(unit, _)| *unit == &rest[digits..end]).ok_or_else(trouble)?;
+        let number: i64 = rest[..digits].parse().map_err(|_| "duration out of range".to_owned())?;
+        let part = number.checked_mul(*ms).and_then(|part| total_ms.checked_add(part));
+        total_ms = part.filter(|ms| *ms <= LONGEST_MS).ok_or("duration out of range")?;
+        rest = &rest[end..];
+    }
+    Ok(total_ms as f64 / 1000.0)
+}
+
+/// What Go's durations hold, which count nanoseconds: 292 years.
+pub const LONGEST_MS: i64 = i64::MAX / 1_000_000;
+
+/// The bytes of a string literal: Go's escapes may make any bytes, not only UTF-8.
+pub fn unquoted(literal: &str) -> Result<Vec<u8>, String> {
+    let mut chars = literal.chars();
+    let quote = chars.next().unwrap_or('"');
+    let inside = &literal[1..literal.len().max(2) - 1];
+    if quote == '`' {
+        return Ok(inside.as_bytes().to_vec());
+    }
+    let mut out = Vec::with_capacity(inside.len());
+    let mut rest = inside;
+    while let Some(at) = rest.find('\\') {
+        out.extend_from_slice(&rest.as_bytes()[..at]);
+        rest =
+            escape(&rest[at + 1..], quote, &mut out).ok_or_else(|| format!("unknown escape sequence in {literal}"))?;
+    }
+    out.extend_from_slice(rest.as_bytes());
+    Ok(out)
+}
+
+/// Adds what the escape stands for; gives what follows it.
+fn escape<'a>(text: &'a str, quote: char, out: &mut Vec<u8>) -> Option<&'a str> {
+    let first = text.chars().next()?;
+    let numbered =
+        |from: usize, length: usize, radix: u32| u32::from_str_radix(text.get(from..from + length)?, radix).ok();
+    let plain = match first {
+        'a' => 0x07,
+        'b' => 0x08,
+        'f' => 0x0c,
+        'n' => b'\n',
+        'r' => b'\r',
+        't' => b'\t',
+        'v' => 0x0b,
+        '\\' => b'\\',
+        c if c == quote => c as u8,
+        'x' => {
+            out.push(numbered(1, 2, 16)? as u8);
+            return text.get(3..);
+        }
+        '0'..='7' => {
+            out.push(u8::try_from(numbered(0, 3, 8)?).ok()?);
+            return text.get(3..);
+        }
+        'u' | 'U' => {
+            let length = if first == 'u' { 4 } else { 8 };
+            let mut buffer = [0; 4];
+            out.extend_from_slice(char::from_u32(numbered(1, length, 16)?)?.encode_utf8(&mut buffer).as_bytes());
+            return text.get(1 + length..);
+        }
+        _ => return None,
+    };
+    out.push(plain);
+    text.get(first.len_utf8()..)
+}
+
+/// Bytes between double quotes, as Go's `%q` writes them.
+pub fn quoted(bytes: &[u8]) -> String {
+    let mut out = String::from("\"");
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '"' | '\\' => out.extend(['\\', c]),
+                '\n' => out.push_str("\\n"),
+                '\t' => out.push_str("\\t"),
+                '\r' => out.push_str("\\r"),
+                '\x07' => out.push_str("\\a"),
+                '\x08' => out.push_str("\\b"),
+                '\x0b' => out.push_str("\\v"),
+                '\x0c' => out.push_str("\\f"),
+                c if (c as u32) < 0x20 || c == '\x7f' => out.push_str(&format!("\\x{:02x}", c as u32)),
+                c => out.push(c),
+            }
+        }
+        chunk.invalid().iter().for_each(|byte| out.push_str(&format!("\\x{byte:02x}")));
+    }
+    out.push('"');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_as_go_does() {
+        for (text, value) in
+            [("1_000", 1000.0), ("0x_1F", 31.0), ("017", 15.0), ("08", 8.0), ("1e-3", 0.001), (".5", 0.5), ("1.", 1.0)]
+        {
+            assert_eq!(number(text), Some(value), "{text}");
+        }
+        for text in ["1__0", "1_", "0x", "1_.5", "1.2.3"] {
+            assert_eq!(number(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_fall_from_unit_to_unit() {
+        assert_eq!(duration("1h30m"), Ok(5400.0));
+        assert_eq!(duration("1s500ms"), Ok(1.5));
+        for text in ["30m1h", "1m1m", "5", "m", "300y", "99999999999999999999s"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn strings_may_hold_any_bytes() {
+        assert_eq!(unquoted(r#""a\xc5z\n\u00e4\101""#).unwrap(), b"a\xc5z\n\xc3\xa4A");
+        assert_eq!(unquoted(r"'it\'s'").unwrap(), b"it's");
+        assert_eq!(unquoted(r"`\n`").unwrap(), br"\n");
+        for wrong in [r#""\'""#, r#""\q""#, r#""\x1""#, r#""\ud800""#, r#""\777""#] {
+            assert!(unquoted(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(quoted(b"a\xc5z\"\n"), r#""a\xc5z\"\n""#);
+    }
+}
