@@ -16,6 +16,7 @@
 
 use super::bytes::{Reader, put_signed, put_varint};
 use super::column::{Samples, expand};
+use super::fold::UnpackedColumn;
 use super::run::Run;
 use super::ticks::{put_ticks, read_ticks};
 
@@ -225,15 +226,19 @@ fn read_plain_ticks(reader: &mut Reader<'_>) -> Option<Vec<i64>> {
     ticks.is_sorted().then_some(ticks)
 }
 
-/// Hands out the columns of a part that are wanted: `take` says for a slot where its samples go.
-pub(super) fn read_part(
-    piece: &[u8],
-    group: u32,
-    ticks: &[i64],
-    (from_ms, to_ms): (i64, i64),
-    mut take: impl FnMut(u32, &mut dyn FnMut(&mut Samples) -> bool) -> bool,
-) -> Option<()> {
+/// All columns of a part as they lie there.
+pub(super) fn read_columns(piece: &[u8], group: u32) -> Option<Vec<UnpackedColumn<'_>>> {
     let mut reader = Reader(piece);
+    let directory = read_directory(&mut reader, group)?;
+    let column = |(slot, codec, through, length)| {
+        let bytes = reader.take(length)?;
+        (codec == POINTS).then_some(UnpackedColumn { slot, through, bytes })
+    };
+    directory.into_iter().map(column).collect()
+}
+
+/// Slot, codec, `through` and length of each column of a part.
+fn read_directory(reader: &mut Reader<'_>, group: u32) -> Option<Vec<(u32, u8, u32, usize)>> {
     if reader.u8()? != PART || reader.varint32()? != group {
         return None;
     }
@@ -247,6 +252,19 @@ pub(super) fn read_part(
         let length = usize::try_from(reader.varint()?).ok()?;
         columns.push((u32::try_from(slot).ok()?, codec, through, length));
     }
+    Some(columns)
+}
+
+/// Hands out the columns of a part that are wanted: `take` says for a slot where its samples go.
+pub(super) fn read_part(
+    piece: &[u8],
+    group: u32,
+    ticks: &[i64],
+    (from_ms, to_ms): (i64, i64),
+    mut take: impl FnMut(u32, &mut dyn FnMut(&mut Samples) -> bool) -> bool,
+) -> Option<()> {
+    let mut reader = Reader(piece);
+    let columns = read_directory(&mut reader, group)?;
     let mut whole = true;
     for (slot, codec, through, length) in columns {
         let bytes = reader.take(length)?;

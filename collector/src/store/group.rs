@@ -1,13 +1,13 @@
 //! A group in memory: the run that grows, late runs beside it, what is frozen and waits to be sealed, and where the sealed
 //! runs lie. One lock per group; a select sees all of it in one state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::base::{Base, whole};
-use super::block::SealedRun;
+use super::block::{Address, SealedRun};
 use super::column::{Samples, same_value};
 use super::run::{Carried, Run};
 use super::{GroupId, GroupKey, Run as Lane, Slot, TickBatch, Value, WriteMode};
@@ -379,6 +379,14 @@ impl State {
         let all = self.sealed.iter().cloned().chain(sealed);
         self.sealed = Arc::new(all.collect());
         self.sealed_lsn = self.sealed_lsn.max(frozen.last_lsn);
+    }
+
+    /// Puts the runs that others were folded into where the first of those stood.
+    pub fn replace_sealed(&mut self, old: &HashSet<Address>, new: Vec<Arc<SealedRun>>) {
+        let Some(first) = self.sealed.iter().position(|run| old.contains(&run.head)) else { return };
+        let (before, after) = self.sealed.split_at(first);
+        let stay = after.iter().filter(|run| !old.contains(&run.head));
+        self.sealed = Arc::new(before.iter().cloned().chain(new).chain(stay.cloned()).collect());
     }
 
     /// Whether a slot has anything in memory.

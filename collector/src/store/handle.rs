@@ -31,7 +31,7 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(20);
 /// A store. Its methods may be called from any thread; none of them waits for the disk unless it says so.
 #[derive(Debug)]
 pub struct Store {
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
     keeper: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -77,6 +77,9 @@ impl Store {
             manifest: Manifest::open(&manifest_path, disk.clone(), &loaded).map_err(OpenError::io(&manifest_path))?,
             partition: restored.numbers,
             names_lost: manifest::was_damaged(&manifest_path),
+            whole: std::mem::take(&mut restored.whole),
+            compacting_into: None,
+            retired: Vec::new(),
             // What the log brought back is in no manifest yet.
             say_everything: replayed.records > 0,
         };
@@ -128,6 +131,11 @@ impl Store {
     /// takes longer. Not for a tokio worker.
     pub fn seal(&self, within: Duration) -> bool {
         self.core.keeper.seal_all(within)
+    }
+
+    /// Seals all and folds what is sealed, worth it or not; false when that fails or takes longer. Not for a tokio worker.
+    pub fn compact(&self, within: Duration) -> bool {
+        self.core.keeper.compact_all(within)
     }
 
     /// Flushes, seals and ends the store's threads; false, after saying why, when not all could be made durable. Later appends

@@ -1,5 +1,6 @@
 //! The store's own thread: decides what is sealed when, and what is too old to stay.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::admit::count_live;
+use super::compact::{self, Compacted, CompactedGroup, Compaction};
 use super::core::Core;
 use super::datadir::DataDir;
 use super::group::{FORGOTTEN, Group};
@@ -31,6 +33,8 @@ struct Requests {
     /// The last of those done that failed.
     failed: u64,
     closing: bool,
+    /// Those that wait want all compacted too.
+    compact: bool,
 }
 
 /// What others ask of the thread.
@@ -40,8 +44,18 @@ pub(super) struct Asked(Mutex<Requests>, Condvar);
 impl Asked {
     /// Has everything sealed and old data dropped; false when that fails or takes longer.
     pub fn seal_all(&self, within: Duration) -> bool {
+        self.ask(within, false)
+    }
+
+    /// The same, and has all that lies in closed partitions folded.
+    pub fn compact_all(&self, within: Duration) -> bool {
+        self.ask(within, true)
+    }
+
+    fn ask(&self, within: Duration, compact: bool) -> bool {
         let mut requests = self.0.lock();
         requests.asked += 1;
+        requests.compact |= compact;
         let number = requests.asked;
         self.1.notify_all();
         let deadline = Instant::now() + within;
@@ -61,32 +75,40 @@ pub(super) struct Keeper {
     dir: Arc<DataDir>,
     checkpointed: Instant,
     retained: Instant,
+    compaction: Option<Compaction>,
+    /// What came of the last one, until it is published.
+    compacted: Option<Compacted>,
+    /// What of these is still in use could not be read; not tried again before the next start.
+    tried: BTreeSet<u32>,
 }
 
 impl Keeper {
     pub fn new(core: Arc<Core>, sealer: Sealer, dir: Arc<DataDir>) -> Self {
-        Self { core, sealer, dir, checkpointed: Instant::now(), retained: Instant::now() }
+        let now = Instant::now();
+        let tried = BTreeSet::new();
+        Self { core, sealer, dir, checkpointed: now, retained: now, compaction: None, compacted: None, tried }
     }
 
     /// Runs until it is told to close.
     pub fn run(mut self) {
         loop {
-            let (asked, closing) = {
+            let (asked, compact, closing) = {
                 let mut requests = self.core.keeper.0.lock();
                 if requests.asked == requests.done && !requests.closing {
                     self.core.keeper.1.wait_for(&mut requests, ROUND);
                 }
-                ((requests.asked > requests.done).then_some(requests.asked), requests.closing)
+                let asked = (requests.asked > requests.done).then_some(requests.asked);
+                (asked, std::mem::take(&mut requests.compact), requests.closing)
             };
             if closing {
                 return;
             }
             self.core.disk_full.store(self.dir.is_full(), Ordering::Relaxed);
-            self.round(asked);
+            self.round(asked, compact);
         }
     }
 
-    fn round(&mut self, asked: Option<u64>) {
+    fn round(&mut self, asked: Option<u64>, compact: bool) {
         let frozen = self.freeze(asked.is_some());
         let mut result = Ok(());
         if frozen || asked.is_some() {
@@ -96,6 +118,12 @@ impl Keeper {
         if result.is_ok() && (asked.is_some() || self.retained.elapsed() >= RETAIN_EVERY) {
             self.retained = Instant::now();
             result = self.retain();
+            if result.is_ok() && asked.is_none() {
+                result = self.begin_compaction();
+            }
+        }
+        if result.is_ok() {
+            result = if compact { self.compact_now() } else { self.end_compaction() };
         }
         let mut requests = self.core.keeper.0.lock();
         requests.done = asked.unwrap_or(requests.done);
@@ -159,6 +187,80 @@ impl Keeper {
             early.extend(firsts.into_iter().filter(|(first, _)| *first <= middle).map(|(_, group)| group));
         }
         early
+    }
+
+    /// Begins to fold what is worth it, if nothing of that kind goes on.
+    fn begin_compaction(&mut self) -> std::io::Result<()> {
+        let busy = self.compaction.is_some() || self.compacted.is_some();
+        if busy || self.core.disk_full.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let mut usage = compact::usage(&self.core);
+        usage.retain(|partition, _| !self.tried.contains(partition));
+        let current = self.sealer.partition.map(|(partition, _)| partition);
+        let from = compact::plan(&usage, current, &self.sealer.whole, Sealer::whole_span_s(&self.core));
+        if from.is_empty() {
+            return Ok(());
+        }
+        let into = self.sealer.name_after(&from)?;
+        let compaction = Compaction::start(self.core.clone(), self.sealer.engine.clone(), from, into)?;
+        self.sealer.compacting_into = Some(into);
+        self.compaction = Some(compaction);
+        Ok(())
+    }
+
+    /// Publishes what came of a compaction that is done.
+    fn end_compaction(&mut self) -> std::io::Result<()> {
+        let finished = self.compaction.as_ref().and_then(Compaction::finished);
+        if let Some(result) = finished
+            && let Some(Compaction { from, into, .. }) = self.compaction.take().as_ref()
+        {
+            self.take_compacted(result, from, *into);
+        }
+        self.publish()
+    }
+
+    /// Closes the partition that grows and folds all, here and now.
+    fn compact_now(&mut self) -> std::io::Result<()> {
+        (self.compaction, self.sealer.compacting_into) = (None, None);
+        self.publish()?;
+        let current = self.sealer.close_partition();
+        let from: Vec<u32> = compact::usage(&self.core).into_keys().filter(|begun| Some(*begun) != current).collect();
+        if from.is_empty() {
+            return Ok(());
+        }
+        let into = self.sealer.name_after(&from)?;
+        let result = compact::compact(&self.core, &*self.sealer.engine, from.clone(), into, None);
+        self.take_compacted(result, &from, into);
+        self.publish()?;
+        self.retain()
+    }
+
+    fn take_compacted(&mut self, result: std::io::Result<Compacted>, from: &[u32], into: u32) {
+        match result {
+            Ok(compacted) => {
+                // A group that could not be read stays, and would be tried again and again.
+                self.tried.extend(from);
+                let runs = |of: fn(&CompactedGroup) -> usize| compacted.groups.iter().map(of).sum::<usize>();
+                let (before, after) = (runs(|group| group.old.len()), runs(|group| group.new.len()));
+                tracing::info!(partitions = from.len(), into, before, after, compacted.bytes, "runs are folded");
+                self.sealer.compacting_into = Some(into);
+                self.compacted = Some(compacted);
+            }
+            Err(error) => {
+                self.tried.extend(from);
+                self.sealer.compacting_into = None;
+                tracing::error!(%error, "cannot compact {from:?}; all stays where it is until the next start");
+            }
+        }
+    }
+
+    fn publish(&mut self) -> std::io::Result<()> {
+        if let Some(compacted) = &self.compacted {
+            self.sealer.publish(&self.core, compacted)?;
+            self.compacted = None;
+        }
+        Ok(())
     }
 
     /// Drops what is older than the retention: runs, marks, series without samples, and partitions without runs.

@@ -11,12 +11,16 @@
 //!             replaces what was said of this agent
 //! 19 commit   u64 LE LSN: all records before this one hold, and the log is not needed up to there
 //! 20 dropped  varint partition: no run lies there any more
+//! 22 folded   varint group, varint count, addresses of the heads of runs that do not count any more; varint count, the
+//!             runs in their place: each as in 16, from the flags on
+//! 23 whole    varint partition: came of compaction
 //! 21 present  varint group, signed last tick, varint count, count x value (as in entry.rs): the series of a Delta group
 //!             that went on when its newest run was sealed; replaces what was said of this group
 //! ```
 //! Records after the last commit do not hold. The file is only appended to; when most of it is outdated it is written anew
 //! beside itself and renamed.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -42,6 +46,8 @@ const FRAMES: u8 = 18;
 const COMMIT: u8 = 19;
 const DROPPED: u8 = 20;
 const PRESENT: u8 = 21;
+const FOLDED: u8 = 22;
+const WHOLE: u8 = 23;
 
 /// A manifest below this is not worth writing anew.
 const REWRITE_BYTES_MIN: u64 = 4 * 1024 * 1024;
@@ -56,6 +62,8 @@ pub(super) enum Fact {
     Marks { group: GroupId, marks: Vec<Mark> },
     Frames { agent: AgentId, ranges: Vec<(u64, u64, u64)> },
     Dropped { partition: u32 },
+    Folded { group: GroupId, old: HashSet<Address>, new: Vec<SealedRun> },
+    Whole { partition: u32 },
     Present { group: GroupId, present: Vec<Carried>, payload: Arc<[u8]> },
 }
 
@@ -80,13 +88,23 @@ impl Transaction {
         record::append(&mut self.0, RUN, |out| {
             put_varint(out, u64::from(group.0));
             out.extend_from_slice(&sealed_lsn.to_le_bytes());
-            out.push(if run.live { LIVE } else { 0 });
-            put_signed(out, run.min_ms);
-            put_signed(out, run.max_ms);
-            put_address(out, run.head);
-            put_varint(out, run.parts.len() as u64);
-            run.parts.iter().for_each(|part| put_address(out, *part));
+            put_run(out, run);
         });
+    }
+
+    /// Of one group, `new` stands where `old` stood.
+    pub fn folded(&mut self, group: GroupId, old: &[Arc<SealedRun>], new: &[Arc<SealedRun>]) {
+        record::append(&mut self.0, FOLDED, |out| {
+            put_varint(out, u64::from(group.0));
+            put_varint(out, old.len() as u64);
+            old.iter().for_each(|run| put_address(out, run.head));
+            put_varint(out, new.len() as u64);
+            new.iter().for_each(|run| put_run(out, run));
+        });
+    }
+
+    pub fn whole(&mut self, partition: u32) {
+        record::append(&mut self.0, WHOLE, |out| put_varint(out, u64::from(partition)));
     }
 
     pub fn marks(&mut self, group: GroupId, marks: &[Mark]) {
@@ -149,6 +167,23 @@ fn read_present(payload: &[u8]) -> Option<Fact> {
     Some(Fact::Present { group, present, payload: payload.into() })
 }
 
+fn put_run(out: &mut Vec<u8>, run: &SealedRun) {
+    out.push(if run.live { LIVE } else { 0 });
+    put_signed(out, run.min_ms);
+    put_signed(out, run.max_ms);
+    put_address(out, run.head);
+    put_varint(out, run.parts.len() as u64);
+    run.parts.iter().for_each(|part| put_address(out, *part));
+}
+
+fn read_run(reader: &mut Reader<'_>) -> Option<SealedRun> {
+    let live = reader.u8()? & LIVE != 0;
+    let (min_ms, max_ms) = (reader.signed()?, reader.signed()?);
+    let head = read_address(reader)?;
+    let parts = (0..reader.count()?).map(|_| read_address(reader)).collect::<Option<_>>()?;
+    Some(SealedRun { min_ms, max_ms, live, head, parts })
+}
+
 fn put_address(out: &mut Vec<u8>, address: Address) {
     put_varint(out, u64::from(address.partition));
     put_varint(out, u64::from(address.number));
@@ -165,12 +200,15 @@ fn read_fact(record: Record<'_>) -> Option<Fact> {
         RUN => {
             let group = GroupId(reader.varint32()?);
             let sealed_lsn = reader.u64()?;
-            let live = reader.u8()? & LIVE != 0;
-            let (min_ms, max_ms) = (reader.signed()?, reader.signed()?);
-            let head = read_address(&mut reader)?;
-            let parts = (0..reader.count()?).map(|_| read_address(&mut reader)).collect::<Option<_>>()?;
-            Fact::Run { group, sealed_lsn, run: SealedRun { min_ms, max_ms, live, head, parts } }
+            Fact::Run { group, sealed_lsn, run: read_run(&mut reader)? }
         }
+        FOLDED => {
+            let group = GroupId(reader.varint32()?);
+            let old = (0..reader.count()?).map(|_| read_address(&mut reader)).collect::<Option<_>>()?;
+            let new = (0..reader.count()?).map(|_| read_run(&mut reader)).collect::<Option<_>>()?;
+            Fact::Folded { group, old, new }
+        }
+        WHOLE => Fact::Whole { partition: reader.varint32()? },
         MARKS => {
             let group = GroupId(reader.varint32()?);
             let count = reader.count()?;

@@ -1,11 +1,13 @@
 //! Putting a store together again from what its files say.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use parking_lot::{Mutex, RwLock};
 
 use super::admit::{Admission, count_live};
+use super::block::SealedRun;
 use super::blocks::Blocks;
 use super::core::{Core, Counters, Groups};
 use super::entry::Entry;
@@ -25,6 +27,8 @@ pub(super) struct Restored {
     pub sequences: Sequences,
     /// The newest partition and the number behind its last value.
     pub numbers: Option<(u32, u32)>,
+    /// Partitions that came of compaction.
+    pub whole: BTreeSet<u32>,
     /// Records that are whole and yet make no sense.
     pub unreadable: u64,
 }
@@ -61,10 +65,7 @@ impl Restored {
                     self.unreadable += 1;
                     return;
                 };
-                let newest = &mut self.numbers;
-                for address in run.parts.iter().chain([&run.head]) {
-                    *newest = (*newest).max(Some((address.partition, address.number + 1)));
-                }
+                place(&mut self.numbers, &run);
                 let mut state = group.state.lock();
                 if run.live {
                     state.last_ms = state.last_ms.max(run.max_ms);
@@ -91,7 +92,14 @@ impl Restored {
                 ranges.into_iter().for_each(|(epoch, first, last)| epochs.insert(epoch, first, last));
                 epochs.unsaved = false;
             }
+            Fact::Folded { group, old, new } => {
+                new.iter().for_each(|run| place(&mut self.numbers, run));
+                let Some(group) = self.groups.get(group) else { return };
+                group.state.lock().replace_sealed(&old, new.into_iter().map(Arc::new).collect());
+            }
+            Fact::Whole { partition } => _ = self.whole.insert(partition),
             Fact::Dropped { partition } => {
+                self.whole.remove(&partition);
                 for group in &self.groups.all {
                     let mut state = group.state.lock();
                     Arc::make_mut(&mut state.sealed).retain(|run| run.head.partition != partition);
@@ -192,5 +200,12 @@ impl Restored {
             disk_full: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         }
+    }
+}
+
+/// Keeps the newest partition and the number behind its last value.
+fn place(newest: &mut Option<(u32, u32)>, run: &SealedRun) {
+    for address in run.parts.iter().chain([&run.head]) {
+        *newest = (*newest).max(Some((address.partition, address.number + 1)));
     }
 }

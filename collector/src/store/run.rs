@@ -62,7 +62,7 @@ impl Run {
         self.columns.get(at as usize)
     }
 
-    fn column_at(&mut self, slot: u32) -> usize {
+    pub(super) fn column_at(&mut self, slot: u32) -> usize {
         if self.lookup.len() <= slot as usize {
             self.lookup.resize(slot as usize + 1, NONE);
         }
@@ -75,13 +75,13 @@ impl Run {
         self.lookup[slot as usize] as usize
     }
 
-    fn grown(&mut self, at: usize, before: usize) {
+    pub(super) fn grown(&mut self, at: usize, before: usize) {
         let length = self.columns[at].bytes.len();
         self.bytes += length - before;
         self.longest = self.longest.max(length);
     }
 
-    fn push_tick(&mut self, timestamp_ms: i64) -> u32 {
+    pub(super) fn push_tick(&mut self, timestamp_ms: i64) -> u32 {
         let tick = self.ticks.len() as u32;
         self.ticks.push(timestamp_ms);
         self.bytes += size_of::<i64>();

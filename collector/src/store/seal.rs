@@ -8,13 +8,14 @@
 //! A crash between any two leaves what was there before: values that no manifest names are written over, and the log is
 //! replayed.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::block::{Packer, SealedRun};
+use super::block::{Address, Packer, SealedRun};
+use super::compact::{Compacted, CompactedGroup};
 use super::core::Core;
 use super::disk::Engine;
 use super::entry;
@@ -64,6 +65,12 @@ pub(super) struct Sealer {
     pub say_everything: bool,
     /// The manifest was damaged once: what it does not name may hold samples all the same.
     pub names_lost: bool,
+    /// Partitions that came of compaction.
+    pub whole: BTreeSet<u32>,
+    /// Where a compaction writes; the manifest does not name it yet.
+    pub compacting_into: Option<u32>,
+    /// Runs that were folded into others. Queries that began before may still read them.
+    pub retired: Vec<Arc<SealedRun>>,
 }
 
 impl Sealer {
@@ -107,10 +114,10 @@ impl Sealer {
     fn current_partition(&self, core: &Core) -> (u32, u32) {
         const HOUR_S: u64 = 3600;
         let now_s = u32::try_from(core.options.clock.now_ms() / 1000).unwrap_or(0);
-        // Eight directories over the retention: at most an eighth of the space waits for its neighbours to grow old.
+        // Short, so that what was sealed early is soon folded; compaction joins them.
         let span_s = match core.options.retention.as_secs() {
-            0 => 24 * HOUR_S,
-            retention => (retention / 8).clamp(HOUR_S, 24 * HOUR_S),
+            0 => 2 * HOUR_S,
+            retention => (retention / 96).clamp(HOUR_S, 2 * HOUR_S),
         };
         match self.partition {
             Some((partition, number)) if u64::from(now_s.saturating_sub(partition)) < span_s => (partition, number),
@@ -162,6 +169,9 @@ impl Sealer {
                 transaction.frames(agent, &epochs);
             }
         }
+        if everything {
+            self.whole.iter().for_each(|partition| transaction.whole(*partition));
+        }
         transaction.append(&mut extra);
         if !core.log.flush(LOG_WITHIN) {
             return Err(io::Error::other("the log does not become durable"));
@@ -177,9 +187,58 @@ impl Sealer {
         Ok(())
     }
 
+    /// How many seconds a partition that comes of compaction may span: at most an eighth of the space waits for its neighbours
+    /// to grow old.
+    pub fn whole_span_s(core: &Core) -> u32 {
+        const HOUR_S: u64 = 3600;
+        match core.options.retention.as_secs() {
+            0 => 24 * HOUR_S as u32,
+            retention => (retention / 8).clamp(HOUR_S, 24 * HOUR_S) as u32,
+        }
+    }
+
+    /// The next checkpoint begins a partition, whose name this is; one name before it stays free.
+    pub fn close_partition(&mut self) -> Option<u32> {
+        self.partition = self.partition.map(|(begun, _)| (begun.saturating_add(2), 0));
+        self.partition.map(|(begun, _)| begun)
+    }
+
+    /// A name for a partition that holds what lay in `from`: between these and the next one.
+    pub fn name_after(&self, from: &[u32]) -> io::Result<u32> {
+        let taken: HashSet<u32> =
+            self.engine.partitions()?.into_iter().chain(self.partition.map(|(begun, _)| begun)).collect();
+        let after = from.iter().max().map_or(0, |last| last.saturating_add(1));
+        (after..=u32::MAX)
+            .find(|name| !taken.contains(name))
+            .ok_or_else(|| io::Error::other("no partition name is free"))
+    }
+
+    /// Makes what came of a compaction count. On failure nothing is known of what the manifest says, so the same must be
+    /// published again.
+    pub fn publish(&mut self, core: &Core, compacted: &Compacted) -> io::Result<()> {
+        let mut transaction = Transaction::default();
+        for CompactedGroup { group, old, new } in &compacted.groups {
+            transaction.folded(group.id, old, new);
+        }
+        transaction.whole(compacted.into);
+        self.write_manifest(core, &[], transaction)?;
+        for CompactedGroup { group, old, new } in &compacted.groups {
+            let heads: HashSet<Address> = old.iter().map(|run| run.head).collect();
+            group.state.lock().replace_sealed(&heads, new.clone());
+            self.retired.extend(old.iter().cloned());
+        }
+        self.whole.insert(compacted.into);
+        self.compacting_into = None;
+        Ok(())
+    }
+
     /// Makes durable what was forgotten, and deletes the partitions in which no run lies any more.
     pub fn drop_old(&mut self, core: &Core, forgotten: &[Forgotten]) -> io::Result<()> {
+        // Once nobody else holds a run, nobody will ask for its partition.
+        self.retired.retain(|run| Arc::strong_count(run) > 1);
         let mut used: HashSet<u32> = self.partition.iter().map(|(partition, _)| *partition).collect();
+        used.extend(self.compacting_into);
+        used.extend(self.retired.iter().flat_map(|run| run.parts.iter().chain([&run.head])).map(|at| at.partition));
         for group in &core.groups.read().all {
             used.extend(group.state.lock().sealed.iter().map(|run| run.head.partition));
         }
@@ -207,10 +266,13 @@ impl Sealer {
         if transaction.is_empty() && old.is_empty() {
             return Ok(());
         }
-        old.iter().for_each(|partition| transaction.dropped(*partition));
+        for partition in &old {
+            self.whole.remove(partition);
+            transaction.dropped(*partition);
+        }
         self.write_manifest(core, &[], transaction)?;
         for partition in old {
-            tracing::info!(partition, "all samples of this partition are older than the retention; deleting it");
+            tracing::info!(partition, "all samples of this partition are folded into another or too old; deleting it");
             self.engine.drop_partition(partition)?;
         }
         Ok(())
@@ -228,7 +290,7 @@ fn frozen_of(core: &Core) -> Vec<Sealing> {
 }
 
 /// The run's columns, by the labels of their series: neighbours are read together.
-fn by_labels(core: &Core, group: &Group, run: &Run) -> Vec<usize> {
+pub(super) fn by_labels(core: &Core, group: &Group, run: &Run) -> Vec<usize> {
     let index = core.index.read();
     let state = group.state.lock();
     let labels = |slot: u32| -> Option<Labels> {

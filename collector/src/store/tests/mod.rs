@@ -1,6 +1,7 @@
 //! The store as a whole: what is appended is selected, what is durable survives, whatever the disk does.
 
 mod basics;
+mod compact;
 mod damage;
 mod disk;
 mod model;

@@ -44,6 +44,7 @@ enum Op {
     },
     Flush,
     Seal,
+    Compact,
     Advance {
         ms: i64,
     },
@@ -70,6 +71,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (1i64..5000).prop_map(|after_ms| Op::Silence { after_ms }),
         2 => Just(Op::Flush),
         2 => Just(Op::Seal),
+        2 => Just(Op::Compact),
         1 => prop_oneof![3 => 1i64..20_000, 1 => Just(3 * 3_600_000)].prop_map(|ms| Op::Advance { ms }),
         1 => Just(Op::Crash),
         1 => Just(Op::Reopen),
@@ -320,8 +322,9 @@ impl Bench {
                 assert!(self.store.flush(Duration::from_secs(20)));
                 self.durable = self.model.clone();
             }
-            Op::Seal => {
-                assert!(self.store.seal(Duration::from_secs(20)));
+            Op::Seal | Op::Compact => {
+                let within = Duration::from_secs(20);
+                assert!(if matches!(op, Op::Seal) { self.store.seal(within) } else { self.store.compact(within) });
                 self.forget();
                 self.model.apart = false;
                 self.durable = self.model.clone();
