@@ -103,6 +103,9 @@ pub enum ModuleError {
     /// The source is not on this machine: normal, told once, and no failure (as `ErrNoData` of node_exporter).
     #[error("not on this machine: {what}")]
     Absent { what: String },
+    /// The source has it and does not keep it, by a setting of its own: normal as well.
+    #[error("switched off: {what}")]
+    SwitchedOff { what: String },
     /// No server to ask has been found; it is looked for again, and told once for all modules that would ask it.
     #[error("found no {what}; looking again")]
     NoServer { what: String },
@@ -121,7 +124,7 @@ pub enum ModuleError {
 impl ModuleError {
     /// Normal on a machine that has no such thing; no failure.
     pub fn is_absence(&self) -> bool {
-        matches!(self, Self::Absent { .. } | Self::NoServer { .. })
+        matches!(self, Self::Absent { .. } | Self::SwitchedOff { .. } | Self::NoServer { .. })
     }
 
     /// Several modules share a server; who keeps the connection logs its trouble once, and the modules need not.

@@ -20,12 +20,15 @@ async fn servers() -> Result<Vec<Server>> {
 #[tokio::test]
 async fn the_documented_minimum_suffices() -> Result<()> {
     for server in servers().await? {
-        let rights = if server.is_mariadb() { "BINLOG MONITOR, SLAVE MONITOR" } else { "REPLICATION CLIENT" };
+        let rights = if server.is_mariadb() {
+            "GRANT PROCESS, SLAVE MONITOR ON *.* TO 'lampad'@'localhost'"
+        } else {
+            "GRANT PROCESS, REPLICATION CLIENT ON *.* TO 'lampad'@'localhost';
+             GRANT SELECT ON performance_schema.* TO 'lampad'@'localhost'"
+        };
         server
             .execute(&format!(
-                "CREATE USER 'lampad'@'localhost' IDENTIFIED BY 'secret' WITH MAX_USER_CONNECTIONS 3;
-                 GRANT PROCESS, {rights} ON *.* TO 'lampad'@'localhost';
-                 GRANT SELECT ON performance_schema.* TO 'lampad'@'localhost'"
+                "CREATE USER 'lampad'@'localhost' IDENTIFIED BY 'secret' WITH MAX_USER_CONNECTIONS 3; {rights}"
             ))
             .await?;
         let report = check_as(&server, "lampad:secret").await;
@@ -55,6 +58,87 @@ async fn what_check_prints_makes_everything_run() -> Result<()> {
         assert!(granted.is_ok(), "{granted}");
         assert!(granted.to_string().contains("No right is missing"), "{granted}");
     }
+    Ok(())
+}
+
+/// Every collector there is, on a server that has something to tell for each.
+async fn everything(server: &Server) -> Result<MysqlSettings> {
+    server
+        .execute(
+            "CREATE DATABASE heartbeat; CREATE TABLE heartbeat.heartbeat (ts VARCHAR(26), server_id INT PRIMARY KEY);
+             INSERT INTO heartbeat.heartbeat VALUES (NOW(6), 1)",
+        )
+        .await?;
+    Ok(MysqlSettings {
+        server: Some(Secret::new(server.dsn().replace("root@", "lampad:secret@"))),
+        extra: Extra::ALL.to_vec(),
+        ..MysqlSettings::default()
+    })
+}
+
+#[tokio::test]
+async fn each_line_that_check_prints_is_needed() -> Result<()> {
+    for server in servers().await? {
+        server.execute("CREATE USER 'lampad'@'localhost' IDENTIFIED BY 'secret'").await?;
+        let settings = everything(&server).await?;
+        let around = Surroundings::default();
+        let check = || check(&settings, &around);
+        let bare = check().await;
+        let lines = bare.grants();
+        for grant in &lines {
+            server.execute(grant).await.context(grant.clone())?;
+        }
+        let whole = check().await;
+        assert!(whole.is_ok() && whole.revokes().is_empty(), "{whole}");
+        assert!(lines.len() >= 4, "{bare}");
+        for line in &lines {
+            server.execute(&line.replace("GRANT", "REVOKE").replace(" TO ", " FROM ")).await.context(line.clone())?;
+            let without = check().await;
+            let Report::Connected(found) = &without else { bail!("{without}") };
+            let broken = |verdict: &Verdict| matches!(verdict, Verdict::Denied(_) | Verdict::SilentlyEmpty(_));
+            assert!(found.modules.iter().any(|(_, verdict)| broken(verdict)), "without {line}\n{without}");
+            assert!(without.grants().contains(line), "without {line}\n{without}");
+            server.execute(line).await?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_nobody_needs_is_taken_away_and_all_stays_green() -> Result<()> {
+    for server in servers().await? {
+        server
+            .execute(
+                "CREATE USER 'lampad'@'localhost' IDENTIFIED BY 'secret';
+                 GRANT ALL PRIVILEGES ON *.* TO 'lampad'@'localhost' WITH GRANT OPTION;
+                 CREATE DATABASE shop; GRANT INSERT, SELECT ON shop.* TO 'lampad'@'localhost'",
+            )
+            .await?;
+        let over = check_as(&server, "lampad:secret").await;
+        assert!(over.is_ok() && !over.revokes().is_empty(), "{over}");
+        for statement in over.revokes().iter().cloned().chain(over.grants()) {
+            assert!(over.to_string().contains(&statement));
+            server.execute(&statement).await.context(statement)?;
+        }
+        let least = check_as(&server, "lampad:secret").await;
+        assert!(least.is_ok() && least.revokes().is_empty() && least.grants().is_empty(), "{least}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_switched_off_is_neither_denied_nor_empty() -> Result<()> {
+    let server = Server::mariadb(&[]).await?;
+    let extra = vec![Extra::TableStatistics, Extra::Statements, Extra::BinlogSize, Extra::GroupMembers];
+    let settings = MysqlSettings { server: Some(Secret::new(server.dsn())), extra, ..MysqlSettings::default() };
+    let report = check(&settings, &Surroundings::default()).await;
+    assert!(report.is_ok(), "{report}");
+    let text = report.to_string();
+    for line in ["userstat = 0", "performance_schema = OFF", "log_bin = OFF"] {
+        assert!(text.lines().any(|found| found.contains("switched off") && found.contains(line)), "{line} in\n{text}");
+    }
+    assert!(text.lines().any(|line| line.contains("not here") && line.contains("mysql.group_members")), "{text}");
+    assert!(text.contains("not asked for: engine_innodb_status"), "{text}");
     Ok(())
 }
 

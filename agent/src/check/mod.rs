@@ -1,17 +1,19 @@
-//! `lampad-agent check`: can every module run here, and if not, what exactly is missing?
+//! `lampad-agent check`: can every module run here, what exactly is missing, and what is there without need?
 
 mod command;
+mod held;
 mod report;
+mod rights;
 
-use crate::module::{Entry, ModuleError};
+use crate::module::ModuleError;
 use crate::modules::mysql::{
-    LoginError, MysqlSettings, Right, Rows, Server, Session, Surroundings, discovery, error_number, log_in, modules_on,
-    table_right,
+    Account, LoginError, MysqlSettings, Right, Rows, Server, Session, Surroundings, Target, discovery, log_in,
+    modules_on,
 };
 use crate::tick::Tick;
 
 pub use command::Check;
-pub use report::{Account, Found, Report, Verdict};
+pub use report::{Found, Report, Verdict};
 
 /// Looks at the server that these settings lead to as the agent would, and at every module and right.
 pub async fn check(settings: &MysqlSettings, around: &Surroundings) -> Report {
@@ -21,16 +23,8 @@ pub async fn check(settings: &MysqlSettings, around: &Surroundings) -> Report {
     };
     let mut tried = Vec::new();
     for target in targets {
-        match log_in(&target, settings.statement_deadline).await {
-            Ok(mut link) => {
-                let missing = missing_rights(&mut link.connection, &link.server).await;
-                // Closed before the modules open theirs: the account may have no more than two.
-                let _ = sqlx::Connection::close(link.connection).await;
-                let modules =
-                    try_modules(&Session::new(settings.clone(), around.clone()), &missing, &link.server).await;
-                let account = Account::parse(&link.account);
-                return Report::Connected(Found { server: link.server, target, account, modules, missing });
-            }
+        match look_at(&target, settings, around).await {
+            Ok(found) => return Report::Connected(Box::new(found)),
             Err(error @ LoginError::Refused { .. }) => {
                 return Report::Refused {
                     account: Account::new(&target.user, "localhost"),
@@ -44,69 +38,83 @@ pub async fn check(settings: &MysqlSettings, around: &Surroundings) -> Report {
     Report::Absent { tried }
 }
 
-/// Rights of the documented minimum that this account lacks, found by what they are needed for: grants can come by
-/// roles and wildcards, and only the server knows what they add up to.
-async fn missing_rights(connection: &mut sqlx::MySqlConnection, server: &Server) -> Vec<Right> {
-    let mut missing = Vec::new();
-    for right in server.rights().iter().copied().chain([Right::PerformanceSchema]) {
-        if let Err(error) = Rows::fetch(connection, probe(right, server)).await
-            && is_denied(&error)
-        {
-            missing.push(right);
+async fn look_at(target: &Target, settings: &MysqlSettings, around: &Surroundings) -> Result<Found, LoginError> {
+    let link = log_in(target, settings.statement_deadline).await?;
+    let (server, account) = (link.server, Account::parse(&link.account));
+    // Closed before the modules open theirs: the account may have no more than two.
+    let _ = sqlx::Connection::close(link.connection).await;
+    let sampled = try_modules(&Session::new(settings.clone(), around.clone())).await;
+    let mut link = log_in(target, settings.statement_deadline).await?;
+    let mut wanted: Vec<Right> = Vec::new();
+    for (module, outcome) in &sampled {
+        // What is not on this server buys nothing.
+        if !outcome.as_ref().is_err_and(ModuleError::is_absence) {
+            for right in rights::needed(module, &server) {
+                if !wanted.contains(&right) {
+                    wanted.push(right);
+                }
+            }
         }
     }
-    missing
-}
-
-/// A cheap statement that is refused to whom lacks the right.
-fn probe(right: Right, server: &Server) -> &'static str {
-    match right {
-        Right::Process => "SELECT COUNT(*) FROM information_schema.innodb_trx",
-        Right::ReplicationClient | Right::SlaveMonitor | Right::ReplicationSlaveAdmin => server.replica_status(),
-        Right::BinlogMonitor => server.binary_log_status(),
-        Right::PerformanceSchema => "SELECT 1 FROM performance_schema.threads LIMIT 1",
+    let wanted = rights::without_implied(&wanted);
+    let mut missing = Vec::new();
+    for right in &wanted {
+        if rights::is_missing(&mut link.connection, *right, &server, settings).await {
+            missing.push(*right);
+        }
     }
+    let shown = Rows::fetch(&mut link.connection, "SHOW GRANTS").await;
+    let _ = sqlx::Connection::close(link.connection).await;
+    let held: Vec<held::Held> = shown.iter().flat_map(Rows::iter).filter_map(|row| held::parse(row.at(0)?)).collect();
+    let modules: Vec<_> =
+        sampled.into_iter().map(|(module, outcome)| (module, verdict(module, outcome, &server, &missing))).collect();
+    let (revokes, grants) = changes(&held, &wanted, &missing, settings, &account);
+    let buys = |right: Right| {
+        let modules = modules.iter().map(|(module, _)| *module);
+        modules.filter(|module| rights::needed(module, &server).contains(&right)).collect()
+    };
+    let grants = grants.into_iter().map(|right| (rights::grant(right, &account, settings), buys(right))).collect();
+    let extra = settings.extra.clone();
+    Ok(Found { target: target.clone(), server, account, modules, missing, grants, revokes, extra })
 }
 
-fn is_denied(error: &sqlx::Error) -> bool {
-    matches!(error_number(error), Some(1044 | 1045 | 1142 | 1143 | 1227))
-}
-
-/// The right without which a module fails, or sees nothing.
-fn needed(module: &str, server: &Server) -> Option<Right> {
-    match module {
-        "mysql.transactions" | "mysql.innodb_cmp" | "mysql.innodb_cmpmem" | "mysql.processlist" => Some(Right::Process),
-        "mysql.engine_innodb_status" => Some(Right::Process),
-        "mysql.replication" => Some(server.replica_right()),
-        "mysql.binlog_size" => Some(server.binlog_right()),
-        _ => table_right(module),
-    }
-}
-
-async fn try_modules(
-    session: &std::sync::Arc<Session>,
+/// The statements that take away, and the rights to grant after them.
+fn changes(
+    held: &[held::Held],
+    wanted: &[Right],
     missing: &[Right],
-    server: &Server,
-) -> Vec<(&'static str, Verdict)> {
-    let mut verdicts = Vec::new();
-    for Entry { spec, mut module } in modules_on(session) {
-        let sampled = module.sample(&mut Tick::new()).await;
-        let lacks = needed(spec.name, server).filter(|right| missing.contains(right));
-        // MySQL reads sessions from performance_schema, which has a right of its own.
-        let lacks = lacks.or_else(|| {
-            let schema = spec.name == "mysql.processlist" && server.processlist().starts_with("performance_schema");
-            (schema && missing.contains(&Right::PerformanceSchema)).then_some(Right::PerformanceSchema)
-        });
-        verdicts.push((
-            spec.name,
-            match (sampled, lacks) {
-                (Ok(()), None) => Verdict::Ok,
-                (Ok(()), Some(right)) => Verdict::SilentlyEmpty(right),
-                (Err(ModuleError::Absent { what }), _) => Verdict::NotHere(what),
-                (Err(_), Some(right)) => Verdict::Denied(right),
-                (Err(error), None) => Verdict::Failed(error.to_string()),
-            },
-        ));
+    settings: &MysqlSettings,
+    account: &Account,
+) -> (Vec<String>, Vec<Right>) {
+    let plain = |right: &Right| {
+        let (privileges, target) = rights::privileges(*right, settings);
+        privileges.iter().map(move |privilege| (*privilege, target.replace('`', ""))).collect::<Vec<_>>()
+    };
+    let needed: Vec<(&str, String)> = wanted.iter().flat_map(plain).collect();
+    let revokes = held::revokes(held, &needed, account);
+    // A right that came with another one goes with it, so from then on each needs a line of its own.
+    let unnamed: Vec<_> = held::not_by_name(held, &needed).collect();
+    let goes = |right: &Right| !revokes.is_empty() && plain(right).iter().any(|part| unnamed.contains(&part));
+    let grants = wanted.iter().copied().filter(|right| missing.contains(right) || goes(right)).collect();
+    (revokes, grants)
+}
+
+async fn try_modules(session: &std::sync::Arc<Session>) -> Vec<(&'static str, Result<(), ModuleError>)> {
+    let mut sampled = Vec::new();
+    for mut entry in modules_on(session) {
+        sampled.push((entry.spec.name, entry.module.sample(&mut Tick::new()).await));
     }
-    verdicts
+    sampled
+}
+
+fn verdict(module: &str, outcome: Result<(), ModuleError>, server: &Server, missing: &[Right]) -> Verdict {
+    let lacks = rights::needed(module, server).into_iter().find(|right| missing.contains(right));
+    match (outcome, lacks) {
+        (Ok(()), None) => Verdict::Ok,
+        (Ok(()), Some(right)) => Verdict::SilentlyEmpty(right),
+        (Err(ModuleError::SwitchedOff { what }), _) => Verdict::SwitchedOff(what),
+        (Err(ModuleError::Absent { what }), _) => Verdict::NotHere(what),
+        (Err(_), Some(right)) => Verdict::Denied(right),
+        (Err(error), None) => Verdict::Failed(error.to_string()),
+    }
 }

@@ -2,12 +2,13 @@
 
 use std::fmt;
 
-use crate::modules::mysql::{Right, Server, Target};
+use super::rights;
+use crate::modules::mysql::{Account, Extra, MysqlSettings, Right, Server, Target};
 
 /// The outcome of a check.
 #[derive(Debug)]
 pub enum Report {
-    Connected(Found),
+    Connected(Box<Found>),
     /// A server is there and does not let us in.
     Refused {
         target: Target,
@@ -30,8 +31,14 @@ pub struct Found {
     pub target: Target,
     pub account: Account,
     pub modules: Vec<(&'static str, Verdict)>,
-    /// Rights of the documented minimum that the account lacks.
+    /// Rights that these modules need and the account lacks.
     pub missing: Vec<Right>,
+    /// Statements that give them, each with the modules that it is for.
+    pub grants: Vec<(String, Vec<&'static str>)>,
+    /// Statements that take away what none of these modules needs.
+    pub revokes: Vec<String>,
+    /// Collectors on request that the configuration asks for.
+    pub extra: Vec<Extra>,
 }
 
 /// Whether a module can do its work.
@@ -42,66 +49,33 @@ pub enum Verdict {
     Denied(Right),
     /// The server answers, and leaves out what the account may not see.
     SilentlyEmpty(Right),
-    /// This server has no such thing, or it is switched off.
+    /// This server has no such thing.
     NotHere(String),
+    /// The server does not keep it, by a setting.
+    SwitchedOff(String),
     Failed(String),
-}
-
-/// `user@host` as grants name it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Account {
-    user: String,
-    host: String,
-}
-
-impl Account {
-    pub fn new(user: &str, host: &str) -> Self {
-        Self { user: user.to_owned(), host: host.to_owned() }
-    }
-
-    /// What CURRENT_USER() says: the last `@` parts user and host.
-    pub fn parse(text: &str) -> Self {
-        let (user, host) = text.rsplit_once('@').unwrap_or((text, "%"));
-        Self::new(user, host)
-    }
-}
-
-impl fmt::Display for Account {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}@{}", quoted(&self.user), quoted(&self.host))
-    }
-}
-
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
-}
-
-/// The statements that give `rights` to `account`.
-pub fn grants(rights: &[Right], account: &Account) -> Vec<String> {
-    let global: Vec<_> =
-        rights.iter().filter(|right| **right != Right::PerformanceSchema).map(|right| right.name()).collect();
-    let mut statements = Vec::new();
-    if !global.is_empty() {
-        statements.push(format!("GRANT {} ON *.* TO {account};", global.join(", ")));
-    }
-    if rights.contains(&Right::PerformanceSchema) {
-        statements.push(format!("GRANT {} TO {account};", Right::PerformanceSchema.name()));
-    }
-    statements
 }
 
 impl Report {
     /// Every default module can run with all that it should see.
     pub fn is_ok(&self) -> bool {
-        let well = |verdict: &Verdict| matches!(verdict, Verdict::Ok | Verdict::NotHere(_));
+        let well = |verdict: &Verdict| matches!(verdict, Verdict::Ok | Verdict::NotHere(_) | Verdict::SwitchedOff(_));
         matches!(self, Self::Connected(found) if found.missing.is_empty() && found.modules.iter().all(|(_, verdict)| well(verdict)))
     }
 
     /// Statements for an administrator to run, one a line.
     pub fn grants(&self) -> Vec<String> {
         match self {
-            Self::Connected(found) => grants(&found.missing, &found.account),
+            Self::Connected(found) => found.grants.iter().map(|(statement, _)| statement.clone()).collect(),
             _ => Vec::new(),
+        }
+    }
+
+    /// Statements that take away what is not needed; they go before [`Self::grants`].
+    pub fn revokes(&self) -> &[String] {
+        match self {
+            Self::Connected(found) => &found.revokes,
+            _ => &[],
         }
     }
 }
@@ -119,7 +93,7 @@ impl fmt::Display for Report {
                 };
                 writeln!(out, "\nAn account for the agent, made by an administrator:")?;
                 create_user(out, "MariaDB 10.5.9 and later", &account, &Server::new("10.11.0-MariaDB", ""))?;
-                create_user(out, "MySQL, and MariaDB before 10.5", &account, &Server::new("8.0.0", ""))?;
+                create_user(out, "MySQL, and MariaDB before 10.5", &account, &Server::new("8.4.0", ""))?;
                 writeln!(out, "\nThen name it in ~/.my.cnf ([client] user, password), or by --mysql or LAMPAD_MYSQL.")
             }
             Self::Absent { tried } => {
@@ -138,8 +112,8 @@ fn create_user(out: &mut fmt::Formatter<'_>, title: &str, account: &Account, ser
     writeln!(out, "  -- {title}")?;
     // Two connections are the most that the agent opens; one more lets a new agent start beside the old.
     writeln!(out, "  CREATE USER {account} IDENTIFIED BY '...' WITH MAX_USER_CONNECTIONS 3;")?;
-    let rights: Vec<_> = server.rights().iter().copied().chain([Right::PerformanceSchema]).collect();
-    grants(&rights, account).iter().try_for_each(|grant| writeln!(out, "  {grant}"))
+    let settings = MysqlSettings::default();
+    server.rights().iter().try_for_each(|right| writeln!(out, "  {}", rights::grant(*right, account, &settings)))
 }
 
 impl fmt::Display for Found {
@@ -153,34 +127,28 @@ impl fmt::Display for Found {
                     ("silently empty", format!("needs {} to see other sessions", right.name()))
                 }
                 Verdict::NotHere(what) => ("not here", what.clone()),
+                Verdict::SwitchedOff(what) => ("switched off", what.clone()),
                 Verdict::Failed(error) => ("failed", error.clone()),
             };
             writeln!(out, "{}", format!("  {word:<15} {module:<26} {note}").trim_end())?;
         }
-        let grants = grants(&self.missing, &self.account);
-        if grants.is_empty() {
-            return writeln!(out, "\nNo right is missing.");
+        let off = Extra::ALL.iter().filter(|extra| !self.extra.contains(extra)).map(|extra| extra.name());
+        let off: Vec<_> = off.collect();
+        if !off.is_empty() {
+            writeln!(out, "\n  not asked for: {}", off.join(", "))?;
         }
-        writeln!(out, "\nMissing rights; an administrator gives them by:")?;
-        grants.iter().try_for_each(|grant| writeln!(out, "  {grant}"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn grants_name_the_account_that_the_server_found() {
-        let account = Account::parse("o'brien@db@10.0.0.%");
-        let rights = [Right::Process, Right::SlaveMonitor, Right::PerformanceSchema];
-        assert_eq!(
-            grants(&rights, &account),
-            [
-                "GRANT PROCESS, SLAVE MONITOR ON *.* TO 'o''brien@db'@'10.0.0.%';",
-                "GRANT SELECT ON performance_schema.* TO 'o''brien@db'@'10.0.0.%';",
-            ]
-        );
-        assert_eq!(grants(&[], &account), Vec::<String>::new());
+        if self.missing.is_empty() {
+            writeln!(out, "\nNo right is missing.")?;
+        }
+        if !self.revokes.is_empty() {
+            writeln!(out, "\nRights that no module needs; an administrator takes them away by, in this order:")?;
+            self.revokes.iter().try_for_each(|revoke| writeln!(out, "  {revoke}"))?;
+        } else if !self.grants.is_empty() {
+            writeln!(out, "\nMissing rights; an administrator gives them by:")?;
+        }
+        for (grant, modules) in &self.grants {
+            writeln!(out, "  {grant} -- {}", modules.join(", "))?;
+        }
+        Ok(())
     }
 }

@@ -3,7 +3,7 @@
 //! Source: SHOW BINARY LOGS. Right: BINLOG MONITOR (MariaDB), REPLICATION CLIENT (MySQL).
 //! Shape:  gauges without labels.
 //! Units:  bytes, files; the number at the end of the last file's name.
-//! Errors: `Absent` where the binary log is off.
+//! Errors: `SwitchedOff` where there is no binary log.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ impl Module for BinlogSize {
     async fn sample(&mut self, out: &mut Tick) -> Result<(), ModuleError> {
         let answer = self.session.query("binlog_size", |server| match server.binary_log {
             true => Ok(Cow::Borrowed("SHOW BINARY LOGS")),
-            false => Err(ModuleError::Absent { what: "a binary log (log_bin is off)".into() }),
+            false => Err(ModuleError::SwitchedOff { what: "log_bin = OFF".into() }),
         });
         let (mut bytes, mut files, mut last) = (0.0, 0u32, None);
         for row in answer.await?.rows.iter() {

@@ -24,6 +24,8 @@ pub struct Server {
     pub innodb_version: String,
     /// `performance_schema = ON`.
     pub performance_schema: bool,
+    /// `userstat = ON`: users, clients, tables and indexes are counted.
+    pub user_statistics: bool,
     /// `log_bin = ON`.
     pub binary_log: bool,
     /// The plugin that counts statements by duration is there and counts.
@@ -44,6 +46,7 @@ impl Server {
             version_comment: version_comment.to_owned(),
             innodb_version: String::new(),
             performance_schema: false,
+            user_statistics: false,
             binary_log: false,
             query_response_time: false,
         }
@@ -93,6 +96,57 @@ impl Server {
         !self.mysql_from((8, 0, 0))
     }
 
+    /// That table of tablespaces, and where it tells format and kind.
+    pub fn innodb_tablespace_columns(&self) -> (&'static str, &'static str) {
+        const NONE: &str = "'NONE' AS file_format, row_format";
+        match self.flavor {
+            Flavor::MySql if self.has_innodb_sys_tables() => {
+                ("innodb_sys_tablespaces", "file_format, row_format, space_type")
+            }
+            Flavor::MySql => ("innodb_tablespaces", "'NONE' AS file_format, row_format, space_type"),
+            Flavor::MariaDb if self.mariadb_from((10, 5, 0)) => ("innodb_sys_tablespaces", NONE),
+            Flavor::MariaDb => ("innodb_sys_tablespaces", "'NONE' AS file_format, row_format, space_type"),
+        }
+    }
+
+    /// Which of InnoDB's counters count.
+    pub fn innodb_metrics_enabled(&self) -> &'static str {
+        if self.mariadb_from((10, 5, 0)) { "enabled = 1" } else { "status = 'enabled'" }
+    }
+
+    /// Replicas that have registered here.
+    pub fn replicas(&self) -> &'static str {
+        if self.mysql_from((8, 0, 22)) { "SHOW REPLICAS" } else { "SHOW SLAVE HOSTS" }
+    }
+
+    /// The right that [`Self::replicas`] asks for.
+    pub fn replicas_right(&self) -> Right {
+        if self.mariadb_from((10, 5, 2)) { Right::ReplicationMasterAdmin } else { Right::ReplicationSlave }
+    }
+
+    /// Digests have quantiles of their latency.
+    pub fn has_statement_quantiles(&self) -> bool {
+        self.mysql_from((8, 0, 0))
+    }
+
+    /// Digests have the CPU time of their statements.
+    pub fn counts_statement_cpu(&self) -> bool {
+        self.mysql_from((8, 0, 28))
+    }
+
+    pub fn has_group_replication_tables(&self) -> bool {
+        self.mysql_from((5, 7, 0))
+    }
+
+    /// Workers that apply tell which transaction they are at, and since when.
+    pub fn has_applier_timestamps(&self) -> bool {
+        self.mysql_from((8, 0, 1))
+    }
+
+    pub fn has_sys_schema(&self) -> bool {
+        self.mysql_from((5, 7, 7)) || self.mariadb_from((10, 6, 0))
+    }
+
     /// Ends the session's own statements after this time, by the server itself. MySQL counts SELECTs only.
     pub fn statement_limit(&self, limit: std::time::Duration) -> Option<String> {
         if self.mariadb_from((10, 1, 1)) {
@@ -112,12 +166,15 @@ impl Server {
         }
     }
 
-    /// Global rights that the default modules need.
+    /// Rights that the default modules need.
     pub fn rights(&self) -> &'static [Right] {
         if self.mariadb_from((10, 5, 9)) {
-            &[Right::Process, Right::BinlogMonitor, Right::SlaveMonitor]
+            &[Right::Process, Right::SlaveMonitor]
         } else if self.mariadb_from((10, 5, 2)) {
-            &[Right::Process, Right::BinlogMonitor, Right::ReplicationSlaveAdmin]
+            &[Right::Process, Right::ReplicationSlaveAdmin]
+        } else if self.mysql_from((8, 0, 22)) {
+            // Sessions are read from performance_schema.
+            &[Right::Process, Right::ReplicationClient, Right::PerformanceSchema]
         } else {
             &[Right::Process, Right::ReplicationClient]
         }
@@ -155,8 +212,18 @@ pub enum Right {
     BinlogMonitor,
     SlaveMonitor,
     ReplicationSlaveAdmin,
+    ReplicationMasterAdmin,
+    ReplicationSlave,
     /// SELECT on performance_schema.
     PerformanceSchema,
+    /// SELECT on the tables of users: what is told of them is only what the account may see.
+    Tables,
+    /// SELECT on mysql.user.
+    Accounts,
+    /// SELECT on sys.
+    Sys,
+    /// SELECT on the table that pt-heartbeat writes.
+    Heartbeat,
 }
 
 impl Right {
@@ -167,7 +234,13 @@ impl Right {
             Self::BinlogMonitor => "BINLOG MONITOR",
             Self::SlaveMonitor => "SLAVE MONITOR",
             Self::ReplicationSlaveAdmin => "REPLICATION SLAVE ADMIN",
+            Self::ReplicationMasterAdmin => "REPLICATION MASTER ADMIN",
+            Self::ReplicationSlave => "REPLICATION SLAVE",
             Self::PerformanceSchema => "SELECT ON performance_schema.*",
+            Self::Tables => "SELECT ON *.*",
+            Self::Accounts => "SELECT ON mysql.user",
+            Self::Sys => "SELECT ON sys.*",
+            Self::Heartbeat => "SELECT ON the heartbeat table",
         }
     }
 }
@@ -224,7 +297,6 @@ mod tests {
             assert_eq!((server.replica_status(), server.binary_log_status()), (replica, binlog), "{version}");
             assert_eq!(server.replica_right(), right, "{version}");
             assert!(server.rights().contains(&server.replica_right()), "{version}");
-            assert!(server.rights().contains(&server.binlog_right()), "{version}");
         }
     }
 

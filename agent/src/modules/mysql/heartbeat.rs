@@ -25,7 +25,7 @@ pub struct Heartbeat {
 }
 
 /// `database.table` as SQL names it.
-fn quoted(table: &str) -> String {
+pub fn quoted(table: &str) -> String {
     let (database, table) = table.split_once('.').unwrap_or(("heartbeat", table));
     format!("`{}`.`{}`", database.replace('`', "``"), table.replace('`', "``"))
 }
@@ -40,12 +40,12 @@ impl Module for Heartbeat {
         let table = quoted(&self.session.settings().heartbeat_table);
         let answer = self.session.query("heartbeat", move |_| {
             Ok(Cow::Owned(format!(
-                "SELECT UNIX_TIMESTAMP(ts) AS stored, UNIX_TIMESTAMP(NOW(6)) AS now, server_id FROM {table} LIMIT 100"
+                "SELECT UNIX_TIMESTAMP(ts) AS written, UNIX_TIMESTAMP(NOW(6)) AS asked, server_id FROM {table} LIMIT 100"
             )))
         });
         for row in answer.await?.rows.iter() {
             let labels = [row.get("server_id").unwrap_or_default()];
-            for (desc, column) in [(&NOW, "now"), (&STORED, "stored")] {
+            for (desc, column) in [(&NOW, "asked"), (&STORED, "written")] {
                 if let Some(value) = row.number(column) {
                     out.push(desc, &labels, value);
                 }

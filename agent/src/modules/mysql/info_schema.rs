@@ -4,12 +4,12 @@
 //!         tables for tables and schemas), accounts (SELECT on mysql.user).
 //! Shape:  by tablespace, table, schema, user or client.
 //! Units:  bytes, seconds.
-//! Errors: `Absent` on servers that keep no such statistics; with `userstat` off they are empty.
+//! Errors: `Absent` on servers that keep no such statistics, `SwitchedOff` without `userstat`.
 
 use std::borrow::Cow;
 
 use super::dialect::{Right, Server};
-use super::table::{Family, Statement, Table};
+use super::table::{Family, Objects, Statement, Table};
 use crate::module::{Desc, ModuleError, Tier};
 
 const BY_SPACE: &[&str] = &["tablespace_name"];
@@ -23,12 +23,13 @@ pub static TABLESPACES: Table = Table {
     statement: |server| {
         Ok(Cow::Borrowed(if server.has_innodb_sys_tables() {
             "SELECT name AS tablespace_name, file_size, allocated_size \
-             FROM information_schema.innodb_sys_tablespaces ORDER BY file_size DESC LIMIT 1000"
+             FROM information_schema.innodb_sys_tablespaces ORDER BY file_size DESC"
         } else {
             "SELECT name AS tablespace_name, file_size, allocated_size \
-             FROM information_schema.innodb_tablespaces ORDER BY file_size DESC LIMIT 1000"
+             FROM information_schema.innodb_tablespaces ORDER BY file_size DESC"
         }))
     },
+    objects: Objects::Counted { key: 1 },
     labels: BY_SPACE,
     families: &[
         Family::new(
@@ -44,9 +45,35 @@ pub static TABLESPACES: Table = Table {
     ],
 };
 
+const SPACE: &[&str] = &["tablespace_name", "file_format", "row_format", "space_type"];
+
+/// What each of them is; a second statement, because its labels are not those of the sizes.
+pub static TABLESPACE_INFO: Table = Table {
+    name: "mysql.innodb_tablespace_info",
+    collector: "collect.info_schema.innodb_tablespaces",
+    tier: Tier::Rare,
+    right: Some(Right::Process),
+    statement: |server| {
+        let (table, columns) = server.innodb_tablespace_columns();
+        Ok(Cow::Owned(format!(
+            "SELECT name AS tablespace_name, {columns}, space FROM information_schema.{table} ORDER BY file_size DESC"
+        )))
+    },
+    objects: Objects::Unsummed { key: 1 },
+    labels: SPACE,
+    families: &[Family::new(
+        Desc::gauge("mysql_info_schema_innodb_tablespace_space_info", "Number of the tablespace, and what it is.")
+            .labels(SPACE),
+        "space",
+    )],
+};
+
 /// MariaDB and Percona Server count by user, client and table where `userstat` is on; MySQL does not.
 fn with_statistics(server: &Server, sql: &'static str) -> Statement {
     if server.is_mariadb() || server.version_comment.to_ascii_lowercase().contains("percona") {
+        if !server.user_statistics {
+            return Err(ModuleError::SwitchedOff { what: "userstat = 0".into() });
+        }
         return Ok(Cow::Borrowed(sql));
     }
     Err(ModuleError::Absent { what: "statistics by user and table (MySQL has none)".into() })
@@ -81,14 +108,15 @@ pub static TABLE_STATISTICS: Table = Table {
     name: "mysql.table_statistics",
     collector: "collect.info_schema.tablestats",
     tier: Tier::Heavy,
-    right: None,
+    right: Some(Right::Tables),
     statement: |server| {
         with_statistics(
             server,
             "SELECT table_schema AS `schema`, table_name AS `table`, rows_read, rows_changed, rows_changed_x_indexes \
-             FROM information_schema.table_statistics ORDER BY rows_read + rows_changed DESC LIMIT 1000",
+             FROM information_schema.table_statistics ORDER BY rows_read + rows_changed DESC",
         )
     },
+    objects: Objects::Counted { key: 2 },
     labels: BY_TABLE,
     families: rows!("table_statistics", BY_TABLE),
 };
@@ -98,15 +126,16 @@ pub static SCHEMA_STATISTICS: Table = Table {
     name: "mysql.schema_statistics",
     collector: "collect.info_schema.schemastats",
     tier: Tier::Heavy,
-    right: None,
+    right: Some(Right::Tables),
     statement: |server| {
         with_statistics(
             server,
             "SELECT table_schema AS `schema`, SUM(rows_read) AS rows_read, SUM(rows_changed) AS rows_changed, \
              SUM(rows_changed_x_indexes) AS rows_changed_x_indexes \
-             FROM information_schema.table_statistics GROUP BY table_schema LIMIT 1000",
+             FROM information_schema.table_statistics GROUP BY table_schema",
         )
     },
+    objects: Objects::Counted { key: 1 },
     labels: BY_SCHEMA,
     families: rows!("schema_statistics", BY_SCHEMA),
 };
@@ -175,7 +204,10 @@ pub static USER_STATISTICS: Table = Table {
     collector: "collect.info_schema.userstats",
     tier: Tier::Heavy,
     right: Some(Right::Process),
-    statement: |server| with_statistics(server, "SELECT * FROM information_schema.user_statistics LIMIT 1000"),
+    statement: |server| {
+        with_statistics(server, "SELECT * FROM information_schema.user_statistics ORDER BY busy_time DESC")
+    },
+    objects: Objects::Counted { key: 1 },
     labels: BY_USER,
     families: activity!(
         "user",
@@ -190,7 +222,10 @@ pub static CLIENT_STATISTICS: Table = Table {
     collector: "collect.info_schema.clientstats",
     tier: Tier::Heavy,
     right: Some(Right::Process),
-    statement: |server| with_statistics(server, "SELECT * FROM information_schema.client_statistics LIMIT 1000"),
+    statement: |server| {
+        with_statistics(server, "SELECT * FROM information_schema.client_statistics ORDER BY busy_time DESC")
+    },
+    objects: Objects::Counted { key: 1 },
     labels: BY_CLIENT,
     families: activity!(
         "client",
@@ -208,13 +243,14 @@ pub static ACCOUNTS: Table = Table {
     name: "mysql.user",
     collector: "collect.mysql.user",
     tier: Tier::Rare,
-    right: None,
+    right: Some(Right::Accounts),
     statement: |_| {
         Ok(Cow::Borrowed(
             "SELECT user AS mysql_user, host AS hostmask, max_questions, max_updates, max_connections, \
-             max_user_connections FROM mysql.user LIMIT 1000",
+             max_user_connections FROM mysql.user ORDER BY user, host",
         ))
     },
+    objects: Objects::Unsummed { key: 2 },
     labels: BY_ACCOUNT,
     families: &[
         limit("mysql_mysql_max_questions", "max_questions"),

@@ -86,13 +86,14 @@ async fn introduce(
     statement_deadline: Duration,
 ) -> Result<(u64, String, Server), sqlx::Error> {
     const WHO: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('version', 'version_comment', 'innodb_version', \
-                       'performance_schema', 'query_response_time_stats', 'log_bin')";
+                       'performance_schema', 'query_response_time_stats', 'log_bin', 'userstat')";
     let variables = Rows::fetch(connection, WHO).await?;
     let find =
         |name: &str| variables.pairs().find(|(key, _)| key.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value);
     let mut server = Server::new(find("version"), find("version_comment"));
     server.innodb_version = find("innodb_version").to_owned();
     server.performance_schema = find("performance_schema") == "ON";
+    server.user_statistics = matches!(find("userstat"), "ON" | "1");
     server.binary_log = find("log_bin") == "ON";
     server.query_response_time = matches!(find("query_response_time_stats"), "ON" | "1");
 

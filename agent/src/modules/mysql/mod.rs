@@ -1,11 +1,15 @@
 //! MySQL and MariaDB, as mysqld_exporter tells them, and a little more.
 
+mod account;
 mod binlog_size;
+mod budget;
 mod dialect;
 pub mod discovery;
+mod group_replication;
 mod heartbeat;
 mod info_schema;
 mod innodb_cmp;
+mod innodb_metrics;
 mod innodb_status;
 mod login;
 mod option_file;
@@ -14,9 +18,13 @@ mod processlist;
 mod replication;
 mod response_time;
 mod rows;
+mod schema_tables;
 mod session;
 mod settings;
+mod slave_hosts;
+mod statements;
 mod status;
+mod sys_schema;
 mod table;
 mod target;
 mod transactions;
@@ -28,8 +36,10 @@ mod warm_up;
 
 use std::sync::Arc;
 
+pub use account::Account;
 pub use dialect::{Flavor, Right, Server};
 pub use discovery::Surroundings;
+pub use heartbeat::quoted as quoted_table;
 pub use login::{Link, LoginError, error_number, log_in};
 pub use rows::{Row, Rows};
 pub use session::{Answer, Health, Session};
@@ -88,6 +98,9 @@ pub fn modules_on(session: &Arc<Session>) -> Vec<Entry> {
         ),
     ];
     entries.extend(session.settings().extra.iter().map(|extra| extra_entry(*extra, share())));
+    if session.settings().extra.contains(&Extra::InnodbTablespaces) {
+        entries.push(table_entry(&info_schema::TABLESPACE_INFO, share()));
+    }
     entries
 }
 
@@ -119,11 +132,37 @@ fn extra_entry(extra: Extra, session: Arc<Session>) -> Entry {
         Extra::UserStatistics => table_entry(&info_schema::USER_STATISTICS, session),
         Extra::ClientStatistics => table_entry(&info_schema::CLIENT_STATISTICS, session),
         Extra::Accounts => table_entry(&info_schema::ACCOUNTS, session),
+        Extra::Statements => table_entry(&statements::STATEMENTS, session),
+        Extra::FileInstances => table_entry(&perf_schema::FILE_INSTANCES, session),
+        Extra::GroupMembers => table_entry(&group_replication::MEMBERS, session),
+        Extra::GroupMemberStats => table_entry(&group_replication::MEMBER_STATS, session),
+        Extra::ApplierWorkers => table_entry(&group_replication::APPLIER_WORKERS, session),
+        Extra::UserSummary => table_entry(&sys_schema::USER_SUMMARY, session),
+        Extra::ReplicaHost => table_entry(&sys_schema::REPLICA_HOST, session),
+        Extra::RocksdbPerfContext => table_entry(&sys_schema::ROCKSDB, session),
+        Extra::SlaveHosts => {
+            entry("mysql.slave_hosts", "collect.slave_hosts", Tier::Heavy, slave_hosts::SlaveHosts { session })
+        }
+        Extra::InnodbMetrics => entry(
+            "mysql.innodb_metrics",
+            "collect.info_schema.innodb_metrics",
+            Tier::Heavy,
+            innodb_metrics::InnodbMetrics { session },
+        ),
+        Extra::Tables => {
+            entry("mysql.tables", "collect.info_schema.tables", Tier::Rare, schema_tables::SchemaTables::new(session))
+        }
+        Extra::AutoIncrement => entry(
+            "mysql.auto_increment",
+            "collect.auto_increment.columns",
+            Tier::Rare,
+            schema_tables::AutoIncrement::new(session),
+        ),
     }
 }
 
 fn table_entry(table: &'static Table, session: Arc<Session>) -> Entry {
-    entry(table.name, table.collector, table.tier, TableModule { session, table })
+    entry(table.name, table.collector, table.tier, TableModule::new(session, table))
 }
 
 /// The right that a module needs because of the table that it reads.
@@ -145,6 +184,15 @@ const TABLES: &[&Table] = &[
     &info_schema::USER_STATISTICS,
     &info_schema::CLIENT_STATISTICS,
     &info_schema::ACCOUNTS,
+    &info_schema::TABLESPACE_INFO,
+    &statements::STATEMENTS,
+    &perf_schema::FILE_INSTANCES,
+    &group_replication::MEMBERS,
+    &group_replication::MEMBER_STATS,
+    &group_replication::APPLIER_WORKERS,
+    &sys_schema::USER_SUMMARY,
+    &sys_schema::REPLICA_HOST,
+    &sys_schema::ROCKSDB,
 ];
 
 fn entry(name: &'static str, collector: &'static str, tier: Tier, module: impl Module + 'static) -> Entry {

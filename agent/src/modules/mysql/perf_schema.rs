@@ -6,7 +6,7 @@
 //! Errors: `Absent` where performance_schema is off.
 
 use super::dialect::Right;
-use super::table::{Family, Table, with_performance_schema};
+use super::table::{Family, Objects, Table, with_performance_schema};
 use crate::module::{Desc, Tier};
 
 const fn counter(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Desc {
@@ -30,9 +30,10 @@ pub static TABLE_IO_WAITS: Table = Table {
             "SELECT object_schema AS `schema`, object_name AS name, count_fetch, count_insert, count_update, \
              count_delete, sum_timer_fetch, sum_timer_insert, sum_timer_update, sum_timer_delete \
              FROM performance_schema.table_io_waits_summary_by_table \
-             WHERE object_schema NOT IN ('mysql', 'performance_schema') ORDER BY sum_timer_wait DESC LIMIT 1000",
+             WHERE object_schema NOT IN ('mysql', 'performance_schema') ORDER BY sum_timer_wait DESC",
         )
     },
+    objects: Objects::Counted { key: 2 },
     labels: &["schema", "name"],
     families: &[
         Family::new(TABLE_IO, "count_fetch").part("fetch"),
@@ -52,7 +53,7 @@ const INDEX_IO: Desc =
 const INDEX_IO_SECONDS: Desc =
     counter("mysql_perf_schema_index_io_waits_seconds_total", "Time of index I/O waits.", BY_INDEX);
 
-/// Writes are counted for the table as a whole, which is the row without an index.
+/// Inserts are counted for the table as a whole, which is the row without an index.
 pub static INDEX_IO_WAITS: Table = Table {
     name: "mysql.index_io_waits",
     collector: "collect.perf_schema.indexiowaits",
@@ -62,26 +63,24 @@ pub static INDEX_IO_WAITS: Table = Table {
         with_performance_schema(
             server,
             "SELECT object_schema AS `schema`, object_name AS name, COALESCE(index_name, 'NONE') AS `index`, \
-             count_fetch, sum_timer_fetch, \
-             IF(index_name IS NULL, count_insert, NULL) AS inserts, IF(index_name IS NULL, count_update, NULL) AS updates, \
-             IF(index_name IS NULL, count_delete, NULL) AS deletes, \
-             IF(index_name IS NULL, sum_timer_insert, NULL) AS insert_time, \
-             IF(index_name IS NULL, sum_timer_update, NULL) AS update_time, \
-             IF(index_name IS NULL, sum_timer_delete, NULL) AS delete_time \
+             count_fetch, sum_timer_fetch, count_update, sum_timer_update, count_delete, sum_timer_delete, \
+             IF(index_name IS NULL, count_insert, NULL) AS inserts, \
+             IF(index_name IS NULL, sum_timer_insert, NULL) AS insert_time \
              FROM performance_schema.table_io_waits_summary_by_index_usage \
-             WHERE object_schema NOT IN ('mysql', 'performance_schema') ORDER BY sum_timer_wait DESC LIMIT 1000",
+             WHERE object_schema NOT IN ('mysql', 'performance_schema') ORDER BY sum_timer_wait DESC",
         )
     },
+    objects: Objects::Counted { key: 3 },
     labels: &["schema", "name", "index"],
     families: &[
         Family::new(INDEX_IO, "count_fetch").part("fetch"),
         Family::new(INDEX_IO, "inserts").part("insert"),
-        Family::new(INDEX_IO, "updates").part("update"),
-        Family::new(INDEX_IO, "deletes").part("delete"),
+        Family::new(INDEX_IO, "count_update").part("update"),
+        Family::new(INDEX_IO, "count_delete").part("delete"),
         Family::new(INDEX_IO_SECONDS, "sum_timer_fetch").part("fetch").picoseconds(),
         Family::new(INDEX_IO_SECONDS, "insert_time").part("insert").picoseconds(),
-        Family::new(INDEX_IO_SECONDS, "update_time").part("update").picoseconds(),
-        Family::new(INDEX_IO_SECONDS, "delete_time").part("delete").picoseconds(),
+        Family::new(INDEX_IO_SECONDS, "sum_timer_update").part("update").picoseconds(),
+        Family::new(INDEX_IO_SECONDS, "sum_timer_delete").part("delete").picoseconds(),
     ],
 };
 
@@ -105,9 +104,10 @@ pub static TABLE_LOCKS: Table = Table {
             "SELECT t.*, object_schema AS `schema`, object_name AS name \
              FROM performance_schema.table_lock_waits_summary_by_table t \
              WHERE object_schema NOT IN ('mysql', 'performance_schema', 'information_schema') \
-             ORDER BY sum_timer_wait DESC LIMIT 1000",
+             ORDER BY sum_timer_wait DESC",
         )
     },
+    objects: Objects::Counted { key: 2 },
     labels: &["schema", "name"],
     families: &[
         Family::new(SQL_LOCKS, "count_read_normal").part("read_normal"),
@@ -149,6 +149,7 @@ pub static EVENTS_WAITS: Table = Table {
              FROM performance_schema.events_waits_summary_global_by_event_name",
         )
     },
+    objects: Objects::Fixed,
     labels: BY_EVENT,
     families: &[
         Family::new(counter("mysql_perf_schema_events_waits_total", "Waits by event.", BY_EVENT), "count_star"),
@@ -179,6 +180,7 @@ pub static FILE_EVENTS: Table = Table {
              sum_number_of_bytes_write, count_misc, sum_timer_misc FROM performance_schema.file_summary_by_event_name",
         )
     },
+    objects: Objects::Fixed,
     labels: BY_EVENT,
     families: &[
         Family::new(FILE, "count_read").part("read"),
@@ -189,6 +191,33 @@ pub static FILE_EVENTS: Table = Table {
         Family::new(FILE_SECONDS, "sum_timer_misc").part("misc").picoseconds(),
         Family::new(FILE_BYTES, "sum_number_of_bytes_read").part("read"),
         Family::new(FILE_BYTES, "sum_number_of_bytes_write").part("write"),
+    ],
+};
+
+const BY_FILE: &[&str] = &["file_name", "event_name", "mode"];
+const INSTANCE: Desc = counter("mysql_perf_schema_file_instances_total", "Operations of a file by mode.", BY_FILE);
+const INSTANCE_BYTES: Desc = counter("mysql_perf_schema_file_instances_bytes", "Bytes of a file by mode.", BY_FILE);
+
+pub static FILE_INSTANCES: Table = Table {
+    name: "mysql.file_instances",
+    collector: "collect.perf_schema.file_instances",
+    tier: Tier::Heavy,
+    right: Some(Right::PerformanceSchema),
+    statement: |server| {
+        with_performance_schema(
+            server,
+            "SELECT TRIM(LEADING '/var/lib/mysql/' FROM file_name) AS file_name, event_name, count_read, count_write, \
+             sum_number_of_bytes_read, sum_number_of_bytes_write FROM performance_schema.file_summary_by_instance \
+             ORDER BY sum_timer_wait DESC",
+        )
+    },
+    objects: Objects::Counted { key: 2 },
+    labels: &["file_name", "event_name"],
+    families: &[
+        Family::new(INSTANCE, "count_read").part("read"),
+        Family::new(INSTANCE, "count_write").part("write"),
+        Family::new(INSTANCE_BYTES, "sum_number_of_bytes_read").part("read"),
+        Family::new(INSTANCE_BYTES, "sum_number_of_bytes_write").part("write"),
     ],
 };
 
@@ -205,6 +234,7 @@ pub static MEMORY_EVENTS: Table = Table {
              FROM performance_schema.memory_summary_global_by_event_name WHERE count_alloc > 0",
         )
     },
+    objects: Objects::Fixed,
     labels: BY_EVENT,
     families: &[
         Family::new(
@@ -259,6 +289,7 @@ pub static STATEMENTS_SUM: Table = Table {
              FROM performance_schema.events_statements_summary_by_digest",
         )
     },
+    objects: Objects::Fixed,
     labels: &[],
     families: &[
         sum!("total", "count_star"),

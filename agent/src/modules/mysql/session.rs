@@ -311,6 +311,8 @@ fn refusal(sql: &str, error: &sqlx::Error, deadline: Duration) -> ModuleError {
     let way_out = match login::error_number(error) {
         // Interrupted; over max_statement_time (MariaDB), over max_execution_time (MySQL).
         Some(1317 | 1969 | 3024) => return ModuleError::TimedOut { deadline },
+        // A table of information_schema that only other servers have.
+        Some(1109) => return ModuleError::Absent { what: error.to_string() },
         Some(1044 | 1045 | 1142 | 1143 | 1227 | 1370) => "; `lampad-agent check` prints the missing GRANT",
         _ => "",
     };

@@ -21,6 +21,8 @@ pub struct MysqlSettings {
     pub statement_deadline: Duration,
     /// Modules that are off unless named here, by mysqld_exporter's name without `collect.`; see [`Extra`].
     pub extra: Vec<Extra>,
+    /// How many tables, indexes, files, digests, users a collector tells one by one; the others are told together.
+    pub objects_max: usize,
     /// `database.table` that pt-heartbeat writes, for `heartbeat`.
     pub heartbeat_table: String,
 }
@@ -33,6 +35,7 @@ impl Default for MysqlSettings {
             option_file: None,
             statement_deadline: Duration::from_secs(2),
             extra: Vec::new(),
+            objects_max: 250,
             heartbeat_table: "heartbeat.heartbeat".to_owned(),
         }
     }
@@ -71,6 +74,29 @@ pub enum Extra {
     ClientStatistics,
     #[serde(rename = "mysql.user")]
     Accounts,
+    SlaveHosts,
+    #[serde(rename = "perf_schema.eventsstatements")]
+    Statements,
+    #[serde(rename = "perf_schema.file_instances")]
+    FileInstances,
+    #[serde(rename = "perf_schema.replication_group_members")]
+    GroupMembers,
+    #[serde(rename = "perf_schema.replication_group_member_stats")]
+    GroupMemberStats,
+    #[serde(rename = "perf_schema.replication_applier_status_by_worker")]
+    ApplierWorkers,
+    #[serde(rename = "info_schema.innodb_metrics")]
+    InnodbMetrics,
+    #[serde(rename = "info_schema.tables")]
+    Tables,
+    #[serde(rename = "info_schema.replica_host")]
+    ReplicaHost,
+    #[serde(rename = "info_schema.rocksdb_perf_context")]
+    RocksdbPerfContext,
+    #[serde(rename = "auto_increment.columns")]
+    AutoIncrement,
+    #[serde(rename = "sys.user_summary")]
+    UserSummary,
 }
 
 impl Extra {
@@ -92,7 +118,26 @@ impl Extra {
         Self::UserStatistics,
         Self::ClientStatistics,
         Self::Accounts,
+        Self::SlaveHosts,
+        Self::Statements,
+        Self::FileInstances,
+        Self::GroupMembers,
+        Self::GroupMemberStats,
+        Self::ApplierWorkers,
+        Self::InnodbMetrics,
+        Self::Tables,
+        Self::ReplicaHost,
+        Self::RocksdbPerfContext,
+        Self::AutoIncrement,
+        Self::UserSummary,
     ];
+}
+
+impl Extra {
+    /// As the configuration names it, which is the exporter's flag without `--collect.`.
+    pub fn name(self) -> String {
+        toml::Value::try_from(self).ok().and_then(|value| Some(value.as_str()?.to_owned())).unwrap_or_default()
+    }
 }
 
 /// Text that must not reach a log: its `Debug` and `Display` hide it.

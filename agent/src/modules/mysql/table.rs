@@ -2,7 +2,8 @@
 //!
 //! Source: the statement that the table gives for this server; what it needs stands with each table.
 //! Shape:  per row of the answer one series of each family; a value that is NULL, or that this server has no column for, is
-//!         left out. Of objects that users make, such as tables, the statement asks for the 1,000 busiest at most.
+//!         left out. Objects that users make, such as tables, have a [`Budget`]: beyond it all others are told as one, whose
+//!         labels are `other`, and `lampad_mysql_other_objects{collector}` says how many they are.
 //! Errors: those of the session; `Absent` where the server has no such table.
 
 use std::borrow::Cow;
@@ -10,7 +11,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::budget::{Budget, Key, Numbers, Object, Told, rows_wanted};
 use super::dialect::{Right, Server};
+use super::rows::Row;
 use super::session::Session;
 use crate::module::{Desc, Module, ModuleError, Tier};
 use crate::tick::Tick;
@@ -28,6 +31,7 @@ pub struct Table {
     /// The right without which the server refuses, where it is one of the documented set.
     pub right: Option<Right>,
     pub statement: fn(&Server) -> Statement,
+    pub objects: Objects,
     /// Columns whose values are the first labels of every family.
     pub labels: &'static [&'static str],
     pub families: &'static [Family],
@@ -60,9 +64,74 @@ impl Family {
     }
 }
 
+/// How many rows a table can have, and what becomes of too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Objects {
+    /// As many as the server was made with.
+    Fixed,
+    /// As many as users make. The statement is ordered by work and has no LIMIT; this many labels identify a row.
+    Counted { key: usize },
+    /// The same, and a sum over all would mean nothing.
+    Unsummed { key: usize },
+}
+
+pub const OTHER_OBJECTS: Desc = Desc::gauge(
+    "lampad_mysql_other_objects",
+    "Objects of a collector beyond its budget; their sums are told with labels `other`.",
+)
+.labels(&["collector"]);
+
 pub struct TableModule {
-    pub session: Arc<Session>,
-    pub table: &'static Table,
+    session: Arc<Session>,
+    table: &'static Table,
+    budget: Budget,
+}
+
+impl TableModule {
+    pub fn new(session: Arc<Session>, table: &'static Table) -> Self {
+        let budget = Budget::new(session.settings().objects_max);
+        Self { session, table, budget }
+    }
+
+    async fn sample_fixed(&self, out: &mut Tick) -> Result<(), ModuleError> {
+        let table = self.table;
+        let answer = self.session.query(table.name, table.statement).await?;
+        for row in answer.rows.iter() {
+            let labels: Vec<&str> = table.labels.iter().map(|name| row.get(name).unwrap_or_default()).collect();
+            push(table, &labels, &numbers(table, &row), out);
+        }
+        Ok(())
+    }
+
+    async fn sample_budgeted(&mut self, key: usize, summed: bool, out: &mut Tick) -> Result<(), ModuleError> {
+        let table = self.table;
+        let max = self.session.settings().objects_max;
+        let limited = move |server: &Server| {
+            let statement = (table.statement)(server)?;
+            Ok(Cow::Owned(format!("{statement} LIMIT {}", rows_wanted(max))))
+        };
+        let answer = self.session.query(table.name, limited).await?;
+        let objects: Vec<Object> = answer.rows.iter().map(|row| object(table, key, &row)).collect();
+        let read = objects.len();
+        let grown = self.budget.choose(objects);
+        for Told { key, about, numbers } in self.budget.told() {
+            let labels: Vec<&str> = key.iter().chain(about).map(|label| &**label).collect();
+            push(table, &labels, numbers, out);
+        }
+        if read <= self.budget.len() {
+            self.budget.forget_others();
+            return Ok(());
+        }
+        let answer = self.session.query(table.collector, |server| sums(table, server)).await?;
+        let Some(sums) = answer.rows.iter().next() else { return Ok(()) };
+        let others = sums.number("objects").unwrap_or(0.0) - self.budget.len() as f64;
+        out.push(&OTHER_OBJECTS, &[table.collector], others.max(0.0));
+        if summed {
+            let labels = vec!["other"; table.labels.len()];
+            push(table, &labels, self.budget.others(numbers(table, &sums), &grown), out);
+        }
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -70,23 +139,50 @@ impl Module for TableModule {
     fn descs(&self) -> Vec<Desc> {
         let mut descs: Vec<Desc> = self.table.families.iter().map(|family| family.desc.clone()).collect();
         descs.dedup();
+        if self.table.objects != Objects::Fixed {
+            descs.push(OTHER_OBJECTS);
+        }
         descs
     }
 
     async fn sample(&mut self, out: &mut Tick) -> Result<(), ModuleError> {
-        let table = self.table;
-        let answer = self.session.query(table.name, table.statement).await?;
-        for row in answer.rows.iter() {
-            let mut labels: Vec<&str> = table.labels.iter().map(|name| row.get(name).unwrap_or_default()).collect();
-            for family in table.families {
-                let Some(value) = row.number(family.column) else { continue };
-                labels.truncate(table.labels.len());
-                labels.extend(family.part);
-                out.push(&family.desc, &labels, value * family.factor);
-            }
+        match self.table.objects {
+            Objects::Fixed => self.sample_fixed(out).await,
+            Objects::Counted { key } => self.sample_budgeted(key, true, out).await,
+            Objects::Unsummed { key } => self.sample_budgeted(key, false, out).await,
         }
-        Ok(())
     }
+}
+
+fn object(table: &Table, key: usize, row: &Row) -> Object {
+    let mut key_and_about: Vec<Box<str>> =
+        table.labels.iter().map(|name| Box::from(row.get(name).unwrap_or_default())).collect();
+    let about: Key = key_and_about.split_off(key).into();
+    Object { key: key_and_about.into(), about, numbers: numbers(table, row) }
+}
+
+fn numbers(table: &Table, row: &Row) -> Numbers {
+    table.families.iter().map(|family| row.number(family.column)).collect()
+}
+
+fn push(table: &Table, labels: &[&str], numbers: &Numbers, out: &mut Tick) {
+    let mut labels = labels.to_vec();
+    for (family, value) in table.families.iter().zip(numbers) {
+        let Some(value) = value else { continue };
+        labels.truncate(table.labels.len());
+        labels.extend(family.part);
+        out.push(&family.desc, &labels, value * family.factor);
+    }
+}
+
+/// The sums of all columns over all rows of the table's statement.
+fn sums(table: &Table, server: &Server) -> Statement {
+    let mut columns: Vec<&str> = table.families.iter().map(|family| family.column).collect();
+    columns.sort_unstable();
+    columns.dedup();
+    let sums: String = columns.iter().map(|column| format!(", SUM({column}) AS {column}")).collect();
+    let statement = (table.statement)(server)?;
+    Ok(Cow::Owned(format!("SELECT COUNT(*) AS objects{sums} FROM ({statement}) AS rows_of_table")))
 }
 
 /// `sql`, where performance_schema is on.
@@ -94,5 +190,5 @@ pub(super) fn with_performance_schema(server: &Server, sql: &'static str) -> Sta
     if server.performance_schema {
         return Ok(Cow::Borrowed(sql));
     }
-    Err(ModuleError::Absent { what: "performance_schema (it is off)".into() })
+    Err(ModuleError::SwitchedOff { what: "performance_schema = OFF".into() })
 }
