@@ -5,9 +5,13 @@ use lampad_agent::check::{Report, Verdict, check};
 use lampad_agent::modules::mysql::{Extra, MysqlSettings, Secret, Surroundings};
 use lampad_tests::mariadb::Server;
 
+/// A busy machine may take its time: these tests are about rights.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+
 async fn check_as(server: &Server, login: &str) -> Report {
     let dsn = server.dsn().replace("root@", &format!("{login}@"));
-    let settings = MysqlSettings { server: Some(Secret::new(dsn)), ..MysqlSettings::default() };
+    let settings =
+        MysqlSettings { server: Some(Secret::new(dsn)), statement_deadline: PATIENCE, ..MysqlSettings::default() };
     check(&settings, &Surroundings::default()).await
 }
 
@@ -72,6 +76,7 @@ async fn everything(server: &Server) -> Result<MysqlSettings> {
     Ok(MysqlSettings {
         server: Some(Secret::new(server.dsn().replace("root@", "lampad:secret@"))),
         extra: Extra::ALL.to_vec(),
+        statement_deadline: PATIENCE,
         ..MysqlSettings::default()
     })
 }

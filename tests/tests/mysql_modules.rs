@@ -73,7 +73,9 @@ where
 async fn every_default_module_samples_and_no_series_is_in_two_groups() -> Result<()> {
     with_each_server(&["--performance-schema=ON"], |server| async move {
         let _bystander = server.connect().await?; // without one the list of other sessions is empty
-        let mut entries = modules_on(&session(settings(server.dsn())));
+        // A busy machine may take its time: this test is about what is told.
+        let settings = MysqlSettings { statement_deadline: PATIENCE, ..settings(server.dsn()) };
+        let mut entries = modules_on(&session(settings));
         let mut owners = BTreeMap::new();
         for entry in &mut entries {
             let samples = match sample(entry).await {
@@ -99,7 +101,8 @@ async fn every_default_module_samples_and_no_series_is_in_two_groups() -> Result
 async fn modules_that_are_off_by_default_sample() -> Result<()> {
     with_each_server(&["--performance-schema=ON"], |server| async move {
         let extra = Extra::ALL.iter().copied().filter(|extra| *extra != Extra::Heartbeat).collect();
-        let mut entries = modules_on(&session(MysqlSettings { extra, ..settings(server.dsn()) }));
+        let mut entries =
+            modules_on(&session(MysqlSettings { extra, statement_deadline: PATIENCE, ..settings(server.dsn()) }));
         for entry in &mut entries {
             match sample(entry).await {
                 Ok(samples) => {

@@ -53,6 +53,7 @@ async fn ours(server: &Server) -> Result<Exposition> {
     let settings = MysqlSettings {
         server: Some(Secret::new(server.dsn())),
         extra: Extra::ALL.iter().copied().filter(|extra| *extra != Extra::Heartbeat).collect(),
+        statement_deadline: Duration::from_secs(30),
         ..MysqlSettings::default()
     };
     let session = Session::new(settings, Surroundings::default());
