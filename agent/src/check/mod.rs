@@ -24,7 +24,7 @@ pub async fn check(settings: &MysqlSettings, around: &Surroundings) -> Report {
     let mut tried = Vec::new();
     for target in targets {
         match look_at(&target, settings, around).await {
-            Ok(found) => return Report::Connected(Box::new(found)),
+            Ok(found) => return Report::Connected(found),
             Err(error @ LoginError::Refused { .. }) => {
                 return Report::Refused {
                     account: Account::new(&target.user, "localhost"),

@@ -8,7 +8,7 @@ use crate::modules::mysql::{Account, Extra, MysqlSettings, Right, Server, Target
 /// The outcome of a check.
 #[derive(Debug)]
 pub enum Report {
-    Connected(Box<Found>),
+    Connected(Found),
     /// A server is there and does not let us in.
     Refused {
         target: Target,
