@@ -29,6 +29,7 @@ use crate::store::Matcher;
 use super::plan::{Expr, Place};
 use super::{Features, QueryError};
 
+use lex::{Kind, Token};
 pub use literal::LONGEST_MS;
 use tokens::Tokens;
 
@@ -76,28 +77,18 @@ fn parsed<T: Send>(
 /// Up to so many levels need no more stack than every thread has.
 pub(super) const OPENINGS_SHALLOW: usize = 60;
 
-/// What may deepen the tree, counted outside of strings.
+/// What may deepen the tree. A text that is not even tokens has no tree.
 pub(super) fn openings(text: &str) -> usize {
-    let mut quote = None;
-    let mut escaped = false;
-    let mut count = text.split_whitespace().filter(|word| is_word_operator(word)).count();
-    for c in text.chars() {
-        match quote {
-            Some(end) => match c {
-                _ if escaped => escaped = false,
-                '\\' if end != '`' => escaped = true,
-                c if c == end => quote = None,
-                _ => {}
-            },
-            None if matches!(c, '"' | '\'' | '`') => quote = Some(c),
-            None => count += usize::from("([+-*/%^<>=!".contains(c)),
-        }
-    }
-    count
+    let tokens = lex::tokens(text).unwrap_or_default();
+    tokens.iter().filter(|token| deepens(token)).count()
 }
 
-fn is_word_operator(word: &str) -> bool {
-    ["and", "or", "unless", "atan2"].iter().any(|operator| word.eq_ignore_ascii_case(operator))
+fn deepens(token: &Token<'_>) -> bool {
+    match token.kind {
+        Kind::Sign => token.text.starts_with(|sign| "([+-*/%^<>=!".contains(sign)),
+        Kind::Word => ["and", "or", "unless", "atan2"].iter().any(|operator| token.is_word(operator)),
+        _ => false,
+    }
 }
 
 /// Stack of [`with_room`]: 32 KiB for each level of the deepest tree, touched only as far as it is needed.

@@ -14,12 +14,15 @@ fn deep_queries_end_in_an_answer() {
             let _ = tree(&text);
         }
     }
-    assert!(parse(&"(".repeat(100_000), Features::ALL).unwrap_err().to_string().contains("split the query"));
+    assert!(wrong(&format!("{}1{}", "(".repeat(100_000), ")".repeat(100_000))).contains("split the query"));
 }
 
 #[test]
 fn strings_do_not_count() {
     assert_eq!(openings(r#"a{b="(((\"((("} + '((' + `((\`"#), 3);
+    // A quote in a comment opens nothing.
+    let commented = format!("# it's\n{}1{}", "(".repeat(100_000), ")".repeat(100_000));
+    assert!(parse(&commented, Features::ALL).unwrap_err().to_string().contains("at most"));
 }
 
 /// What comes back in one line tells how operators and modifiers were bound.
