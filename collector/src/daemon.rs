@@ -28,6 +28,7 @@ use tokio_util::task::TaskTracker;
 use crate::api::{self, ApiState, BuildInfo};
 use crate::auth::{self, Access, Rules};
 use crate::config::{Args, Config};
+use crate::control;
 use crate::fleet::{self, Liveness, Registry};
 use crate::ingest::{Gate, Ingest, remote_write_router};
 use crate::logging::{LogLevel, Repeats, chain};
@@ -110,6 +111,7 @@ impl Daemon {
         tasks.spawn(telemetry.clone().run(sink, registry.clone(), own_labels(), stats, tasks_end.clone()));
         tasks.spawn(roster::keep(registry.clone(), config.data_dir.clone(), tasks_end.clone()));
         tasks.spawn(systemd::watchdog(tasks_end.clone()));
+        tasks.spawn(control::serve(store.clone(), config.data_dir.clone(), tasks_end.clone()));
 
         let source = store.clone();
         gate.open(ingest.clone());

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use lampad_collector::config::{Args, Config};
+use lampad_collector::cli::{self, Command};
+use lampad_collector::config::{Args, Config, LogFormat};
 use lampad_collector::daemon::Daemon;
 use lampad_collector::logging;
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,15 +13,32 @@ use tokio_util::sync::CancellationToken;
 /// Threads for work that waits or computes long: queries, scrapes, key frames of large servers. The unit allows 512 tasks.
 const BLOCKING_THREADS_MAX: usize = 128;
 
+/// Takes what Lampad agents push, stores it, and answers PromQL as Prometheus does.
+#[derive(Debug, Parser)]
+#[command(name = "lampad-collector", version, about, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(flatten)]
+    args: Args,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
 fn main() -> ExitCode {
-    let args = Args::parse();
-    match run(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tell(&error);
-            ExitCode::FAILURE
-        }
-    }
+    let Arguments { args, command } = Arguments::parse();
+    let (ended, trouble) = match command {
+        None => (run(args).map(|()| ExitCode::SUCCESS), ExitCode::FAILURE),
+        Some(command) => (command_with_log(command), ExitCode::from(cli::TROUBLE)),
+    };
+    ended.unwrap_or_else(|error| {
+        tell(&error);
+        trouble
+    })
+}
+
+/// Warnings of the store go to standard error, beside the command's own words.
+fn command_with_log(command: Command) -> anyhow::Result<ExitCode> {
+    let _log = logging::init(LogFormat::Text, "error");
+    cli::run(command)
 }
 
 /// The last words go to standard error as they are: the log may not have begun, or be JSON.

@@ -43,6 +43,15 @@ pub(super) struct Address {
     pub piece: u32,
 }
 
+impl Address {
+    /// Where a part lay that a repair has given up.
+    pub const LOST: Self = Self { partition: 0, number: u32::MAX, piece: u32::MAX };
+
+    pub fn is_lost(self) -> bool {
+        self == Self::LOST
+    }
+}
+
 /// A run that lies in blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SealedRun {

@@ -1,6 +1,6 @@
 //! Reading sealed runs, by a small pool of threads: sled may wait for the disk, and no tokio worker shall.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -77,6 +77,12 @@ impl Blocks {
 
     pub fn damaged(&self) -> u64 {
         self.damaged.load(Ordering::Relaxed)
+    }
+
+    /// Values by partition and number, for a backup; those that cannot be read are missing.
+    pub fn values(&self, keys: &[Key], budget: &Budget) -> Result<BTreeMap<Key, Arc<[u8]>>, SelectError> {
+        let address = |(partition, number): &Key| Address { partition: *partition, number: *number, piece: 0 };
+        Ok(self.fetch(keys.iter().map(address), budget)?.into_iter().collect())
     }
 
     /// Reads values. One that cannot be read is counted and named, and is missing in the answer.
@@ -161,7 +167,7 @@ impl Blocks {
     ) -> Result<(), SelectError> {
         let parts = run.parts.iter().zip(&head.parts);
         let parts: Vec<Address> = parts
-            .filter(|(_, slots)| slots.iter().any(|slot| place.contains_key(slot)))
+            .filter(|(address, slots)| !address.is_lost() && slots.iter().any(|slot| place.contains_key(slot)))
             .map(|(address, _)| *address)
             .collect();
         let values = self.fetch(parts.iter().copied(), budget)?;

@@ -248,7 +248,7 @@ impl Values<'_> {
             return Ok(None);
         };
         let mut parts = Vec::with_capacity(run.parts.len());
-        for address in &run.parts {
+        for address in run.parts.iter().filter(|address| !address.is_lost()) {
             let Some(value) = self.value(*address)? else { return Ok(None) };
             parts.push((value, address.piece));
         }

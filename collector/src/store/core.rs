@@ -76,6 +76,8 @@ pub(super) struct Core {
     pub keeper: Asked,
     /// The log is not needed up to this record.
     pub released_lsn: AtomicU64,
+    /// Backups that are being made.
+    pub pins: AtomicU64,
     pub disk_full: AtomicBool,
     pub closed: AtomicBool,
 }

@@ -7,6 +7,9 @@
 //! log/        see log.rs
 //! blocks/     see disk.rs: one database directory per span of writing
 //! MANIFEST    see manifest.rs
+//! INCOMPLETE  there while this directory is made by a backup
+//! damaged/    what a repair has set aside, by time
+//! snapshots/  what was asked for over HTTP, by time
 //! ```
 
 use std::fs::{self, File, OpenOptions};
@@ -20,14 +23,51 @@ use super::OpenError;
 /// Format of everything in the directory.
 const FORMAT: u32 = 1;
 
+/// There while a copy is being made; what was not finished is not opened.
+pub(super) const INCOMPLETE: &str = "INCOMPLETE";
+
 const FORMAT_TEXT: &str = "lampad-collector data, format ";
 
 /// Below this the store takes nothing more, so that retention still has room to work.
 const FREE_BYTES_MIN: u64 = 32 * 1024 * 1024;
 
+/// Where what lies.
+#[derive(Debug, Clone)]
+pub(super) struct Paths(PathBuf);
+
+impl Paths {
+    pub fn of(dir: &Path) -> Self {
+        Self(dir.to_owned())
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn format(&self) -> PathBuf {
+        self.0.join("FORMAT")
+    }
+
+    pub fn log(&self) -> PathBuf {
+        self.0.join("log")
+    }
+
+    pub fn blocks(&self) -> PathBuf {
+        self.0.join("blocks")
+    }
+
+    pub fn manifest(&self) -> PathBuf {
+        self.0.join("MANIFEST")
+    }
+
+    fn reserve(&self) -> PathBuf {
+        self.0.join("RESERVE")
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct DataDir {
-    path: PathBuf,
+    paths: Paths,
     reserve_bytes: u64,
     /// Unlocks when dropped.
     _lock: File,
@@ -40,51 +80,42 @@ impl DataDir {
         }
         fs::create_dir_all(path).map_err(OpenError::io(path))?;
         let format = path.join("FORMAT");
+        if path.join(INCOMPLETE).exists() {
+            return Err(OpenError::Incomplete { path: path.to_owned() });
+        }
         match fs::read_to_string(&format) {
             Ok(text) => check_format(path, &text)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => check_empty(path)?,
             Err(error) => return Err(OpenError::io(format)(error)),
         }
         let lock = lock(path)?;
-        let dir = Self { path: path.to_owned(), reserve_bytes, _lock: lock };
-        for sub in [dir.log(), dir.blocks()] {
+        let dir = Self { paths: Paths::of(path), reserve_bytes, _lock: lock };
+        for sub in [dir.paths.log(), dir.paths.blocks()] {
             fs::create_dir_all(&sub).map_err(OpenError::io(sub))?;
         }
         if !format.exists() {
-            write_durably(&format, format!("{FORMAT_TEXT}{FORMAT}\n").as_bytes()).map_err(OpenError::io(&format))?;
+            write_format(path).map_err(OpenError::io(&format))?;
         }
         // An almost full disk is opened on the reserve, which is made again once there is room.
         if dir.free_bytes().is_ok_and(|free| free < FREE_BYTES_MIN) {
-            let _ = fs::remove_file(dir.reserve());
+            let _ = fs::remove_file(dir.paths.reserve());
         }
         Ok(dir)
     }
 
-    pub fn log(&self) -> PathBuf {
-        self.path.join("log")
-    }
-
-    pub fn blocks(&self) -> PathBuf {
-        self.path.join("blocks")
-    }
-
-    pub fn manifest(&self) -> PathBuf {
-        self.path.join("MANIFEST")
-    }
-
-    fn reserve(&self) -> PathBuf {
-        self.path.join("RESERVE")
+    pub fn paths(&self) -> &Paths {
+        &self.paths
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
-        let stat = statvfs(&self.path)?;
+        let stat = statvfs(self.paths.dir())?;
         Ok(stat.f_bavail * stat.f_frsize)
     }
 
     /// Whether the disk is so full that nothing more may be taken. Keeps the reserve, gives it up when it is needed.
     pub fn is_full(&self) -> bool {
         let Ok(free) = self.free_bytes() else { return false };
-        let reserve = self.reserve();
+        let reserve = self.paths.reserve();
         if free < FREE_BYTES_MIN {
             return fs::remove_file(&reserve).is_err() || self.free_bytes().is_ok_and(|free| free < FREE_BYTES_MIN);
         }
@@ -99,9 +130,42 @@ impl DataDir {
     }
 }
 
+/// Says in which format the directory is. Last of all where one is made by copying.
+pub(super) fn write_format(dir: &Path) -> io::Result<()> {
+    write_durably(&dir.join("FORMAT"), format!("{FORMAT_TEXT}{FORMAT}\n").as_bytes())
+}
+
+/// Locks a directory that is only read, or refuses what is not there, not ours, or in use. Says what is wrong with FORMAT
+/// where everything else shows that it is ours.
+pub(super) fn lock_for_reading(path: &Path) -> Result<(Option<File>, Option<String>), OpenError> {
+    if path.join(INCOMPLETE).exists() {
+        return Err(OpenError::Incomplete { path: path.to_owned() });
+    }
+    let file = Paths::of(path).format();
+    let text = match fs::read(&file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(OpenError::io(file)(error)),
+        read => String::from_utf8_lossy(&read.unwrap_or_default()).into_owned(),
+    };
+    let wrong = match number_in(&text) {
+        Some(found) if found > FORMAT => return Err(OpenError::Newer { path: path.to_owned(), found, known: FORMAT }),
+        Some(_) => None,
+        None if Paths::of(path).log().is_dir() => Some(format!("{}: missing or damaged", file.display())),
+        None => return Err(OpenError::NotOurs { path: path.to_owned() }),
+    };
+    // Nobody holds a lock that was never made; it is not made here, because the medium may be read only.
+    let lock = match File::open(path.join("LOCK")) {
+        Ok(file) => Some(hold(file, path)?),
+        Err(_) => None,
+    };
+    Ok((lock, wrong))
+}
+
+fn number_in(text: &str) -> Option<u32> {
+    text.strip_prefix(FORMAT_TEXT)?.trim_end().parse().ok()
+}
+
 fn check_format(path: &Path, text: &str) -> Result<(), OpenError> {
-    let number = text.strip_prefix(FORMAT_TEXT).and_then(|rest| rest.trim_end().parse::<u32>().ok());
-    match number {
+    match number_in(text) {
         Some(found) if found > FORMAT => Err(OpenError::Newer { path: path.to_owned(), found, known: FORMAT }),
         Some(_) => Ok(()),
         // A crash at the very first start can leave the file empty: there is no data yet then.
@@ -125,14 +189,18 @@ fn check_empty(path: &Path) -> Result<(), OpenError> {
 fn lock(path: &Path) -> Result<File, OpenError> {
     let name = path.join("LOCK");
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&name).map_err(OpenError::io(&name))?;
+    hold(file, path)
+}
+
+fn hold(file: File, path: &Path) -> Result<File, OpenError> {
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked { path: path.to_owned() }),
-        Err(error) => Err(OpenError::io(name)(error.into())),
+        Err(error) => Err(OpenError::io(path.join("LOCK"))(error.into())),
     }
 }
 
-fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create(path)?;
     file.write_all(bytes)?;
     file.sync_all()?;

@@ -53,8 +53,12 @@ impl Sled {
         Self { dir: dir.to_owned(), open: Mutex::default() }
     }
 
+    pub fn path_in(dir: &Path, partition: u32) -> PathBuf {
+        dir.join(format!("{partition:010}"))
+    }
+
     fn path(&self, partition: u32) -> PathBuf {
-        self.dir.join(format!("{partition:010}"))
+        Self::path_in(&self.dir, partition)
     }
 
     fn db(&self, partition: u32, make: bool) -> io::Result<Option<Arc<sled::Db>>> {

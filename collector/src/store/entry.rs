@@ -31,6 +31,9 @@ pub(super) const BATCH: u8 = 3;
 pub(super) const SILENCE: u8 = 4;
 pub(super) const FORGET: u8 = 5;
 
+/// Kinds are 1 to this.
+pub(super) const KIND_MAX: u8 = FORGET;
+
 const RAW: u64 = 0;
 const WHOLE: u64 = 1;
 const HISTOGRAM: u64 = 2;

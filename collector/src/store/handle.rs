@@ -14,15 +14,14 @@ use super::core::{Core, Counters, StoreStats};
 use super::datadir::DataDir;
 use super::disk::{Engine, Sled};
 use super::files::Disk;
-use super::group::Window;
 use super::keeper::Keeper;
-use super::log::{self, Event, Log};
-use super::manifest::{self, Manifest};
-use super::restore::Restored;
+use super::log::Log;
+use super::manifest::{self, Header, Manifest};
+use super::readback::ReadBack;
 use super::seal::Sealer;
 use super::{
     AgentId, AppendError, Batch, Budget, GroupId, GroupKey, Labels, Lsn, Matcher, Meta, OpenError, Options, Refused,
-    Select, SelectError, SequenceSet, Series, SeriesKey, Slot, Source, Visit, WriteMode, entry,
+    Select, SelectError, SequenceSet, Series, SeriesKey, Slot, Source, Visit, WriteMode,
 };
 
 /// Longest wait for the disk at the end.
@@ -39,39 +38,34 @@ impl Store {
     /// Opens or makes a data directory and reads back what it holds.
     pub fn open(options: Options, disk: Arc<dyn Disk>) -> Result<Arc<Self>, OpenError> {
         let dir = Arc::new(DataDir::open(&options.data_dir, options.reserve_bytes)?);
-        let now_ms = options.clock.now_ms();
-        let window = Window { now_ms, oldest_ms: i64::MIN, newest_ms: i64::MAX };
-        let mut restored = Restored::default();
-        let manifest_path = dir.manifest();
-        let blocks = dir.blocks();
-        let sealed = std::fs::read_dir(&blocks).map_err(OpenError::io(&blocks))?.next().is_some();
+        let engine: Arc<dyn Engine> = Arc::new(Sled::new(&dir.paths().blocks()));
+        Self::open_on(options, disk, engine, dir, |_| {})
+    }
+
+    /// The same on any engine; `mend` may change what was read before it is believed.
+    pub(super) fn open_on(
+        options: Options,
+        disk: Arc<dyn Disk>,
+        engine: Arc<dyn Engine>,
+        dir: Arc<DataDir>,
+        mend: impl FnOnce(&mut ReadBack),
+    ) -> Result<Arc<Self>, OpenError> {
+        let paths = dir.paths();
+        let (manifest_path, blocks) = (paths.manifest(), paths.blocks());
+        let sealed = !engine.partitions().map_err(OpenError::io(&blocks))?.is_empty();
         if sealed && !manifest::is_one(&manifest_path).map_err(OpenError::io(&manifest_path))? {
             let detail =
                 "this file names all samples on disk, and is missing or no manifest; nothing was changed".into();
             return Err(OpenError::Damaged { path: manifest_path, detail });
         }
-        let progress = options.progress.clone();
-        let loaded = manifest::load(&manifest_path, |fact| {
-            restored.fact(fact, now_ms);
-            progress.named(1);
-        })
-        .map_err(OpenError::io(&manifest_path))?;
-        let log_dir = dir.log();
-        let replayed = log::replay(&log_dir, loaded.released_lsn, &progress, |event| match event {
-            Event::Record { lsn, kind, mut payload } => match entry::read(kind, &mut payload) {
-                Some(entry) => restored.apply(entry, lsn, window, now_ms),
-                None => restored.unreadable += 1,
-            },
-            Event::Gap => restored.gap(),
-        })
-        .map_err(OpenError::io(&log_dir))?;
-        for damage in loaded.damage.iter().chain(&replayed.damage) {
+        let mut read = ReadBack::of(paths, options.clock.now_ms(), &options.progress, Header::Whole)?;
+        for damage in read.damage() {
             tracing::error!("damaged data, what could be read is there: {damage}");
         }
+        mend(&mut read);
         let counters = Counters::default();
-        let damaged = loaded.damage.len() + replayed.damage.len();
-        counters.damaged.store(damaged as u64 + restored.unreadable, Ordering::Relaxed);
-        let engine: Arc<dyn Engine> = Arc::new(Sled::new(&dir.blocks()));
+        counters.damaged.store(read.damage().count() as u64 + read.restored.unreadable, Ordering::Relaxed);
+        let ReadBack { mut restored, loaded, replayed, say_everything } = read;
         let sealer = Sealer {
             engine: engine.clone(),
             manifest: Manifest::open(&manifest_path, disk.clone(), &loaded).map_err(OpenError::io(&manifest_path))?,
@@ -81,10 +75,11 @@ impl Store {
             compacting_into: None,
             retired: Vec::new(),
             // What the log brought back is in no manifest yet.
-            say_everything: replayed.records > 0,
+            say_everything,
         };
+        let log_dir = dir.paths().log();
         let log = Log::start(&log_dir, disk, &replayed, options.commit_delay).map_err(OpenError::io(&log_dir))?;
-        let blocks = Blocks::start(engine).map_err(OpenError::io(dir.blocks()))?;
+        let blocks = Blocks::start(engine).map_err(OpenError::io(blocks))?;
         let core = Arc::new(restored.into_core(options, log, blocks, counters));
         let keeper = Keeper::new(core.clone(), sealer, dir);
         let thread = std::thread::Builder::new().name("store-keeper".into()).spawn(move || keeper.run());

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
 use super::admit::count_live;
+use super::backup::Moment;
 use super::compact::{self, Compacted, CompactedGroup, Compaction};
 use super::core::Core;
 use super::datadir::DataDir;
@@ -35,6 +37,8 @@ struct Requests {
     closing: bool,
     /// Those that wait want all compacted too.
     compact: bool,
+    /// Those who wait for a moment of the store.
+    moments: Vec<SyncSender<Result<Moment, String>>>,
 }
 
 /// What others ask of the thread.
@@ -61,6 +65,20 @@ impl Asked {
         let deadline = Instant::now() + within;
         while requests.done < number && !self.1.wait_until(&mut requests, deadline).timed_out() {}
         requests.done >= number && requests.failed < number
+    }
+
+    /// What a backup of this moment consists of.
+    pub fn moment(&self, within: Duration) -> Result<Moment, String> {
+        let (sender, receiver) = sync_channel(1);
+        {
+            let mut requests = self.0.lock();
+            if requests.closing {
+                return Err("the store is closed".into());
+            }
+            requests.moments.push(sender);
+            self.1.notify_all();
+        }
+        receiver.recv_timeout(within).map_err(|_| format!("nothing came of it within {within:?}"))?
     }
 
     pub fn close(&self) {
@@ -92,16 +110,22 @@ impl Keeper {
     /// Runs until it is told to close.
     pub fn run(mut self) {
         loop {
-            let (asked, compact, closing) = {
+            let (asked, compact, closing, moments) = {
                 let mut requests = self.core.keeper.0.lock();
-                if requests.asked == requests.done && !requests.closing {
+                if requests.asked == requests.done && !requests.closing && requests.moments.is_empty() {
                     self.core.keeper.1.wait_for(&mut requests, ROUND);
                 }
                 let asked = (requests.asked > requests.done).then_some(requests.asked);
-                (asked, std::mem::take(&mut requests.compact), requests.closing)
+                let compact = std::mem::take(&mut requests.compact);
+                (asked, compact, requests.closing, std::mem::take(&mut requests.moments))
             };
             if closing {
                 return;
+            }
+            for waiting in moments {
+                let moment = self.sealer.moment(&self.core, &self.dir.paths().log()).map_err(|error| error.to_string());
+                // Whoever asked may have given up.
+                let _ = waiting.send(moment);
             }
             self.core.disk_full.store(self.dir.is_full(), Ordering::Relaxed);
             self.round(asked, compact);

@@ -429,7 +429,7 @@ pub(super) fn replay(
 }
 
 /// Number, path and length of each segment, in order.
-fn segments(dir: &Path) -> io::Result<Vec<(u64, PathBuf, u64)>> {
+pub(super) fn segments(dir: &Path) -> io::Result<Vec<(u64, PathBuf, u64)>> {
     let mut found = Vec::new();
     for file in fs::read_dir(dir)? {
         let file = file?;
@@ -484,7 +484,7 @@ fn next_record(bytes: &[u8], last_lsn: u64) -> Option<usize> {
         let mut reader = Reader(&bytes[*at..]);
         let length = reader.u32().unwrap_or(u32::MAX) as usize;
         let kind = reader.u8().unwrap_or(0);
-        if !(1..=super::entry::FORGET).contains(&kind) || length > bytes.len() - at - record::HEADER_BYTES {
+        if !(1..=super::entry::KIND_MAX).contains(&kind) || length > bytes.len() - at - record::HEADER_BYTES {
             return false;
         }
         reader.u32();

@@ -142,9 +142,23 @@ impl Transaction {
         self.raw(PRESENT, payload);
     }
 
+    /// As a file of its own.
+    pub fn into_file(mut self, released_lsn: u64) -> Vec<u8> {
+        self.commit(released_lsn);
+        let mut bytes = header();
+        bytes.append(&mut self.0);
+        bytes
+    }
+
     fn commit(&mut self, released_lsn: u64) {
         record::append(&mut self.0, COMMIT, |out| out.extend_from_slice(&released_lsn.to_le_bytes()));
     }
+}
+
+fn header() -> Vec<u8> {
+    let mut header = MAGIC.to_vec();
+    header.resize(HEADER_BYTES, 0);
+    header
 }
 
 /// Says which series go on after `last_ms`, ascending by slot.
@@ -256,16 +270,27 @@ pub(super) fn was_damaged(path: &Path) -> bool {
     path.with_extension("damaged").exists()
 }
 
+/// What is done about a file whose first bytes are not those of a manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Header {
+    /// It is refused: going on without it would have every block deleted as unused.
+    Whole,
+    /// It is damage like any other, and the records behind are read.
+    Any,
+}
+
 /// Reads the manifest and hands out what holds. A missing file is an empty one.
-pub(super) fn load(path: &Path, mut fact: impl FnMut(Fact)) -> io::Result<Loaded> {
+pub(super) fn load(path: &Path, header: Header, mut fact: impl FnMut(Fact)) -> io::Result<Loaded> {
     let bytes = match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::default()),
         read => read?,
     };
     let mut loaded = Loaded::default();
     if !bytes.starts_with(MAGIC) {
-        // Going on with none would have every block deleted as unused.
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "its first bytes are damaged"));
+        if header == Header::Whole {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "its first bytes are damaged"));
+        }
+        loaded.damage.push(format!("{}: its first bytes are damaged", path.display()));
     }
     let mut start = HEADER_BYTES.min(bytes.len());
     let mut open = Vec::new();
@@ -284,14 +309,30 @@ pub(super) fn load(path: &Path, mut fact: impl FnMut(Fact)) -> io::Result<Loaded
             loaded.valid = (start + scan.valid()) as u64;
         }
         start += scan.valid();
-        if scan.end() != Some(End::Damaged) {
+        let whole = |at: &usize| next_is_known(&bytes[start + at..]);
+        let next = (1..bytes.len() - start).find(whole);
+        // A flipped bit in a length looks like a write that was cut short, but for the records behind it.
+        if scan.end() != Some(End::Damaged) && next.is_none() {
             return Ok(loaded);
         }
-        let whole = |at: &usize| Scan::new(&bytes[start + at..]).next().is_some();
-        let skipped = (1..bytes.len() - start).find(whole).unwrap_or(bytes.len() - start);
+        let skipped = next.unwrap_or(bytes.len() - start);
         loaded.damage.push(format!("{}: {skipped} damaged bytes at {start}", path.display()));
         start += skipped;
     }
+}
+
+/// Whether a whole record of a known kind begins here.
+fn next_is_known(bytes: &[u8]) -> bool {
+    let kind = bytes.get(4).copied().unwrap_or(0);
+    ((1..=entry::KIND_MAX).contains(&kind) || (RUN..=WHOLE).contains(&kind)) && Scan::new(bytes).next().is_some()
+}
+
+/// Puts the header that belongs there before what follows it.
+pub(super) fn mend_header(path: &Path) -> io::Result<()> {
+    let mut bytes = fs::read(path)?;
+    bytes.resize(bytes.len().max(HEADER_BYTES), 0);
+    bytes[..HEADER_BYTES].copy_from_slice(&header());
+    super::datadir::write_durably(path, &bytes)
 }
 
 /// The manifest, open for writing.
@@ -350,9 +391,7 @@ impl Manifest {
             _ => {}
         }
         let mut file = self.disk.create(&new)?;
-        let mut header = MAGIC.to_vec();
-        header.resize(HEADER_BYTES, 0);
-        file.write(&header)?;
+        file.write(&header())?;
         file.write(&everything.0)?;
         file.flush()?;
         self.file = None;

@@ -8,12 +8,15 @@
 
 mod admit;
 mod append;
+mod backup;
 mod base;
 mod block;
 mod blocks;
 mod bytes;
+mod check;
 mod column;
 mod compact;
+mod copy;
 mod core;
 mod datadir;
 mod disk;
@@ -31,8 +34,11 @@ mod options;
 mod postings;
 mod progress;
 mod read;
+mod readback;
+mod repair;
 mod restore;
 mod run;
+mod scratch;
 mod seal;
 mod select;
 mod sequences;
@@ -44,12 +50,16 @@ mod told;
 mod write;
 
 pub use append::Appended;
+pub use backup::{Backed, BackupError, BackupSink, backup_stopped};
+pub use check::{Cost, Damage, Report, Tell, check};
+pub use copy::CopyDir;
 pub use core::StoreStats;
 pub use files::{Disk, DiskFile, RealDisk};
 pub use handle::Store;
 pub use labels::{Label, Labels, METRIC_NAME};
 pub use options::{AppendError, Clock, OpenError, Options};
 pub use progress::{Progress, Segments};
+pub use repair::{Repaired, repair};
 pub use select::{Budget, Latest, MatchOp, Matcher, Meta, Sample, Select, SelectError, Series, Source, Visit};
 #[cfg(test)]
 pub use told::{Flush, Told};

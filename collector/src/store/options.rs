@@ -86,7 +86,9 @@ pub enum OpenError {
     Full { path: PathBuf, source: std::io::Error },
     #[error("cannot use {}: {source}; check that it exists and that this user may write there", path.display())]
     Io { path: PathBuf, source: std::io::Error },
-    #[error("{}: {detail}; move the directory aside to start empty, or restore a backup", path.display())]
+    #[error("{} is a backup that was not finished; make it again", path.display())]
+    Incomplete { path: PathBuf },
+    #[error("{}: {detail}; `lampad-collector repair` keeps what can be read, or move the directory aside to start empty, or restore a backup", path.display())]
     Damaged { path: PathBuf, detail: String },
 }
 

@@ -197,6 +197,7 @@ impl Restored {
             keeper: Asked::default(),
             head_bytes: AtomicU64::new(head_bytes as u64),
             released_lsn: AtomicU64::new(0),
+            pins: AtomicU64::new(0),
             disk_full: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         }
@@ -205,7 +206,7 @@ impl Restored {
 
 /// Keeps the newest partition and the number behind its last value.
 fn place(newest: &mut Option<(u32, u32)>, run: &SealedRun) {
-    for address in run.parts.iter().chain([&run.head]) {
+    for address in run.parts.iter().chain([&run.head]).filter(|address| !address.is_lost()) {
         *newest = (*newest).max(Some((address.partition, address.number + 1)));
     }
 }

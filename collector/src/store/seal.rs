@@ -9,17 +9,21 @@
 //! replayed.
 
 use std::collections::{BTreeSet, HashSet};
+use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::backup::Moment;
 use super::block::{Address, Packer, SealedRun};
 use super::compact::{Compacted, CompactedGroup};
 use super::core::Core;
 use super::disk::Engine;
 use super::entry;
 use super::group::{AHEAD_MS_MAX, FORGOTTEN, Frozen, Group};
+use super::log;
 use super::manifest::{Manifest, Transaction, present_payload};
 use super::run::Run;
 use super::{GroupId, Labels, Slot, WriteMode};
@@ -133,25 +137,16 @@ impl Sealer {
         let seen_lsn = core.log.last_lsn();
         let mut transaction = Transaction::default();
         let definitions = std::mem::take(&mut *core.definitions.lock());
-        if everything {
-            say_definitions(core, &mut transaction);
-        } else {
+        if !everything {
             definitions.iter().for_each(|definition| transaction.raw(definition.kind, &definition.payload));
         }
         let mut released_lsn = seen_lsn;
         let groups: Vec<Arc<Group>> = core.groups.read().all.clone();
         for group in &groups {
             let mut state = group.state.lock();
-            if everything {
-                state.sealed.iter().for_each(|run| transaction.run(group.id, state.sealed_lsn, run));
-                if !state.present.is_empty() {
-                    transaction.present(&state.present);
-                }
-            }
             let unsaved = std::mem::take(&mut state.marks_unsaved);
-            let marks = if everything { &state.marks } else { &unsaved };
-            if !marks.is_empty() {
-                transaction.marks(group.id, marks);
+            if !everything && !unsaved.is_empty() {
+                transaction.marks(group.id, &unsaved);
             }
             let of_group = sealing.iter().filter(|sealing| sealing.group.id == group.id);
             let of_group: Vec<Arc<Frozen>> = of_group.map(|sealing| sealing.frozen.clone()).collect();
@@ -159,18 +154,19 @@ impl Sealer {
                 released_lsn = released_lsn.min(first.saturating_sub(1));
             }
         }
-        for Sealing { group, frozen, runs, present } in sealing {
-            runs.iter().for_each(|run| transaction.run(group.id, frozen.last_lsn, run));
-            present.iter().for_each(|present| transaction.present(present));
-        }
         for (agent, epochs) in core.sequences.all() {
             let mut epochs = epochs.lock();
-            if std::mem::take(&mut epochs.unsaved) || everything {
+            if std::mem::take(&mut epochs.unsaved) && !everything {
                 transaction.frames(agent, &epochs);
             }
         }
         if everything {
-            self.whole.iter().for_each(|partition| transaction.whole(*partition));
+            // After the lists were emptied: what comes in between is said here, and once more the next time.
+            self.say_everything(core, &mut transaction);
+        }
+        for Sealing { group, frozen, runs, present } in sealing {
+            runs.iter().for_each(|run| transaction.run(group.id, frozen.last_lsn, run));
+            present.iter().for_each(|present| transaction.present(present));
         }
         transaction.append(&mut extra);
         if !core.log.flush(LOG_WITHIN) {
@@ -232,6 +228,48 @@ impl Sealer {
         Ok(())
     }
 
+    /// All that a manifest says, but for what a checkpoint under way adds.
+    fn say_everything(&self, core: &Core, transaction: &mut Transaction) {
+        say_definitions(core, transaction);
+        let groups: Vec<Arc<Group>> = core.groups.read().all.clone();
+        for group in &groups {
+            let state = group.state.lock();
+            state.sealed.iter().for_each(|run| transaction.run(group.id, state.sealed_lsn, run));
+            if !state.present.is_empty() {
+                transaction.present(&state.present);
+            }
+            if !state.marks.is_empty() {
+                transaction.marks(group.id, &state.marks);
+            }
+        }
+        for (agent, epochs) in core.sequences.all() {
+            transaction.frames(agent, &epochs.lock());
+        }
+        self.whole.iter().for_each(|partition| transaction.whole(*partition));
+    }
+
+    /// The store between two checkpoints, for a backup. The files of the log are opened when all that the manifest says is
+    /// durable in them; what they say beyond it is replayed.
+    pub fn moment(&self, core: &Core, log: &Path) -> io::Result<Moment> {
+        let mut transaction = Transaction::default();
+        self.say_everything(core, &mut transaction);
+        let groups: Vec<Arc<Group>> = core.groups.read().all.clone();
+        // Who holds a run keeps its partition.
+        let runs = groups.iter().flat_map(|group| group.state.lock().sealed.to_vec()).collect();
+        if !core.log.flush(LOG_WITHIN) {
+            return Err(io::Error::other("the log does not become durable"));
+        }
+        let mut files = Vec::new();
+        for (_, path, _) in log::segments(log)? {
+            let file = File::open(&path)?;
+            let length = file.metadata()?.len();
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            files.push((name, file, length));
+        }
+        let released_lsn = core.released_lsn.load(Ordering::Relaxed);
+        Ok(Moment { manifest: transaction.into_file(released_lsn), log: files, runs })
+    }
+
     /// Makes durable what was forgotten, and deletes the partitions in which no run lies any more.
     pub fn drop_old(&mut self, core: &Core, forgotten: &[Forgotten]) -> io::Result<()> {
         // Once nobody else holds a run, nobody will ask for its partition.
@@ -251,7 +289,10 @@ impl Sealer {
             next.is_some_and(|next| i64::from(*next) * 1000 + AHEAD_MS_MAX < oldest_ms)
         };
         let unused = partitions.iter().filter(|partition| !used.contains(partition));
-        let old: Vec<u32> = unused.filter(|partition| !self.names_lost || outlived(partition)).copied().collect();
+        // A backup reads: what is too old waits for its end.
+        let may = core.pins.load(Ordering::SeqCst) == 0;
+        let old: Vec<u32> =
+            unused.filter(|partition| may && (!self.names_lost || outlived(partition))).copied().collect();
         let mut transaction = Transaction::default();
         for Forgotten { group, slots, present } in forgotten {
             if !slots.is_empty() {

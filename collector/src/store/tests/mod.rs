@@ -5,6 +5,7 @@ mod compact;
 mod damage;
 mod disk;
 mod model;
+mod operate;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
