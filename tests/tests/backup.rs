@@ -21,7 +21,7 @@ async fn a_backup_under_load_is_restorable_and_checks() -> anyhow::Result<()> {
     let pushing = tokio::spawn(async move { load::run(&plan).await });
     let api = collector.api();
     until_ok("samples", PATIENCE, || async {
-        let count = api.value("count(lampad_load_value)").await?;
+        let count = api.value("count(lampad_load_value offset 1s)").await?;
         ensure!(count == 60.0, "{count} series");
         Ok(())
     })
@@ -50,7 +50,7 @@ async fn a_backup_under_load_is_restorable_and_checks() -> anyhow::Result<()> {
     // The backup may hold samples that came after the moment we noted, none of them others than the original's.
     let (whole, part) = (samples(&original), samples(&found));
     ensure!(part.iter().all(|sample| whole.contains(sample)), "the copy has samples that the original has not");
-    let before = |all: &[(String, i64, u64)]| all.iter().filter(|(_, at_ms, _)| *at_ms <= begun_ms - 1000).count();
+    let before = |all: &[(String, i64, u64)]| all.iter().filter(|(_, at_ms, _)| *at_ms <= begun_ms - 500).count();
     ensure!(before(&part) == before(&whole) && before(&part) > 0, "{} of {}", before(&part), before(&whole));
     // Of a stopped collector too.
     let (code, text) = ended(&["check", "--data-dir", &data])?;
