@@ -106,6 +106,9 @@ pub enum ModuleError {
     /// The source has it and does not keep it, by a setting of its own: normal as well.
     #[error("switched off: {what}")]
     SwitchedOff { what: String },
+    /// Left out to spare the source: no failure and no tick; who holds it counts it.
+    #[error("left out to spare the server")]
+    Held,
     /// No server to ask has been found; it is looked for again, and told once for all modules that would ask it.
     #[error("found no {what}; looking again")]
     NoServer { what: String },

@@ -206,6 +206,7 @@ impl Sampler {
                 self.succeeded();
                 self.send(at_ms, false).await;
             }
+            Err(ModuleError::Held) => self.tick.abandon(),
             Err(error) => {
                 self.tick.abandon();
                 self.failed(&error, begun, at_ms).await;

@@ -5,6 +5,7 @@ mod binlog_size;
 mod budget;
 mod dialect;
 pub mod discovery;
+mod governor;
 mod group_replication;
 mod heartbeat;
 mod info_schema;
@@ -54,7 +55,23 @@ pub fn modules(settings: &MysqlSettings) -> Vec<Entry> {
     if !settings.enabled {
         return Vec::new();
     }
-    modules_on(&Session::new(settings.clone(), Surroundings::of_this_process()))
+    let session = Session::new(settings.clone(), Surroundings::of_this_process());
+    governed(&session)
+}
+
+/// As [`modules_on`], each held to its share of the server's time, and one more that tells of it.
+pub fn governed(session: &Arc<Session>) -> Vec<Entry> {
+    let govern = |entry: Entry| {
+        let (name, tier) = (entry.spec.name, entry.spec.tier);
+        // Whether the server is there is known from the others' answers, or costs a ping.
+        if name == "mysql.up" {
+            return entry;
+        }
+        let module = governor::Governed { module: entry.module, session: Arc::clone(session), name, tier };
+        Entry { spec: entry.spec, module: Box::new(module) }
+    };
+    let books = entry("mysql.governor", "", Tier::Heavy, governor::Books { session: Arc::clone(session) });
+    modules_on(session).into_iter().map(govern).chain([books]).collect()
 }
 
 /// As [`modules`], on a session that the caller keeps a hand on.

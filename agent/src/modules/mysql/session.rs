@@ -7,12 +7,14 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::discovery::{self, Surroundings};
+use super::governor::{self, Governor};
 use super::login::{self, Kill, Link, LoginError};
 use super::rows::Rows;
 use super::settings::MysqlSettings;
@@ -57,6 +59,7 @@ pub struct Session {
     /// Keys of the statements under way or waiting.
     flights: Mutex<HashSet<&'static str>>,
     health: Mutex<(Health, Instant)>,
+    governor: Governor,
 }
 
 #[derive(Default)]
@@ -99,11 +102,17 @@ impl Session {
             state: tokio::sync::Mutex::default(),
             flights: Mutex::default(),
             health: Mutex::new((Health::Unknown, Instant::now())),
+            governor: Governor::default(),
         })
     }
 
     pub fn settings(&self) -> &MysqlSettings {
         &self.settings
+    }
+
+    /// Who may be read, and what it has cost.
+    pub fn governor(&self) -> &Governor {
+        &self.governor
     }
 
     /// What is known of the server, and since when.
@@ -127,7 +136,8 @@ impl Session {
         };
         let (reply, answer) = oneshot::channel();
         let session = Arc::clone(self);
-        tokio::spawn(async move { session.run(flight, sql, reply).await });
+        let meter = governor::meter();
+        tokio::spawn(async move { session.run(flight, sql, reply, meter).await });
         match tokio::time::timeout(deadline, answer).await {
             Ok(Ok(answer)) => answer,
             // The task drops `reply` unused only when it found its deadline past.
@@ -140,8 +150,13 @@ impl Session {
         self.query("ping", |_| Ok(Cow::Borrowed(""))).await.map(|_| ())
     }
 
-    async fn run<F>(self: Arc<Self>, flight: Flight, sql: F, reply: oneshot::Sender<Result<Answer, ModuleError>>)
-    where
+    async fn run<F>(
+        self: Arc<Self>,
+        flight: Flight,
+        sql: F,
+        reply: oneshot::Sender<Result<Answer, ModuleError>>,
+        meter: Option<Arc<AtomicU64>>,
+    ) where
         F: FnOnce(&super::dialect::Server) -> Result<Cow<'static, str>, ModuleError>,
     {
         let mut state = self.state.lock().await;
@@ -149,7 +164,7 @@ impl Session {
             return; // waited past its deadline behind others
         }
         let outcome = match self.open(&mut state).await {
-            Ok(()) => self.ask(&mut state, sql, reply).await,
+            Ok(()) => self.ask(&mut state, sql, reply, meter).await,
             Err(trouble) => {
                 let _ = reply.send(Err(trouble.into()));
                 Ok(())
@@ -169,6 +184,7 @@ impl Session {
         state: &mut State,
         sql: F,
         reply: oneshot::Sender<Result<Answer, ModuleError>>,
+        meter: Option<Arc<AtomicU64>>,
     ) -> Result<(), String>
     where
         F: FnOnce(&super::dialect::Server) -> Result<Cow<'static, str>, ModuleError>,
@@ -190,7 +206,10 @@ impl Session {
                 Rows::fetch(&mut link.connection, &sql).await
             }
         });
-        let fetched = match tokio::time::timeout(deadline, &mut fetch).await {
+        let begun = Instant::now();
+        let fetched = tokio::time::timeout(deadline, &mut fetch).await;
+        governor::count(meter.as_ref(), begun.elapsed());
+        let fetched = match fetched {
             Ok(fetched) => fetched,
             Err(_) => {
                 self.set_health(Health::Down);

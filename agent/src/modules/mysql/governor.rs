@@ -1,0 +1,332 @@
+//! What the agent costs the database, and how it stays within its share.
+//!
+//! The time of every statement is measured from its sending to its answer, which is at least what it took inside the server.
+//! All modules together may take [`SHARE`] of one core, and the vital signs as much of their own. What a module takes is the
+//! least of its last [`COSTS`] reads over its interval: a busy machine makes reads longer and never shorter.
+//!
+//! * Vital signs that would be dearer are read at twice or four times their interval, but at least every second.
+//! * Of the others the cheapest go first. Those that fit run at their interval; the first that does not runs as often as what
+//!   is left allows; for dearer ones nothing is left, and they are tried again every ten minutes.
+//!
+//! A read that is held is no failure and no tick; it is counted.
+
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use super::session::Session;
+use crate::module::{Desc, Module, ModuleError, Tier};
+use crate::schedule::Schedule;
+use crate::tick::Tick;
+
+/// Of one core: ten milliseconds a second.
+pub const SHARE: f64 = 0.01;
+/// Vital signs go back to a shorter interval only when they would take this little of their share there.
+const SHARE_TO_GO_BACK: f64 = 0.7 * SHARE;
+/// Vital signs are never read less often than this.
+const VITAL_MOST: Duration = Duration::from_secs(1);
+/// A module that found nothing left is read once in this time, to see whether it has become cheaper.
+const TRY_AGAIN: Duration = Duration::from_secs(600);
+/// Reads whose cost is remembered.
+const COSTS: usize = 4;
+
+tokio::task_local! {
+    /// What the module that is being read has taken so far, in microseconds.
+    static METER: Arc<AtomicU64>;
+}
+
+/// The meter of the module that is being read, for the task that runs its statement.
+pub fn meter() -> Option<Arc<AtomicU64>> {
+    METER.try_with(Arc::clone).ok()
+}
+
+/// Counts a statement's time.
+pub fn count(meter: Option<&Arc<AtomicU64>>, took: Duration) {
+    if let Some(meter) = meter {
+        meter.fetch_add(took.as_micros() as u64, Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Governor(Mutex<BTreeMap<&'static str, Account>>);
+
+/// A module's book.
+#[derive(Debug, Clone)]
+pub struct Account {
+    vital: bool,
+    /// As the sampler asks, in seconds.
+    interval: f64,
+    /// As it is now, in seconds.
+    pub in_force: f64,
+    costs: VecDeque<f64>,
+    asked: Option<Instant>,
+    ran: Option<Instant>,
+    pub spent: f64,
+    pub held: u64,
+}
+
+impl Governor {
+    /// Whether a module may be read now.
+    pub fn admit(&self, name: &'static str, tier: Tier, now: Instant) -> bool {
+        let mut accounts = self.lock();
+        let account = accounts.entry(name).or_insert_with(|| Account::new(tier));
+        if let Some(before) = account.asked.replace(now) {
+            // The configuration may have another interval than the tier has.
+            let gap = (now - before).as_secs_f64();
+            account.interval += 0.5 * (gap - account.interval);
+        }
+        let left = left_for(&accounts, name);
+        let Some(account) = accounts.get_mut(name) else { return true };
+        account.in_force = account.allowed(left);
+        // A tick that comes a little early is the one that was meant.
+        let due = account.in_force - account.interval / 2.0;
+        let admitted = account.ran.is_none_or(|ran| (now - ran).as_secs_f64() >= due);
+        match admitted {
+            true => account.ran = Some(now),
+            false => account.held += 1,
+        }
+        admitted
+    }
+
+    /// What a read has taken.
+    pub fn settle(&self, name: &'static str, took: f64) {
+        if let Some(account) = self.lock().get_mut(name) {
+            account.spent += took;
+            account.costs.truncate(COSTS - 1);
+            account.costs.push_front(took);
+        }
+    }
+
+    pub fn accounts(&self) -> Vec<(&'static str, Account)> {
+        self.lock().iter().map(|(name, account)| (*name, account.clone())).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Account>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The share that modules of the same kind which are cheaper leave to this one.
+fn left_for(accounts: &BTreeMap<&'static str, Account>, name: &str) -> f64 {
+    let Some(own) = accounts.get(name) else { return SHARE };
+    let cheaper = accounts
+        .iter()
+        .filter(|(other, account)| account.vital == own.vital && (account.load(), **other) < (own.load(), name));
+    SHARE - cheaper.map(|(_, account)| account.load()).sum::<f64>()
+}
+
+impl Account {
+    fn new(tier: Tier) -> Self {
+        let interval = Schedule::of(tier).interval.as_secs_f64();
+        Self {
+            vital: tier == Tier::Vital,
+            interval,
+            in_force: interval,
+            costs: VecDeque::new(),
+            asked: None,
+            ran: None,
+            spent: 0.0,
+            held: 0,
+        }
+    }
+
+    fn cost(&self) -> f64 {
+        self.costs.iter().copied().reduce(f64::min).unwrap_or(0.0)
+    }
+
+    /// Share of a core at the interval that is asked for.
+    fn load(&self) -> f64 {
+        self.cost() / self.interval.max(1e-3)
+    }
+
+    /// The interval that this much of a core allows.
+    fn allowed(&self, left: f64) -> f64 {
+        if self.vital {
+            return self.allowed_vital();
+        }
+        if self.load() <= left {
+            self.interval
+        } else if left <= 0.0 {
+            TRY_AGAIN.as_secs_f64()
+        } else {
+            (self.cost() / left).min(TRY_AGAIN.as_secs_f64())
+        }
+    }
+
+    fn allowed_vital(&self) -> f64 {
+        let most = VITAL_MOST.as_secs_f64().max(self.interval);
+        let steps = [1.0, 2.0, 4.0].map(|factor| (factor * self.interval).min(most));
+        let fits = |interval: f64| {
+            let back = interval < 0.9 * self.in_force;
+            self.cost() / interval <= if back { SHARE_TO_GO_BACK } else { SHARE }
+        };
+        steps.into_iter().find(|interval| fits(*interval)).unwrap_or(most)
+    }
+}
+
+/// A module whose reads the governor admits and counts.
+pub struct Governed {
+    pub module: Box<dyn Module>,
+    pub session: Arc<Session>,
+    pub name: &'static str,
+    pub tier: Tier,
+}
+
+#[async_trait]
+impl Module for Governed {
+    fn descs(&self) -> Vec<Desc> {
+        self.module.descs()
+    }
+
+    async fn sample(&mut self, out: &mut Tick) -> Result<(), ModuleError> {
+        let governor = self.session.governor();
+        if !governor.admit(self.name, self.tier, Instant::now()) {
+            return Err(ModuleError::Held);
+        }
+        let meter = Arc::new(AtomicU64::new(0));
+        let mut charge = Charge { session: &self.session, name: self.name, meter: meter.clone() };
+        let sampled = METER.scope(meter, self.module.sample(out)).await;
+        charge.settle();
+        sampled
+    }
+}
+
+/// Charges also for a read that the sampler has given up.
+struct Charge<'a> {
+    session: &'a Session,
+    name: &'static str,
+    meter: Arc<AtomicU64>,
+}
+
+impl Charge<'_> {
+    fn settle(&mut self) {
+        let took = self.meter.swap(u64::MAX, Ordering::Relaxed);
+        if took != u64::MAX {
+            self.session.governor().settle(self.name, took as f64 / 1e6);
+        }
+    }
+}
+
+impl Drop for Charge<'_> {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}
+
+const MODULE: &[&str] = &["module"];
+const IN_FORCE: Desc = Desc::gauge(
+    "lampad_mysql_interval_seconds",
+    "How often a MySQL module is read now; longer than configured when it would cost the server too much.",
+)
+.labels(MODULE)
+.unit("seconds");
+const SPENT: Desc = Desc::counter("lampad_mysql_server_seconds_total", "Time that the server took to answer a module.")
+    .labels(MODULE)
+    .unit("seconds");
+const HELD: Desc =
+    Desc::counter("lampad_mysql_held_reads_total", "Reads that were left out to spare the server.").labels(MODULE);
+
+/// Tells the books of the others.
+pub struct Books {
+    pub session: Arc<Session>,
+}
+
+#[async_trait]
+impl Module for Books {
+    fn descs(&self) -> Vec<Desc> {
+        vec![IN_FORCE, SPENT, HELD]
+    }
+
+    async fn sample(&mut self, out: &mut Tick) -> Result<(), ModuleError> {
+        for (name, account) in self.session.governor().accounts() {
+            out.push(&IN_FORCE, &[name], account.in_force);
+            out.push(&SPENT, &[name], account.spent);
+            out.push(&HELD, &[name], account.held as f64);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads each module at its interval for `seconds`, at the costs given; returns reads by module.
+    async fn run(
+        governor: &Governor,
+        modules: &[(&'static str, Tier, f64)],
+        seconds: u64,
+    ) -> BTreeMap<&'static str, u64> {
+        let mut reads = BTreeMap::new();
+        for quarter in 0..seconds * 4 {
+            tokio::time::advance(Duration::from_millis(250)).await;
+            let now = Instant::now();
+            for (name, tier, cost) in modules {
+                let every = Schedule::of(*tier).interval.as_millis() as u64 / 250;
+                if quarter % every == 0 && governor.admit(name, *tier, now) {
+                    governor.settle(name, *cost);
+                    *reads.entry(*name).or_default() += 1;
+                }
+            }
+        }
+        reads
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fits_runs_at_its_interval() {
+        let reads = run(
+            &Governor::default(),
+            &[("status", Tier::Standard, 0.003), ("tables", Tier::Rare, 0.2), ("vital", Tier::Vital, 0.002)],
+            600,
+        )
+        .await;
+        assert_eq!(reads, BTreeMap::from([("status", 600), ("tables", 10), ("vital", 2400)]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_dearest_goes_first_and_the_share_is_kept() {
+        let governor = Governor::default();
+        let modules = [
+            ("status", Tier::Standard, 0.004),
+            ("processlist", Tier::Heavy, 0.03),
+            ("digests", Tier::Heavy, 0.06),
+            ("tables", Tier::Rare, 2.0),
+        ];
+        let reads = run(&governor, &modules, 3600).await;
+        assert_eq!((reads["status"], reads["processlist"]), (3600, 360), "what is cheap is not touched");
+        // 0.4 % and 0.3 % are taken, so 0.3 % are left for what asks for 0.6 %.
+        assert!((170..=190).contains(&reads["digests"]), "{reads:?}");
+        assert!((6..=8).contains(&reads["tables"]), "nothing is left for the dearest: {reads:?}");
+        let spent: f64 = governor.accounts().iter().map(|(_, account)| account.spent).sum();
+        let tries = reads["tables"] as f64 * 2.0;
+        assert!((spent - tries) / 3600.0 <= SHARE * 1.01, "{spent} s in an hour");
+        let held: BTreeMap<_, _> =
+            governor.accounts().into_iter().map(|(name, account)| (name, account.held)).collect();
+        assert_eq!((held["status"], held["tables"] + reads["tables"]), (0, 60));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn vital_signs_widen_in_steps_and_come_back() {
+        let governor = Governor::default();
+        for (cost, reads_in_a_minute) in
+            [(0.001, 240), (0.004, 120), (0.009, 60), (0.5, 60), (0.003, 120), (0.001, 240)]
+        {
+            run(&governor, &[("vital", Tier::Vital, cost)], 20).await;
+            let reads = run(&governor, &[("vital", Tier::Vital, cost)], 60).await["vital"];
+            assert!(reads.abs_diff(reads_in_a_minute) <= 3, "{cost} s each: {reads}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_slow_read_is_not_taken_for_the_cost() {
+        let governor = Governor::default();
+        run(&governor, &[("status", Tier::Standard, 0.003)], 10).await;
+        governor.settle("status", 1.0);
+        assert_eq!(run(&governor, &[("status", Tier::Standard, 0.003)], 10).await["status"], 10);
+    }
+}
