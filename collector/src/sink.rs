@@ -42,6 +42,8 @@ pub trait Sink: Send + Sync + 'static {
     fn append(&self, batch: &Batch) -> Result<Appended, Unavailable>;
     /// Up to where everything is on disk.
     fn durable(&self) -> watch::Receiver<Lsn>;
+    /// Somebody does nothing else until what is appended is durable: it need not wait for company as long as others.
+    fn flush_soon(&self) {}
     /// Frames of this epoch that are appended, durable or soon to be.
     fn stored(&self, agent: AgentId, epoch: u64) -> SequenceSet;
     /// The agent has fallen silent: its series end here, until ticks of this time arrive after all.
@@ -65,6 +67,10 @@ impl Sink for Store {
 
     fn durable(&self) -> watch::Receiver<Lsn> {
         Store::durable(self)
+    }
+
+    fn flush_soon(&self) {
+        Store::flush_soon(self);
     }
 
     fn stored(&self, agent: AgentId, epoch: u64) -> SequenceSet {

@@ -13,7 +13,6 @@ mod hello;
 mod outbox;
 mod push;
 mod remote_write;
-mod remote_write_wire;
 mod resolve;
 mod session;
 mod skew;

@@ -107,6 +107,11 @@ impl Store {
         self.core.durable()
     }
 
+    /// Has what was appended made durable after a few milliseconds, for those that wait for it and send nothing meanwhile.
+    pub fn flush_soon(&self) {
+        self.core.log.flush_soon();
+    }
+
     /// The frames of an agent's epoch that are stored, durable or soon to be.
     pub fn stored(&self, agent: AgentId, epoch: u64) -> SequenceSet {
         self.core.stored(agent, epoch)

@@ -33,6 +33,9 @@ const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 /// Bytes that may wait for the disk; at 10 MB/s of log that is some seconds of a disk that does not answer.
 const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// What a batch waits for others at most when somebody does nothing else until it is durable.
+const SOON: Duration = Duration::from_millis(5);
+
 /// A batch of this size is written without waiting for the rest of the commit delay.
 const EAGER_BYTES: usize = 4 * 1024 * 1024;
 
@@ -55,6 +58,8 @@ struct Queue {
     bytes: usize,
     last_lsn: u64,
     since: Option<Instant>,
+    /// When what waits is written at the latest, where that is before the commit delay is over.
+    soon: Option<Instant>,
     hurry: bool,
     closing: bool,
     /// Ends without writing what waits: what a crash does.
@@ -170,6 +175,15 @@ impl Log {
         lsn
     }
 
+    /// Has what waits written soon.
+    pub fn flush_soon(&self) {
+        let mut queue = self.shared.queue.lock();
+        if queue.soon.is_none() && !queue.waiting.is_empty() {
+            queue.soon = Some(Instant::now() + SOON);
+            self.shared.wake.notify_all();
+        }
+    }
+
     /// Waits until all that was pushed is durable; false when that takes longer.
     pub fn flush(&self, within: Duration) -> bool {
         let deadline = Instant::now() + within;
@@ -278,21 +292,22 @@ impl Writer {
             if queue.abandoned {
                 return None;
             }
-            let ready = queue.since.is_some_and(|since| since.elapsed() >= shared.commit_delay);
+            let due = queue.since.map(|since| since + shared.commit_delay).into_iter().chain(queue.soon).min();
+            let ready = due.is_some_and(|due| Instant::now() >= due);
             if !queue.waiting.is_empty() && (ready || queue.hurry || queue.closing || queue.bytes >= EAGER_BYTES) {
                 break;
             }
             if queue.closing {
                 return None;
             }
-            match queue.since {
-                Some(since) => {
-                    shared.wake.wait_until(&mut queue, since + shared.commit_delay);
+            match due {
+                Some(due) => {
+                    shared.wake.wait_until(&mut queue, due);
                 }
                 None => shared.wake.wait(&mut queue),
             }
         }
-        queue.since = None;
+        (queue.since, queue.soon) = (None, None);
         queue.hurry = false;
         shared.in_flight.store(queue.bytes as u64, Ordering::Relaxed);
         queue.bytes = 0;

@@ -1,43 +1,7 @@
-//! The messages of Prometheus' remote-write 1.0, by the field numbers of its public protocol.
+//! The messages of Prometheus' remote-write 1.0 that are rare enough to be decoded as a whole, by the field numbers of its
+//! public protocol. The frequent ones are read where they lie, see `request`.
 
 use lampad_proto::v1;
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct WriteRequest {
-    #[prost(message, repeated, tag = "1")]
-    pub timeseries: Vec<TimeSeries>,
-    #[prost(message, repeated, tag = "3")]
-    pub metadata: Vec<Metadata>,
-}
-
-/// Exemplars (field 3) are skipped: none are stored.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct TimeSeries {
-    #[prost(message, repeated, tag = "1")]
-    pub labels: Vec<Label>,
-    #[prost(message, repeated, tag = "2")]
-    pub samples: Vec<Sample>,
-    #[prost(message, repeated, tag = "4")]
-    pub histograms: Vec<Histogram>,
-}
-
-/// Bytes, not strings: one label that is no UTF-8 refuses its own series, not the whole request.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct Label {
-    #[prost(bytes = "vec", tag = "1")]
-    pub name: Vec<u8>,
-    #[prost(bytes = "vec", tag = "2")]
-    pub value: Vec<u8>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct Sample {
-    #[prost(double, tag = "1")]
-    pub value: f64,
-    /// Milliseconds since 1970.
-    #[prost(int64, tag = "2")]
-    pub timestamp: i64,
-}
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Metadata {
@@ -99,9 +63,9 @@ pub struct Span {
 }
 
 impl Histogram {
-    pub fn stored(self) -> v1::Histogram {
-        let spans = |spans: Vec<Span>| {
-            spans.into_iter().map(|span| v1::BucketSpan { offset: span.offset, length: span.length }).collect()
+    pub fn stored(&self) -> v1::Histogram {
+        let spans = |spans: &[Span]| {
+            spans.iter().map(|span| v1::BucketSpan { offset: span.offset, length: span.length }).collect()
         };
         v1::Histogram {
             is_float: self.count_float.is_some(),
@@ -112,14 +76,14 @@ impl Histogram {
             zero_threshold: self.zero_threshold,
             zero_count: self.zero_count_int.unwrap_or_default(),
             zero_count_float: self.zero_count_float.unwrap_or_default(),
-            negative_spans: spans(self.negative_spans),
-            negative_deltas: self.negative_deltas,
-            negative_counts: self.negative_counts,
-            positive_spans: spans(self.positive_spans),
-            positive_deltas: self.positive_deltas,
-            positive_counts: self.positive_counts,
+            negative_spans: spans(&self.negative_spans),
+            negative_deltas: self.negative_deltas.clone(),
+            negative_counts: self.negative_counts.clone(),
+            positive_spans: spans(&self.positive_spans),
+            positive_deltas: self.positive_deltas.clone(),
+            positive_counts: self.positive_counts.clone(),
             reset_hint: self.reset_hint,
-            custom_values: self.custom_values,
+            custom_values: self.custom_values.clone(),
         }
     }
 }
@@ -135,5 +99,48 @@ impl Metadata {
             7 => v1::MetricType::Stateset,
             _ => v1::MetricType::Unknown,
         }
+    }
+}
+
+#[cfg(test)]
+pub use whole::{Label, TimeSeries, WireSample, WriteRequest};
+
+/// The other messages, for tests that write requests.
+#[cfg(test)]
+mod whole {
+    use super::{Histogram, Metadata};
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct WriteRequest {
+        #[prost(message, repeated, tag = "1")]
+        pub timeseries: Vec<TimeSeries>,
+        #[prost(message, repeated, tag = "3")]
+        pub metadata: Vec<Metadata>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct TimeSeries {
+        #[prost(message, repeated, tag = "1")]
+        pub labels: Vec<Label>,
+        #[prost(message, repeated, tag = "2")]
+        pub samples: Vec<WireSample>,
+        #[prost(message, repeated, tag = "4")]
+        pub histograms: Vec<Histogram>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Label {
+        #[prost(bytes = "vec", tag = "1")]
+        pub name: Vec<u8>,
+        #[prost(bytes = "vec", tag = "2")]
+        pub value: Vec<u8>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct WireSample {
+        #[prost(double, tag = "1")]
+        pub value: f64,
+        #[prost(int64, tag = "2")]
+        pub timestamp: i64,
     }
 }

@@ -1,0 +1,40 @@
+//! Metadata of metric families: it comes in requests of its own, before or after the series.
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+
+use super::wire::Metadata;
+use crate::store::Meta;
+
+/// Families whose metadata is kept.
+const FAMILIES_MAX: usize = 100_000;
+
+#[derive(Debug, Default)]
+pub struct Families(Mutex<HashMap<String, Meta>>);
+
+impl Families {
+    /// Takes what is new; whether there was any.
+    pub fn note(&self, metadata: Vec<Metadata>) -> bool {
+        let mut families = self.0.lock();
+        let mut news = false;
+        for family in metadata {
+            if families.len() >= FAMILIES_MAX && !families.contains_key(&family.family) {
+                continue;
+            }
+            let meta = Meta { kind: family.kind(), help: family.help.into(), unit: family.unit.into() };
+            if families.get(&family.family) != Some(&meta) {
+                families.insert(family.family, meta);
+                news = true;
+            }
+        }
+        news
+    }
+
+    /// The metadata of a metric: its own, or that of the histogram or summary which it is a part of.
+    pub fn of(&self, metric: &str) -> Option<Meta> {
+        let families = self.0.lock();
+        let part_of = || ["_bucket", "_count", "_sum"].iter().find_map(|part| families.get(metric.strip_suffix(part)?));
+        families.get(metric).or_else(part_of).cloned()
+    }
+}
