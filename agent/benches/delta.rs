@@ -44,7 +44,7 @@ fn run(value: Value, changed: u32) -> (u128, usize) {
     group.series = (0..SERIES).map(|n| Series { desc: VALUE, labels: Box::new([n.to_string().into()]) }).collect();
     catalog.add(group);
     let batch = |sequence: u64, series: &mut dyn Iterator<Item = u32>| {
-        let values = series.map(|n| (n, value(n, sequence))).collect();
+        let values = series.map(|n| (n, value(n, sequence).into())).collect();
         let changes = Changes { values, ended: Vec::new() };
         Batch { sequence, ticks: vec![GroupTick { group: 0, at_ms: sequence as i64 * 1000, changes }] }
     };

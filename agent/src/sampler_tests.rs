@@ -74,7 +74,7 @@ async fn a_hung_module_stops_no_other_one() {
     for n in 0..10 {
         let sampled = rig.samples.recv().await.unwrap();
         assert_eq!(sampled.group, 1);
-        assert_eq!(sampled.changes.values, vec![(0, f64::from(n))]);
+        assert_eq!(sampled.changes.values, vec![(0, f64::from(n).into())]);
     }
     assert!(!hung.up.load(Ordering::Relaxed));
     assert!(hung.error().contains("deadline"), "{}", hung.error());
@@ -112,7 +112,7 @@ async fn lasting_failure_ends_the_series_at_the_first_one() {
     assert_eq!((ended.at_ms - first.at_ms, ended.changes.ended), (1000, vec![0]));
     assert!(!health.up.load(Ordering::Relaxed));
     let again = rig.samples.recv().await.unwrap();
-    assert_eq!((again.at_ms - first.at_ms, again.changes.values), (5000, vec![(0, 1.0)]));
+    assert_eq!((again.at_ms - first.at_ms, again.changes.values), (5000, vec![(0, 1.0.into())]));
     assert_eq!(health.error(), "");
     assert_eq!(health.errors.load(Ordering::Relaxed), 0, "a source that is not here is no error");
 }
@@ -129,7 +129,7 @@ async fn a_full_queue_loses_ticks_but_no_change() {
         assert_ne!(sampled.changes.values, vec![]);
         known = sampled.changes.values.last().copied().or(known);
     }
-    assert_eq!(known.map(|(_, value)| value as usize), Some(SAMPLES_MAX + 1));
+    assert_eq!(known.map(|(_, value)| value.as_f64() as usize), Some(SAMPLES_MAX + 1));
 }
 
 #[test]

@@ -6,6 +6,8 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
+use lampad_proto::Number;
+
 use crate::module::Desc;
 
 /// A series of a group: the family and the values of its labels.
@@ -13,18 +15,18 @@ use crate::module::Desc;
 pub struct TickSeries {
     pub desc: Desc,
     pub labels: Box<[Box<str>]>,
-    value: f64,
+    value: Number,
     /// Round of the last push, to find what was not pushed again.
     round: u64,
-    /// Bits that the last finished tick had; `None` while not present.
-    sent: Option<u64>,
+    /// What the last finished tick had; `None` while not present.
+    sent: Option<Number>,
 }
 
 /// What one finished tick changed. Series are numbers into [`Tick::series`].
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Changes {
     /// Series that changed or began, ascending, with their values.
-    pub values: Vec<(u32, f64)>,
+    pub values: Vec<(u32, Number)>,
     /// Series that are no longer present, ascending.
     pub ended: Vec<u32>,
 }
@@ -47,7 +49,7 @@ impl Tick {
 
     /// Adds a sample. `labels` are the values for `desc.labels`, in that order. Of two samples for one series in a tick the
     /// first counts.
-    pub fn push(&mut self, desc: &Desc, labels: &[&str], value: f64) {
+    pub fn push(&mut self, desc: &Desc, labels: &[&str], value: impl Into<Number>) {
         debug_assert_eq!(desc.labels.len(), labels.len(), "{}", desc.name);
         let slot = match self.series.get(self.cursor) {
             Some(series) if series.is(desc, labels) => self.cursor,
@@ -60,7 +62,7 @@ impl Tick {
             return;
         }
         series.round = self.round;
-        series.value = value;
+        series.value = value.into();
     }
 
     fn find_or_add(&mut self, desc: &Desc, labels: &[&str]) -> usize {
@@ -74,7 +76,7 @@ impl Tick {
         self.series.push(TickSeries {
             desc: desc.clone(),
             labels: labels.iter().map(|label| Box::from(*label)).collect(),
-            value: 0.0,
+            value: Number::Float(0.0),
             round: 0,
             sent: None,
         });
@@ -90,8 +92,8 @@ impl Tick {
                 if series.sent.take().is_some() {
                     changes.ended.push(slot);
                 }
-            } else if series.sent != Some(series.value.to_bits()) {
-                series.sent = Some(series.value.to_bits());
+            } else if series.sent != Some(series.value) {
+                series.sent = Some(series.value);
                 changes.values.push((slot, series.value));
             }
         }
@@ -120,7 +122,7 @@ impl Tick {
     }
 
     /// The samples of the tick under way, for tests: (name, labels as `name="value"`, value).
-    pub fn samples(&self) -> impl Iterator<Item = (&str, Vec<(&str, &str)>, f64)> {
+    pub fn samples(&self) -> impl Iterator<Item = (&str, Vec<(&str, &str)>, Number)> {
         self.series.iter().filter(|series| series.round == self.round).map(|series| {
             let labels = series.desc.labels.iter().copied().zip(series.labels.iter().map(|label| &**label)).collect();
             (&*series.desc.name, labels, series.value)
@@ -143,20 +145,35 @@ mod tests {
     const A: Desc = Desc::gauge("a", "A.").labels(&["x"]);
     const B: Desc = Desc::gauge("b", "B.");
 
+    fn changes(values: &[(u32, f64)], ended: &[u32]) -> Changes {
+        Changes { values: values.iter().map(|(slot, value)| (*slot, (*value).into())).collect(), ended: ended.to_vec() }
+    }
+
+    #[test]
+    fn counters_beyond_a_double_change_by_one() {
+        let mut tick = Tick::new();
+        for value in [u64::MAX - 1, u64::MAX] {
+            tick.push(&B, &[], value);
+            assert_eq!(tick.finish().values, [(0, Number::from(value))]);
+        }
+        tick.push(&B, &[], u64::MAX);
+        assert_eq!(tick.finish(), Changes::default());
+    }
+
     #[test]
     fn only_what_changed_is_told() {
         let mut tick = Tick::new();
         tick.push(&A, &["1"], 1.0);
         tick.push(&B, &[], 2.0);
-        assert_eq!(tick.finish(), Changes { values: vec![(0, 1.0), (1, 2.0)], ended: vec![] });
+        assert_eq!(tick.finish(), changes(&[(0, 1.0), (1, 2.0)], &[]));
         tick.push(&A, &["1"], 1.0);
         tick.push(&A, &["2"], 5.0);
         tick.push(&B, &[], 3.0);
-        assert_eq!(tick.finish(), Changes { values: vec![(1, 3.0), (2, 5.0)], ended: vec![] });
+        assert_eq!(tick.finish(), changes(&[(1, 3.0), (2, 5.0)], &[]));
         tick.push(&B, &[], 3.0);
-        assert_eq!(tick.finish(), Changes { values: vec![], ended: vec![0, 2] });
+        assert_eq!(tick.finish(), changes(&[], &[0, 2]));
         tick.push(&A, &["1"], 1.0);
-        assert_eq!(tick.finish(), Changes { values: vec![(0, 1.0)], ended: vec![1] }, "begins again in its slot");
+        assert_eq!(tick.finish(), changes(&[(0, 1.0)], &[1]), "begins again in its slot");
     }
 
     #[test]
@@ -175,7 +192,7 @@ mod tests {
         let mut tick = Tick::new();
         tick.push(&B, &[], 1.0);
         tick.push(&B, &[], 2.0);
-        assert_eq!(tick.finish().values, vec![(0, 1.0)]);
+        assert_eq!(tick.finish(), changes(&[(0, 1.0)], &[]));
         assert_eq!(tick.repeated(), 1);
     }
 }

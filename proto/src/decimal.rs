@@ -18,16 +18,24 @@ fn mantissa(value: f64, digits: u32) -> Option<i64> {
     (scaled.abs() < MANTISSA_MAX).then_some(scaled as i64)
 }
 
+/// The mantissa at `digits` that gives back the very bits of `value`, if there is one.
+pub fn exact(value: f64, digits: u32) -> Option<i64> {
+    let mantissa = if digits <= DIGITS_MAX { mantissa(value, digits)? } else { return None };
+    (self::value(mantissa, digits)?.to_bits() == value.to_bits()).then_some(mantissa)
+}
+
+/// The value of a mantissa; `None` when it is outside the format.
+pub fn value(mantissa: i64, digits: u32) -> Option<f64> {
+    let inside = digits <= DIGITS_MAX && mantissa.unsigned_abs() < MANTISSA_MAX as u64;
+    inside.then(|| mantissa as f64 / POWERS[digits as usize])
+}
+
 /// The value that follows `previous` by `delta` at `digits`; `None` when the input is outside the format.
 pub fn apply(previous: f64, digits: u32, delta: i64) -> Option<f64> {
     if digits > DIGITS_MAX {
         return None;
     }
-    let next = mantissa(previous, digits)?.checked_add(delta)?;
-    if next.unsigned_abs() >= MANTISSA_MAX as u64 {
-        return None;
-    }
-    Some(next as f64 / POWERS[digits as usize])
+    value(mantissa(previous, digits)?.checked_add(delta)?, digits)
 }
 
 /// The delta at `digits` that leads from `previous` to the very bits of `value`, if there is one.

@@ -4,13 +4,20 @@
 
 pub mod client;
 pub mod decimal;
+mod lower;
+mod number;
 pub mod record;
 mod value;
 
+pub use lower::lower;
+pub use number::{Integer, Number};
 pub use value::{STALE_BITS, is_stale, stale};
 
 /// Protocol versions that this build speaks, oldest and newest.
-pub const PROTOCOL: std::ops::RangeInclusive<u32> = 1..=1;
+pub const PROTOCOL: std::ops::RangeInclusive<u32> = 1..=2;
+
+/// From this protocol version on a tick may have [`v1::IntegerColumn`]s; an older reader gets [`lower`]ed frames.
+pub const PROTOCOL_INTEGERS: u32 = 2;
 
 /// Generated from `lampad/v1/ingest.proto`.
 #[allow(clippy::all, missing_docs)]

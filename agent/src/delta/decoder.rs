@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use lampad_proto::decimal;
 use lampad_proto::v1::{Dictionary, Frame, GroupDef, MetricDef, SeriesDef};
+use lampad_proto::{Number, decimal};
 
-/// `group/metric{a=b}` -> (time, bits) of every sample, silence counted as the value before.
-pub type Samples = BTreeMap<String, Vec<(i64, u64)>>;
+/// `group/metric{a=b}` -> (time, value) of every sample, silence counted as the value before.
+pub type Samples = BTreeMap<String, Vec<(i64, Number)>>;
 
 #[derive(Default)]
 pub struct Decoder {
@@ -14,8 +14,8 @@ pub struct Decoder {
     groups: Vec<GroupDef>,
     metrics: Vec<MetricDef>,
     series: Vec<SeriesDef>,
-    /// Present series: bits by reference.
-    present: BTreeMap<u32, u64>,
+    /// Present series: values by reference.
+    present: BTreeMap<u32, Number>,
     fresh: Vec<bool>,
     pub samples: Samples,
 }
@@ -42,22 +42,30 @@ impl Decoder {
             }
             for column in &tick.decimals {
                 for (reference, delta) in absolute(&column.refs).zip(&column.deltas) {
-                    let before = self.present.get(&reference).map_or(0.0, |bits| decimal::base(f64::from_bits(*bits)));
+                    let before = match self.present.get(&reference) {
+                        Some(value) => decimal::base(value.as_f64()),
+                        None => 0.0,
+                    };
                     let value = decimal::apply(before, column.digits, *delta).expect("a valid delta");
-                    self.present.insert(reference, value.to_bits());
+                    self.present.insert(reference, Number::Float(value));
                 }
             }
             for (reference, bits) in absolute(&tick.float_refs).zip(&tick.float_bits) {
-                self.present.insert(reference, *bits);
+                self.present.insert(reference, Number::Float(f64::from_bits(*bits)));
+            }
+            for column in &tick.integers {
+                for (reference, magnitude) in absolute(&column.refs).zip(&column.magnitudes) {
+                    self.present.insert(reference, Number::whole(*magnitude, column.negative));
+                }
             }
             for reference in absolute(&tick.ended) {
                 assert!(self.present.remove(&reference).is_some(), "only present series end");
             }
             let at = frame.base_ms + tick.offset_ms;
-            for (reference, bits) in &self.present {
+            for (reference, value) in &self.present {
                 let series = &self.series[*reference as usize];
                 if series.group == tick.group {
-                    self.samples.entry(self.name(series)).or_default().push((at, *bits));
+                    self.samples.entry(self.name(series)).or_default().push((at, *value));
                 }
             }
         }

@@ -3,8 +3,10 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use lampad_proto::decimal;
-use lampad_proto::v1::{DecimalColumn, Dictionary, Frame, GroupDef, GroupTick as WireTick, Lane, MetricDef, SeriesDef};
+use lampad_proto::v1::{
+    DecimalColumn, Dictionary, Frame, GroupDef, GroupTick as WireTick, IntegerColumn, Lane, MetricDef, SeriesDef,
+};
+use lampad_proto::{Number, decimal};
 
 use super::catalog::{Batch, Catalog, Group, GroupTick};
 use crate::module::Desc;
@@ -55,14 +57,22 @@ struct GroupState {
 /// 16 bytes per series and lane.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
+    /// Of the double, or the magnitude of the integer.
     bits: u64,
     reference: u32,
-    /// Digits that the last value took: tried first for the next one.
+    /// Digits that the last float took: tried first for the next one.
     digits: u8,
-    present: bool,
+    holds: Holds,
 }
 
-const ABSENT: Slot = Slot { bits: 0, reference: UNDEFINED, digits: 0, present: false };
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    Nothing,
+    Float,
+    Integer { negative: bool },
+}
+
+const ABSENT: Slot = Slot { bits: 0, reference: UNDEFINED, digits: 0, holds: Holds::Nothing };
 
 /// Reused between ticks, so that a sample costs no allocation.
 #[derive(Debug, Clone, Default)]
@@ -113,7 +123,7 @@ impl Encoder {
                 group.slot(*slot).set(*value);
             }
             for slot in &tick.changes.ended {
-                group.slot(*slot).present = false;
+                group.slot(*slot).holds = Holds::Nothing;
             }
         }
     }
@@ -186,11 +196,11 @@ impl Encoder {
             state.slot(*slot).set(*value);
         }
         for slot in &tick.changes.ended {
-            state.slot(*slot).present = false;
+            state.slot(*slot).holds = Holds::Nothing;
         }
         state.current = true;
         for number in 0..state.slots.len() as u32 {
-            if self.groups[tick.group as usize].slots[number as usize].present {
+            if self.groups[tick.group as usize].slots[number as usize].is_present() {
                 let reference = self.define_series(tick.group, group, number);
                 out.listed.push((reference, number, 0.0));
             }
@@ -200,7 +210,7 @@ impl Encoder {
     fn list_changes(&mut self, group: &Group, tick: &GroupTick, out: &mut Scratch) {
         for (number, value) in &tick.changes.values {
             let slot = self.group(tick.group).slot(*number);
-            let before = if slot.present { f64::from_bits(slot.bits) } else { 0.0 };
+            let before = slot.before();
             slot.set(*value);
             let reference = match slot.reference {
                 UNDEFINED => self.define_series(tick.group, group, *number),
@@ -211,9 +221,10 @@ impl Encoder {
         let state = self.group(tick.group);
         for number in &tick.changes.ended {
             let slot = state.slot(*number);
-            if std::mem::take(&mut slot.present) && slot.reference != UNDEFINED {
+            if slot.is_present() && slot.reference != UNDEFINED {
                 out.ended.push(slot.reference);
             }
+            slot.holds = Holds::Nothing;
         }
     }
 
@@ -312,8 +323,15 @@ impl GroupState {
         let mut columns: [DecimalColumn; COLUMNS] = Default::default();
         let mut last = [0; COLUMNS];
         let mut last_float = 0;
+        let mut last_integer = [0; 2];
         for (reference, number, before) in listed {
             let slot = &mut self.slots[*number as usize];
+            if let Holds::Integer { negative } = slot.holds {
+                let last = &mut last_integer[usize::from(negative)];
+                push_integer(&mut wire.integers, negative, reference - *last, slot.bits);
+                *last = *reference;
+                continue;
+            }
             match decimal::delta(*before, f64::from_bits(slot.bits), slot.digits.into()) {
                 Some((digits, delta)) => {
                     slot.digits = digits as u8;
@@ -339,10 +357,35 @@ impl GroupState {
 }
 
 impl Slot {
-    fn set(&mut self, value: f64) {
-        self.bits = value.to_bits();
-        self.present = true;
+    fn set(&mut self, value: Number) {
+        (self.bits, self.holds) = match value {
+            Number::Float(value) => (value.to_bits(), Holds::Float),
+            Number::Integer(value) => (value.magnitude(), Holds::Integer { negative: value.is_negative() }),
+        };
     }
+
+    fn is_present(&self) -> bool {
+        self.holds != Holds::Nothing
+    }
+
+    /// What a decimal counts from. From an integer none can, as from every number beyond 2^53.
+    fn before(&self) -> f64 {
+        match self.holds {
+            Holds::Nothing => 0.0,
+            Holds::Float => f64::from_bits(self.bits),
+            Holds::Integer { .. } => self.bits as f64,
+        }
+    }
+}
+
+/// Few series have integers, so their columns are made where one comes.
+fn push_integer(columns: &mut Vec<IntegerColumn>, negative: bool, step: u32, magnitude: u64) {
+    let at = columns.iter().position(|column| column.negative == negative).unwrap_or_else(|| {
+        columns.push(IntegerColumn { negative, ..IntegerColumn::default() });
+        columns.len() - 1
+    });
+    columns[at].refs.push(step);
+    columns[at].magnitudes.push(magnitude);
 }
 
 /// Ascending references as first reference, then gaps.

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use lampad_proto::stale;
+use lampad_proto::{Number, stale};
 use proptest::prelude::*;
 use prost::Message;
 
@@ -26,21 +26,22 @@ fn catalog() -> Catalog {
 #[derive(Debug, Clone)]
 enum Op {
     /// A tick: group, and what it does to some series (`None`: the series ends).
-    Tick(u32, Vec<(u32, Option<u64>)>),
+    Tick(u32, Vec<(u32, Option<Number>)>),
     Reset,
     /// A batch that goes by another lane.
-    Pass(u32, Vec<(u32, Option<u64>)>),
+    Pass(u32, Vec<(u32, Option<Number>)>),
     /// The other encoder takes over.
     Adopt,
 }
 
-fn value() -> impl Strategy<Value = u64> {
+fn value() -> impl Strategy<Value = Number> {
     prop_oneof![
-        4 => (-1000i64..1000).prop_map(|n| (n as f64 / 100.0).to_bits()),
-        2 => (0u64..1 << 60).prop_map(|n| (n as f64).to_bits()),
-        1 => any::<u64>(),
+        4 => (-1000i64..1000).prop_map(|n| Number::Float(n as f64 / 100.0)),
+        2 => (0u64..1 << 60).prop_map(|n| Number::Float(n as f64)),
+        2 => ((1u64 << 53)..=u64::MAX, any::<bool>()).prop_map(|(n, negative)| Number::whole(n, negative)),
+        1 => any::<u64>().prop_map(|bits| Number::Float(f64::from_bits(bits))),
         1 => prop_oneof![Just(f64::NAN), Just(-0.0), Just(f64::INFINITY), Just(f64::NEG_INFINITY), Just(stale())]
-            .prop_map(f64::to_bits),
+            .prop_map(Number::Float),
     ]
 }
 
@@ -55,17 +56,15 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 /// The truth that the sampler knows: present values per group.
-type Present = [BTreeMap<u32, u64>; 2];
+type Present = [BTreeMap<u32, Number>; 2];
 
-fn batch(sequence: u64, group: u32, what: &[(u32, Option<u64>)], present: &mut Present) -> Batch {
+fn batch(sequence: u64, group: u32, what: &[(u32, Option<Number>)], present: &mut Present) -> Batch {
     let present = &mut present[group as usize];
     let mut changes = Changes::default();
-    let each_once: BTreeMap<u32, Option<u64>> = what.iter().copied().collect();
-    for (series, bits) in each_once {
-        match bits {
-            Some(bits) if present.insert(series, bits) != Some(bits) => {
-                changes.values.push((series, f64::from_bits(bits)));
-            }
+    let each_once: BTreeMap<u32, Option<Number>> = what.iter().copied().collect();
+    for (series, value) in each_once {
+        match value {
+            Some(value) if present.insert(series, value) != Some(value) => changes.values.push((series, value)),
             None if present.remove(&series).is_some() => changes.ended.push(series),
             _ => {}
         }
@@ -76,8 +75,8 @@ fn batch(sequence: u64, group: u32, what: &[(u32, Option<u64>)], present: &mut P
 fn record(truth: &mut Samples, batch: &Batch, present: &Present) {
     for tick in &batch.ticks {
         let name = ["one", "two"][tick.group as usize];
-        for (series, bits) in &present[tick.group as usize] {
-            truth.entry(format!("{name}/value{{n={series}}}")).or_default().push((tick.at_ms, *bits));
+        for (series, value) in &present[tick.group as usize] {
+            truth.entry(format!("{name}/value{{n={series}}}")).or_default().push((tick.at_ms, *value));
         }
     }
 }
@@ -123,18 +122,41 @@ fn an_unchanged_tick_costs_a_few_bytes() {
     let catalog = catalog();
     let mut encoder = Encoder::new(Lane::Live);
     let mut present = Present::default();
-    let what: Vec<_> = (0..SERIES).map(|n| (n, Some(f64::from(n).to_bits()))).collect();
+    let what: Vec<_> = (0..SERIES).map(|n| (n, Some(Number::Float(f64::from(n))))).collect();
     encoder.encode(&catalog, &batch(1, 0, &what, &mut present), 1_000_000);
     let silent = encoder.encode(&catalog, &batch(2, 0, &what, &mut present), 1_000_000);
     assert_eq!(silent.dictionary, None);
     assert!(silent.frame.encoded_len() <= 24, "{}", silent.frame.encoded_len());
 }
 
+/// What goes to a collector of protocol 1 is the nearest double, whatever stood before.
+#[test]
+fn a_lowered_frame_has_the_nearest_doubles() {
+    let catalog = catalog();
+    let (mut encoder, mut decoder) = (Encoder::new(Lane::Live), Decoder::default());
+    let (mut present, mut truth) = (Present::default(), Samples::new());
+    let values = [Number::from(u64::MAX), Number::Float(7.0), Number::from(-(1i64 << 53) - 1), Number::Float(0.25)];
+    for (sequence, value) in (1..).zip(values) {
+        let batch = batch(sequence, 0, &[(3, Some(value)), (1, Some(Number::Float(1.0)))], &mut present);
+        let mut encoded = encoder.encode(&catalog, &batch, 0);
+        lampad_proto::lower(&mut encoded.frame);
+        assert!(encoded.frame.ticks[0].integers.is_empty());
+        deliver(&mut decoder, &encoded);
+        record(&mut truth, &batch, &present);
+    }
+    truth.values_mut().flatten().for_each(|(_, value)| *value = Number::Float(value.as_f64()));
+    assert_eq!(decoder.samples, truth);
+}
+
 #[test]
 fn references_lead_back_to_series() {
     let catalog = catalog();
     let mut encoder = Encoder::new(Lane::Live);
-    encoder.encode(&catalog, &batch(1, 1, &[(4, Some(1)), (2, Some(1))], &mut Present::default()), 0);
+    encoder.encode(
+        &catalog,
+        &batch(1, 1, &[(4, Some(Number::Float(1.0))), (2, Some(Number::Float(1.0)))], &mut Present::default()),
+        0,
+    );
     assert_eq!(encoder.resolve(0), Some((1, 2)));
     assert_eq!(encoder.resolve(1), Some((1, 4)));
     assert_eq!(encoder.resolve(2), None);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use lampad_proto::Number;
 use lampad_proto::v1::ingest_server::{Ingest, IngestServer};
 use lampad_proto::v1::{
     Ack, Downward, Frame, Hello, KeyFrameWanted, Lane, PushReply, PushRequest, SequenceRange, Upward, Welcome,
@@ -21,8 +22,8 @@ pub struct State {
     pub hellos: Vec<Hello>,
     /// Frames in the order of their arrival: lane and number.
     pub arrived: Vec<(Lane, u64)>,
-    /// Samples, each frame counted once: (series, time) -> bits.
-    pub samples: BTreeMap<(String, i64), u64>,
+    /// Samples, each frame counted once: (series, time) -> value.
+    pub samples: BTreeMap<(String, i64), Number>,
     pub stored: BTreeSet<u64>,
     /// Frames that came again after they were stored.
     pub repeated: usize,
@@ -31,6 +32,8 @@ pub struct State {
     /// A frame that it can never use.
     pub hopeless: Option<u64>,
     pub window: u32,
+    /// Newest protocol that it speaks.
+    pub protocol: u32,
 }
 
 #[derive(Clone, Default)]
@@ -79,6 +82,8 @@ impl Collector {
         if state.hopeless == Some(frame.sequence) {
             return None;
         }
+        let integers = frame.ticks.iter().any(|tick| !tick.integers.is_empty());
+        assert!(state.protocol >= lampad_proto::PROTOCOL_INTEGERS || !integers, "what protocol 1 does not know");
         decoder.samples.clear();
         decoder.frame(frame);
         if !state.stored.insert(frame.sequence) {
@@ -86,8 +91,8 @@ impl Collector {
             return Some(());
         }
         for (series, samples) in &decoder.samples {
-            for (at, bits) in samples {
-                assert_eq!(state.samples.insert((series.clone(), *at), *bits), None, "one sample per tick");
+            for (at, value) in samples {
+                assert_eq!(state.samples.insert((series.clone(), *at), *value), None, "one sample per tick");
             }
         }
         Some(())
@@ -101,13 +106,10 @@ impl Collector {
                 upward::Message::Hello(hello) => {
                     let durable = durable(&hello.pending, &self.state().stored);
                     let window_frames = self.state().window;
+                    let protocol = self.state().protocol;
                     self.state().hellos.push(hello);
-                    Some(downward::Message::Welcome(Welcome {
-                        protocol: 1,
-                        durable,
-                        window_frames,
-                        ..Welcome::default()
-                    }))
+                    let welcome = Welcome { protocol, durable, window_frames, ..Welcome::default() };
+                    Some(downward::Message::Welcome(welcome))
                 }
                 upward::Message::Dictionary(dictionary) => {
                     let at = usize::from(dictionary.lane() == Lane::Backfill);

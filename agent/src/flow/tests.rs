@@ -3,6 +3,7 @@ use std::path::Path;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use lampad_proto::Number;
 use lampad_proto::v1::Lane;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -23,7 +24,7 @@ use crate::uplink::Target;
 
 const VALUE: Desc = Desc::gauge("value", "A value.").labels(&["n"]);
 
-/// A flow whose samples the test makes: tick `t` of series `n` is `t * 10 + n`, at millisecond `t`.
+/// A flow whose samples the test makes: tick `t` of series `n` is at millisecond `t`, see [`value`].
 struct Rig {
     out: mpsc::Sender<Sampled>,
     _control: mpsc::Sender<Control>,
@@ -108,20 +109,22 @@ impl Rig {
     }
 }
 
-fn value(t: i64, n: u32) -> f64 {
-    (t * 10) as f64 + f64::from(n)
+/// One of the series counts where doubles skip.
+fn value(t: i64, n: u32) -> Number {
+    let from = if n == 2 { 1 << 60 } else { 0 };
+    Number::from(from + t * 10 + i64::from(n))
 }
 
 /// Nothing lost, doubled, shifted or invented.
 fn check(collector: &Collector, ticks: impl Iterator<Item = i64>) {
-    let truth =
-        ticks.flat_map(|t| (0..3).map(move |n| ((format!("test/value{{n={n}}}"), t), value(t, n).to_bits()))).collect();
+    let truth = ticks.flat_map(|t| (0..3).map(move |n| ((format!("test/value{{n={n}}}"), t), value(t, n)))).collect();
     assert_eq!(collector.state().samples, truth);
 }
 
 fn collector() -> Collector {
     let collector = Collector::default();
     collector.state().window = 1000;
+    collector.state().protocol = *lampad_proto::PROTOCOL.end();
     collector
 }
 
@@ -167,6 +170,32 @@ async fn after_an_outage_the_newest_goes_first_and_nothing_is_missing() {
     assert_eq!(collector.state().arrived.first().map(|(lane, _)| *lane), Some(Lane::Live));
     while rig.spooled() != 0 {
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    rig.stop().await;
+}
+
+/// Rule 15: on neither lane does an older collector get a column that it would step over.
+#[tokio::test]
+async fn an_older_collector_gets_the_nearest_doubles() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = free_address().await;
+    let mut rig = Rig::start(dir.path(), address);
+    for t in 1..=20 {
+        rig.tick(t).await;
+    }
+    rig.until_spooled(|frames| frames > 0).await;
+    let collector = collector();
+    collector.state().protocol = 1;
+    let (_, _server) = collector.serve(&address.to_string()).await;
+    for t in 21..=25 {
+        rig.tick(t).await;
+    }
+    collector.until("all ticks", |state| state.samples.len() == 75).await;
+    let lanes: std::collections::HashSet<Lane> = collector.state().arrived.iter().map(|(lane, _)| *lane).collect();
+    assert_eq!(lanes.len(), 2);
+    for ((series, t), found) in &collector.state().samples {
+        let n = series.trim_end_matches('}').rsplit('=').next().unwrap().parse().unwrap();
+        assert_eq!(*found, Number::Float(value(*t, n).as_f64()));
     }
     rig.stop().await;
 }
@@ -288,7 +317,7 @@ async fn groups_that_are_too_large_for_one_frame_go_in_several() {
     let (disk, _commands, chunks) = SpoolDisk::hanging();
     let rig = Rig::on(Identity::open(dir.path()).unwrap(), address, catalog, (disk, chunks));
     for group in 0..3 {
-        let changes = Changes { values: (0..each as u32).map(|n| (n, 1.5)).collect(), ended: Vec::new() };
+        let changes = Changes { values: (0..each as u32).map(|n| (n, 1.5.into())).collect(), ended: Vec::new() };
         let sampled = Sampled { group, at_ms: 1, read: Instant::now(), new_series: Vec::new(), changes };
         rig.out.send(sampled).await.unwrap();
     }

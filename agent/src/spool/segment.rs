@@ -12,7 +12,8 @@ use prost::Message;
 use super::Ranges;
 
 const MAGIC: &[u8; 8] = b"LMPSPOOL";
-const VERSION: u16 = 1;
+/// Since 2 a frame may have columns of integers, which an agent of version 1 would step over.
+const VERSION: u16 = 2;
 pub const HEADER_BYTES: usize = 40;
 
 pub const KIND_DICTIONARY: u8 = 1;
@@ -128,8 +129,8 @@ fn check_header(header: &[u8], owner: &Owner) -> Result<(), Unreadable> {
         return Err(Unreadable::Strange("its header is damaged".to_owned()));
     }
     let version = u16::from_le_bytes([header[8], header[9]]);
-    if version != VERSION {
-        return Err(Unreadable::Strange(format!("it is of version {version}, this agent knows {VERSION}")));
+    if !(1..=VERSION).contains(&version) {
+        return Err(Unreadable::Strange(format!("it is of version {version}, this agent knows 1 to {VERSION}")));
     }
     if header[12..28] != owner.agent_id {
         return Err(Unreadable::Foreign);

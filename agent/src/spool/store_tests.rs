@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use lampad_proto::Number;
 use lampad_proto::v1::upward;
 use proptest::prelude::*;
 
@@ -25,15 +26,21 @@ fn catalog() -> Catalog {
 /// Of each batch only one series changes, so that a frame is of use only on the right base.
 fn batch(sequence: u64) -> Arc<Batch> {
     let slot = (sequence % u64::from(SERIES)) as u32;
-    let changes = Changes { values: vec![(slot, sequence as f64)], ended: Vec::new() };
+    let changes = Changes { values: vec![(slot, value(sequence))], ended: Vec::new() };
     Arc::new(Batch { sequence, ticks: vec![GroupTick { group: 0, at_ms: sequence as i64, changes }] })
 }
 
+/// One of the series counts where doubles skip.
+fn value(sequence: u64) -> Number {
+    let from = if sequence.is_multiple_of(u64::from(SERIES)) { 1 << 60 } else { 0 };
+    (from + sequence).into()
+}
+
 /// What the samples of a frame must be: each series has the number of the last batch that changed it.
-fn truth(sequence: u64) -> BTreeMap<String, u64> {
+fn truth(sequence: u64) -> BTreeMap<String, Number> {
     let first = sequence.saturating_sub(u64::from(SERIES) - 1).max(1);
-    let changed = (first..=sequence).map(|at| (at % u64::from(SERIES), at as f64));
-    changed.map(|(slot, value)| (format!("test/value{{n={slot}}}"), value.to_bits())).collect()
+    let changed = (first..=sequence).map(|at| (at % u64::from(SERIES), value(at)));
+    changed.map(|(slot, value)| (format!("test/value{{n={slot}}}"), value)).collect()
 }
 
 fn open(dir: &Path, bytes_max: u64) -> Spool {
@@ -251,7 +258,7 @@ fn strange_files_are_set_aside_and_do_no_harm() {
     fs::write(dir.path().join("0000000000000000.seg"), other.header()).unwrap();
     fs::write(dir.path().join("00000000000000aa.seg"), [b'x'; 100]).unwrap();
     let mut newer = OWNER.header();
-    newer[8] = 2;
+    newer[8] = 3;
     let check = crc32fast::hash(&newer[..36]);
     newer[36..].copy_from_slice(&check.to_le_bytes());
     fs::write(dir.path().join("00000000000000ab.seg"), newer).unwrap();

@@ -3,15 +3,27 @@
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-use lampad_proto::v1::{Ack, KeyFrameWanted, Lane, Order, OrderResult, Refusal, Upward, downward, order, upward};
+use lampad_proto::PROTOCOL_INTEGERS;
+use lampad_proto::v1::{
+    Ack, Frame, KeyFrameWanted, Lane, Order, OrderResult, Refusal, Upward, downward, order, upward,
+};
 use prost::Message;
 use tokio::time::Instant;
 
-use super::{Flow, Uplink};
+use super::{Flow, Stream, Uplink};
 use crate::flow::REFUSALS_MAX;
 use crate::flow::backfill::Taken;
 use crate::spool::{self, Command};
 use crate::stats::add;
+
+impl Stream {
+    /// Leaves in a frame only what the collector's version of the protocol knows.
+    fn fit(&self, frame: &mut Frame) {
+        if self.link.welcome.protocol < PROTOCOL_INTEGERS {
+            lampad_proto::lower(frame);
+        }
+    }
+}
 
 impl Flow {
     pub(super) fn send_live(&mut self) {
@@ -22,8 +34,9 @@ impl Flow {
                 return;
             }
             let catalog = self.parts.catalog.read().unwrap_or_else(PoisonError::into_inner);
-            let encoded = self.live.encode(&catalog, batch, self.parts.clock.now_ms());
+            let mut encoded = self.live.encode(&catalog, batch, self.parts.clock.now_ms());
             drop(catalog);
+            stream.fit(&mut encoded.frame);
             let sequence = batch.sequence;
             let stats = &self.parts.shared.stats;
             let dictionary = encoded.dictionary.map(upward::Message::Dictionary);
@@ -51,8 +64,11 @@ impl Flow {
             if stream.link.up.capacity() < 2 || stream.backfill.peek(stream.window).is_none() {
                 break;
             }
-            let Some((message, bytes)) = stream.backfill.sent() else { break };
+            let Some((mut message, bytes)) = stream.backfill.sent() else { break };
             let is_frame = matches!(message.message, Some(upward::Message::Frame(_)));
+            if let Some(upward::Message::Frame(frame)) = &mut message.message {
+                stream.fit(frame);
+            }
             add(&self.parts.shared.stats.bytes_sent, bytes as u64);
             add(&self.parts.shared.stats.frames_backfilled, u64::from(is_frame));
             let _ = stream.link.up.try_send(message);

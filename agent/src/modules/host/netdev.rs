@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::reader::Reader;
 use super::settings::DeviceFilter;
-use super::source::{ProcFile, parse_decimal, parse_error};
+use super::source::{ProcFile, parse_counter, parse_error};
 use crate::module::{Desc, ModuleError};
 use crate::tick::Tick;
 
@@ -86,10 +86,10 @@ impl Reader for NetDev {
             }
             let mut words = numbers.split_ascii_whitespace();
             for desc in &COLUMNS {
-                let value = words.next().and_then(parse_decimal);
+                let value = words.next().and_then(parse_counter);
                 out.push(desc, &[name], value.ok_or_else(|| parse_error(&path, format!("no 16 numbers in {line:?}")))?);
             }
-            if let Some(count) = device.no_handler.text().ok().and_then(|text| parse_decimal(text.trim())) {
+            if let Some(count) = device.no_handler.text().ok().and_then(|text| parse_counter(text.trim())) {
                 out.push(&NO_HANDLER, &[name], count);
             }
         }

@@ -12,7 +12,7 @@ use lampad_proto::v1::MetricType;
 use regex::Regex;
 
 use super::reader::Reader;
-use super::source::{ProcFile, parse_decimal, parse_error};
+use super::source::{ProcFile, parse_counter, parse_error};
 use crate::module::{Desc, ModuleError};
 use crate::tick::Tick;
 
@@ -67,7 +67,7 @@ impl Reader for NetStat {
                 for (column, desc) in &self.headings[heading] {
                     let word = words.nth(column - next);
                     next = column + 1;
-                    let value = word.and_then(parse_decimal);
+                    let value = word.and_then(parse_counter);
                     out.push(desc, &[], value.ok_or_else(|| parse_error(&path, format!("no {} there", desc.name)))?);
                 }
             }
@@ -79,7 +79,7 @@ impl Reader for NetStat {
         };
         for line in text.lines() {
             let mut words = line.split_ascii_whitespace();
-            let (Some(key), Some(value)) = (words.next(), words.next().and_then(parse_decimal)) else { continue };
+            let (Some(key), Some(value)) = (words.next(), words.next().and_then(parse_counter)) else { continue };
             if !self.keys.contains_key(key) {
                 let name = key.find('6').map(|at| format!("{}_{}", &key[..=at], &key[at + 1..]));
                 let desc = name.filter(|name| self.fields.is_match(name)).map(|name| family(&name));

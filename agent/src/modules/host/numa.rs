@@ -8,10 +8,11 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use lampad_proto::Number;
 use lampad_proto::v1::MetricType;
 
 use super::reader::Reader;
-use super::source::{ModuleResult, absent, attribute, names_in, parse_decimal};
+use super::source::{ModuleResult, absent, attribute, names_in, parse_counter, parse_decimal};
 use crate::module::Desc;
 use crate::tick::Tick;
 
@@ -25,7 +26,7 @@ impl Numa {
         Self { dir: sysfs.join("devices/system/node"), descs: HashMap::new() }
     }
 
-    fn push(&mut self, key: &str, kind: MetricType, node: &str, value: f64, out: &mut Tick) {
+    fn push(&mut self, key: &str, kind: MetricType, node: &str, value: impl Into<Number>, out: &mut Tick) {
         if !self.descs.contains_key(key) {
             self.descs.insert(key.to_owned(), family(key, kind));
         }
@@ -56,7 +57,7 @@ impl Reader for Numa {
             }
             for line in attribute(dir.join("numastat")).unwrap_or_default().lines() {
                 let Some((key, value)) = line.split_once(' ') else { continue };
-                let Some(value) = parse_decimal(value.trim()) else { continue };
+                let Some(value) = parse_counter(value.trim()) else { continue };
                 self.push(&format!("{key}_total"), MetricType::Counter, node, value, out);
             }
         }

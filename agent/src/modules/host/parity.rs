@@ -144,7 +144,7 @@ async fn sample(entries: Vec<Entry>, root: &Path) -> (Samples, BTreeMap<String, 
         for (name, labels, value) in tick.samples() {
             let labels = labels.into_iter().map(|(name, value)| (name, value.replace(&root, "collector/fixtures")));
             let labels: BTreeMap<&str, String> = labels.filter(|(_, value)| !value.is_empty()).collect();
-            samples.entry(name.to_owned()).or_default().insert(format!("{labels:?}"), value);
+            samples.entry(name.to_owned()).or_default().insert(format!("{labels:?}"), value.as_f64());
         }
     }
     (samples, types)

@@ -8,6 +8,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use lampad_proto::Number;
+
 use crate::module::ModuleError;
 
 /// First size of a buffer; it grows to what the file needs and stays there.
@@ -116,6 +118,14 @@ pub fn parse_decimal(text: &str) -> Option<f64> {
     match text.parse::<u64>() {
         Ok(value) => Some(value as f64),
         Err(_) => text.parse().ok(),
+    }
+}
+
+/// A counter of the kernel, to its last digit: nothing is calculated with it here.
+pub fn parse_counter(text: &str) -> Option<Number> {
+    match text.parse::<u64>() {
+        Ok(value) => Some(value.into()),
+        Err(_) => Number::parse(text),
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::Path;
 use lampad_proto::v1::MetricType;
 
 use super::reader::Reader;
-use super::source::{ProcFile, parse_decimal};
+use super::source::{ProcFile, parse_counter};
 use crate::module::{Desc, ModuleError};
 use crate::tick::Tick;
 
@@ -42,7 +42,7 @@ impl Reader for VmStat {
             if !taken(key) {
                 continue;
             }
-            let Some(value) = parse_decimal(value.trim()) else { continue };
+            let Some(value) = parse_counter(value.trim()) else { continue };
             if !self.descs.contains_key(key) {
                 self.descs.insert(key.to_owned(), family(key));
             }

@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 
 use super::reader::Reader;
-use super::source::{ModuleResult, absent, attribute, names_in, parse_decimal};
+use super::source::{ModuleResult, absent, attribute, names_in, parse_counter};
 use crate::module::Desc;
 use crate::tick::Tick;
 
@@ -124,7 +124,7 @@ impl Reader for Xfs {
                 let key = words.next().unwrap_or_default();
                 let Some((_, descs)) = GROUPS.iter().find(|(name, _)| *name == key) else { continue };
                 for (desc, word) in descs.iter().zip(words) {
-                    if let Some(value) = parse_decimal(word) {
+                    if let Some(value) = parse_counter(word) {
                         out.push(desc, &[&device], value);
                     }
                 }

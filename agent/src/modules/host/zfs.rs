@@ -9,10 +9,11 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use lampad_proto::Number;
 use lampad_proto::v1::MetricType;
 
 use super::reader::Reader;
-use super::source::{ModuleResult, attribute, names_in, parse_decimal};
+use super::source::{ModuleResult, attribute, names_in, parse_counter};
 use crate::module::Desc;
 use crate::tick::Tick;
 
@@ -48,7 +49,7 @@ impl Zfs {
         Self { dir: procfs.join("spl/kstat/zfs"), descs: HashMap::new() }
     }
 
-    fn push(&mut self, name: String, labels: &'static [&'static str], values: &[&str], value: f64, out: &mut Tick) {
+    fn push(&mut self, name: String, labels: &'static [&'static str], values: &[&str], value: Number, out: &mut Tick) {
         let desc = self.descs.entry(name).or_insert_with_key(|name| family(name, labels));
         out.push(desc, values, value);
     }
@@ -66,7 +67,7 @@ impl Zfs {
         let mut lines = io.lines().skip(1).map(str::split_ascii_whitespace);
         if let (Some(names), Some(values)) = (lines.next(), lines.next()) {
             for (name, value) in names.zip(values) {
-                if let Some(value) = parse_decimal(value) {
+                if let Some(value) = parse_counter(value) {
                     self.push(format!("zpool_{name}"), &["zpool"], &[pool], value, out);
                 }
             }
@@ -78,7 +79,7 @@ impl Zfs {
                 continue;
             };
             for (name, kind, value) in rows(&text) {
-                if let Some(value) = parse_decimal(value).filter(|_| NUMBERS.contains(&kind)) {
+                if let Some(value) = parse_counter(value).filter(|_| NUMBERS.contains(&kind)) {
                     let name = format!("zpool_dataset_{name}");
                     self.push(name, &["zpool", "dataset"], &[pool, dataset], value, out);
                 }
@@ -98,7 +99,7 @@ impl Reader for Zfs {
         for (file, part) in FILES {
             let text = attribute(self.dir.join(file)).unwrap_or_default();
             for (name, kind, value) in rows(&text) {
-                if let Some(value) = parse_decimal(value).filter(|_| NUMBERS.contains(&kind)) {
+                if let Some(value) = parse_counter(value).filter(|_| NUMBERS.contains(&kind)) {
                     self.push(format!("{part}_{}", name.replace('-', "_")), &[], &[], value, out);
                 }
             }

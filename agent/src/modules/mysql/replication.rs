@@ -13,6 +13,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use lampad_proto::Number;
 use lampad_proto::v1::MetricType;
 
 use super::rows::{Row, Rows};
@@ -78,17 +79,17 @@ fn labels_of<'a>(row: &Row<'a>) -> [&'a str; 4] {
     ]
 }
 
-fn push(out: &mut Tick, column: &str, labels: &[&str; 4], value: f64) {
+fn push(out: &mut Tick, column: &str, labels: &[&str; 4], value: Number) {
     let name = format!("mysql_slave_status_{column}");
     let desc = Desc::named(MetricType::Unknown, name, "Generic metric from SHOW SLAVE STATUS.").labels(LABELS);
     out.push(&desc, labels, value);
 }
 
 /// `domain-server-sequence`, several parted by commas.
-fn gtids(text: &str) -> impl Iterator<Item = (&str, &str, f64)> {
+fn gtids(text: &str) -> impl Iterator<Item = (&str, &str, Number)> {
     text.split(',').filter_map(|gtid| {
         let mut parts = gtid.trim().split('-');
-        let (domain, server, sequence) = (parts.next()?, parts.next()?, parts.next()?.parse().ok()?);
+        let (domain, server, sequence) = (parts.next()?, parts.next()?, Number::parse(parts.next()?)?);
         Some((domain, server, sequence))
     })
 }
@@ -100,7 +101,7 @@ mod tests {
     fn samples(rows: &Rows) -> Vec<String> {
         let mut tick = Tick::new();
         push_all(rows, &mut tick);
-        let write = |(name, labels, value): (&str, Vec<(&str, &str)>, f64)| {
+        let write = |(name, labels, value): (&str, Vec<(&str, &str)>, Number)| {
             let labels =
                 labels.iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| format!("{name}={text}"));
             format!(

@@ -1,5 +1,6 @@
 //! The answer to a statement, as text: what the text protocol sends, without the driver's guesses about types.
 
+use lampad_proto::Number;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{AssertSqlSafe, Column, Row as _};
 
@@ -77,7 +78,12 @@ impl<'a> Row<'a> {
 
     /// As [`Self::get`], as a number.
     pub fn number(&self, name: &str) -> Option<f64> {
-        self.get(name)?.trim().parse().ok()
+        self.exact(name).map(Number::as_f64)
+    }
+
+    /// As [`Self::get`], as a number with all its digits.
+    pub fn exact(&self, name: &str) -> Option<Number> {
+        Number::parse(self.get(name)?.trim())
     }
 
     /// Columns that are not NULL, with their names.

@@ -108,7 +108,7 @@ fn place_of(variable: &str) -> Place {
 /// `min/avg/max/stdev/sample size`, in seconds.
 fn push_galera_latency(out: &mut Tick, text: &str) {
     for (desc, value) in GALERA_LATENCY.iter().zip(text.split('/')) {
-        if let Ok(value) = value.trim().parse() {
+        if let Ok(value) = value.trim().parse::<f64>() {
             out.push(desc, &[], value);
         }
     }

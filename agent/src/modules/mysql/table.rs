@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use lampad_proto::Number;
 
 use super::budget::{Budget, Key, Numbers, Object, Told, rows_wanted};
 use super::dialect::{Right, Server};
@@ -98,7 +99,7 @@ impl TableModule {
         let answer = self.session.query(table.name, table.statement).await?;
         for row in answer.rows.iter() {
             let labels: Vec<&str> = table.labels.iter().map(|name| row.get(name).unwrap_or_default()).collect();
-            push(table, &labels, &numbers(table, &row), out);
+            push(table, &labels, table.families.iter().map(|family| row.exact(family.column)), out);
         }
         Ok(())
     }
@@ -116,7 +117,7 @@ impl TableModule {
         let grown = self.budget.choose(objects);
         for Told { key, about, numbers } in self.budget.told() {
             let labels: Vec<&str> = key.iter().chain(about).map(|label| &**label).collect();
-            push(table, &labels, numbers, out);
+            push(table, &labels, plain(numbers), out);
         }
         if read <= self.budget.len() {
             self.budget.forget_others();
@@ -128,7 +129,7 @@ impl TableModule {
         out.push(&OTHER_OBJECTS, &[table.collector], others.max(0.0));
         if summed {
             let labels = vec!["other"; table.labels.len()];
-            push(table, &labels, self.budget.others(numbers(table, &sums), &grown), out);
+            push(table, &labels, plain(self.budget.others(numbers(table, &sums), &grown)), out);
         }
         Ok(())
     }
@@ -165,13 +166,19 @@ fn numbers(table: &Table, row: &Row) -> Numbers {
     table.families.iter().map(|family| row.number(family.column)).collect()
 }
 
-fn push(table: &Table, labels: &[&str], numbers: &Numbers, out: &mut Tick) {
+/// What was calculated with.
+fn plain(numbers: &Numbers) -> impl Iterator<Item = Option<Number>> {
+    numbers.iter().map(|number| number.map(Number::Float))
+}
+
+fn push(table: &Table, labels: &[&str], numbers: impl Iterator<Item = Option<Number>>, out: &mut Tick) {
     let mut labels = labels.to_vec();
     for (family, value) in table.families.iter().zip(numbers) {
         let Some(value) = value else { continue };
         labels.truncate(table.labels.len());
         labels.extend(family.part);
-        out.push(&family.desc, &labels, value * family.factor);
+        let value = if family.factor == 1.0 { value } else { (value.as_f64() * family.factor).into() };
+        out.push(&family.desc, &labels, value);
     }
 }
 

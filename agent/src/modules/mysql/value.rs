@@ -2,24 +2,25 @@
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
+use lampad_proto::Number;
 
 /// The value of a status variable, a system variable or a column; `None` where it does not read as a number.
 ///
 /// ON and YES are 1; OFF, NO, DISABLED and Connecting (a replica's thread that does not run yet) are 0; Galera's Primary is
 /// 1, its other cluster states are 0; points in time are seconds since 1970.
-pub fn number(text: &str) -> Option<f64> {
-    // Nearly all are numbers.
-    if let Ok(number) = text.parse::<f64>() {
+pub fn number(text: &str) -> Option<Number> {
+    // Nearly all are numbers, and a counter of 64 bits is told to the last digit.
+    if let Some(number) = Number::parse(text) {
         return Some(number);
     }
     let is = |word: &str| text.eq_ignore_ascii_case(word);
     if is("on") || is("yes") || is("primary") {
-        return Some(1.0);
+        return Some(Number::Float(1.0));
     }
     if is("off") || is("no") || is("disabled") || is("connecting") || is("non-primary") || is("disconnected") {
-        return Some(0.0);
+        return Some(Number::Float(0.0));
     }
-    point_in_time(text)
+    point_in_time(text).map(Number::Float)
 }
 
 /// `Jul 28 11:12:13 2034 GMT`, as OpenSSL writes, or `2034-07-28 11:12:13`; both as UTC.
@@ -50,7 +51,6 @@ mod tests {
             ("12", Some(12.0)),
             ("0.500000", Some(0.5)),
             ("-1", Some(-1.0)),
-            ("18446744073709551615", Some(18446744073709551615.0)),
             ("ON", Some(1.0)),
             ("Yes", Some(1.0)),
             ("NO", Some(0.0)),
@@ -71,7 +71,15 @@ mod tests {
             ("/var/lib/mysql/", None),
         ];
         for (text, expected) in table {
-            assert_eq!(number(text), expected, "{text:?}");
+            assert_eq!(number(text), expected.map(Number::Float), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn counters_of_64_bits_keep_their_last_digit() {
+        for text in ["9007199254740993", "123456789012345679", "18446744073709551615", "-9223372036854775807"] {
+            let Some(Number::Integer(value)) = number(text) else { panic!("{text}") };
+            assert_eq!(value.to_string(), text);
         }
     }
 
