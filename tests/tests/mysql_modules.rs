@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use lampad_agent::module::{Entry, ModuleError};
 use lampad_agent::modules::mysql::{Extra, MysqlSettings, Secret, Session, Surroundings, modules_on};
 use lampad_agent::tick::Tick;
+use lampad_proto::Number;
 use lampad_tests::mariadb::Server;
 
 /// Far above what any step takes on a busy machine; a condition not met by then never will be.
@@ -30,9 +31,9 @@ async fn sample(entry: &mut Entry) -> Result<BTreeMap<String, f64>, ModuleError>
     let mut tick = Tick::new();
     entry.module.sample(&mut tick).await?;
     assert_eq!(tick.repeated(), 0, "{} tells a series twice", entry.spec.name);
-    let write = |(name, labels, value): (&str, Vec<(&str, &str)>, f64)| {
+    let write = |(name, labels, value): (&str, Vec<(&str, &str)>, Number)| {
         let labels: Vec<_> = labels.iter().map(|(name, text)| format!("{name}={text:?}")).collect();
-        (if labels.is_empty() { name.to_owned() } else { format!("{name}{{{}}}", labels.join(",")) }, value)
+        (if labels.is_empty() { name.to_owned() } else { format!("{name}{{{}}}", labels.join(",")) }, value.as_f64())
     };
     Ok(tick.samples().map(write).collect())
 }

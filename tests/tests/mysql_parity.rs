@@ -79,7 +79,7 @@ async fn ours(server: &Server) -> Result<Exposition> {
         }
         for (name, labels, value) in tick.samples() {
             let labels = labels.into_iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
-            exposition.samples.insert(series(name, labels), value);
+            exposition.samples.insert(series(name, labels), value.as_f64());
         }
     }
     Ok(exposition)

@@ -154,7 +154,7 @@ impl Encoder {
         if self.series_defined < self.look_at || self.lane != Lane::Live {
             return;
         }
-        let live = self.groups.iter().flat_map(|group| &group.slots).filter(|slot| slot.present).count() as u32;
+        let live = self.groups.iter().flat_map(|group| &group.slots).filter(|slot| slot.is_present()).count() as u32;
         self.look_at = live.saturating_mul(2).saturating_add(ENDED_MAX);
         if self.series_defined >= self.look_at {
             self.reset();

@@ -174,7 +174,8 @@ fn definitions_of_what_has_ended_do_not_pile_up() {
     let mut present = Present::default();
     let (mut resets, mut most) = (0, 0);
     for n in 0..200u32 {
-        let what: Vec<_> = [(n, Some(1))].into_iter().chain(n.checked_sub(2).map(|ended| (ended, None))).collect();
+        let what: Vec<_> =
+            [(n, Some(Number::Float(1.0)))].into_iter().chain(n.checked_sub(2).map(|ended| (ended, None))).collect();
         let encoded = encoder.encode(&catalog, &batch(u64::from(n) + 1, 0, &what, &mut present), 0);
         resets += encoded.dictionary.iter().filter(|dictionary| dictionary.reset).count();
         deliver(&mut decoder, &encoded);

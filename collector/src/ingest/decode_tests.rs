@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 
 use lampad_proto::v1::{
-    BucketSpan, DecimalColumn, Dictionary, Frame, GroupDef, GroupTick, Histogram, MetricDef, SeriesDef,
+    BucketSpan, DecimalColumn, Dictionary, Frame, GroupDef, GroupTick, Histogram, IntegerColumn, MetricDef, SeriesDef,
 };
-use lampad_proto::{STALE_BITS, decimal, stale};
+use lampad_proto::{Number, STALE_BITS, decimal, stale};
 use proptest::prelude::*;
 use prost::Message as _;
 
@@ -114,7 +114,7 @@ fn apply(state: &mut BTreeMap<u32, u64>, tick: &Tick) {
         match value {
             Value::Float(value) if lampad_proto::is_stale(*value) => drop(state.remove(series)),
             Value::Float(value) => drop(state.insert(*series, value.to_bits())),
-            Value::Histogram(_) => unreachable!("none is sent here"),
+            Value::Integer(_) | Value::Histogram(_) => unreachable!("none is sent here"),
         }
     }
 }
@@ -175,6 +175,31 @@ proptest! {
 }
 
 #[test]
+fn integers_keep_their_last_digit_and_equal_numbers_are_equal() {
+    let mut lane = lane();
+    let column = |negative, refs: &[u32], magnitudes: &[u64]| IntegerColumn {
+        negative,
+        refs: refs.into(),
+        magnitudes: magnitudes.into(),
+    };
+    let integers = vec![column(false, &[0, 2], &[u64::MAX, 1 << 60]), column(true, &[4], &[(1 << 53) + 1])];
+    let key = GroupTick { key: true, integers, ..GroupTick::default() };
+    let float = GroupTick { float_refs: vec![0], float_bits: vec![7f64.to_bits()], ..GroupTick::default() };
+    let ticks = lane.decode(&frame(vec![key.clone(), float])).unwrap();
+    let wanted = [
+        (0, Number::from(u64::MAX).into()),
+        (2, Value::Float((1u64 << 60) as f64)),
+        (4, Number::from(-(1i64 << 53) - 1).into()),
+    ];
+    assert_eq!(ticks[0].values, wanted, "what a double holds is a float");
+    assert_eq!(ticks[1].values, [(0, Value::Float(7.0))]);
+    // For a reader of protocol 1 there is a double of that size, from which no decimal counts.
+    let decimals = vec![DecimalColumn { digits: 0, refs: vec![0], deltas: vec![7] }];
+    let error = lane.decode(&frame(vec![key, GroupTick { decimals, ..GroupTick::default() }])).unwrap_err();
+    assert!(error.to_string().contains("no exact value"), "{error}");
+}
+
+#[test]
 fn what_is_wrong_with_a_frame_is_named() {
     let key = GroupTick { key: true, ..GroupTick::default() };
     let column = |refs: &[u32], deltas: &[i64]| DecimalColumn { digits: 0, refs: refs.into(), deltas: deltas.into() };
@@ -190,6 +215,10 @@ fn what_is_wrong_with_a_frame_is_named() {
         (with(DecimalColumn { digits: 99, ..column(&[0], &[1]) }), "99 digits"),
         (with(column(&[0], &[i64::MAX])), "no exact value"),
         (GroupTick { decimals: vec![column(&[0], &[1]), column(&[0], &[1])], ..key.clone() }, "twice"),
+        (
+            GroupTick { integers: vec![IntegerColumn { refs: vec![0], ..Default::default() }], ..key.clone() },
+            "0 values",
+        ),
         (GroupTick { offset_ms: i64::MIN, ..key.clone() }, "is none"),
         (GroupTick { ended: vec![99], ..key.clone() }, "series 99"),
     ] {

@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn protocols_without_a_common_version_are_refused() {
-        for (min, max, expected) in [(1, 1, Some(1)), (1, 9, Some(1)), (2, 3, None), (0, 0, None)] {
+        for (min, max, expected) in [(1, 1, Some(1)), (1, 9, Some(2)), (2, 3, Some(2)), (3, 9, None), (0, 0, None)] {
             let hello = Hello { protocol_min: min, protocol_max: max, ..Hello::default() };
             assert_eq!(protocol(&hello).ok(), expected, "{min}..={max}");
         }

@@ -172,7 +172,7 @@ fn bytes_of_tick(tick: &TickBatch) -> usize {
 
 fn bytes_of_value(value: &Value) -> usize {
     match value {
-        Value::Float(_) => 24,
+        Value::Float(_) | Value::Integer(_) => 24,
         Value::Histogram(histogram) => 24 + prost::Message::encoded_len(&**histogram),
     }
 }

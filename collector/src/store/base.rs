@@ -81,7 +81,7 @@ mod tests {
         let whole = whole(&carried(before), &carried(base), &tick);
         let float = |value: Value| match value {
             Value::Float(value) => Some(value).filter(|value| !lampad_proto::is_stale(*value)),
-            Value::Histogram(_) => None,
+            Value::Integer(_) | Value::Histogram(_) => None,
         };
         whole.into_iter().map(|(slot, value)| (slot.0, float(value))).collect()
     }

@@ -2,29 +2,16 @@
 //!
 //! ```text
 //! value    u8 version (1), u32 LE CRC-32 of the rest, varint count, count x varint length, then the pieces
-//! piece    u8 kind, then by kind
-//! 1 head   varint group, varint count of ticks, signed first tick, signed first step, signed change of step each
-//!          varint count of parts, per part: varint count of columns, signed slot difference each (the first from 0)
-//!          (of earlier versions; read, not written)
-//! 3 head   varint group, ticks as in ticks.rs, parts as in 1
-//! 2 part   varint group, varint count, per column: signed slot difference, u8 codec, varint through, varint length;
-//!          then the columns' bytes one after another
-//! codec    1: points as in column.rs
+//! piece    u8 kind, then by kind: see piece.rs
 //! ```
 //! A run is one head and its parts. Its columns are sorted by their series' labels and cut into parts, so that neighbours
 //! share a value; small pieces, of several groups too, are packed into one value. The manifest names every piece.
 
-use super::bytes::{Reader, put_signed, put_varint};
-use super::column::{Samples, expand};
-use super::fold::UnpackedColumn;
+use super::bytes::{Reader, put_varint};
+use super::piece::{SealedColumn, head_piece, part_piece};
 use super::run::Run;
-use super::ticks::{put_ticks, read_ticks};
 
 const VERSION: u8 = 1;
-const PLAIN_HEAD: u8 = 1;
-const PART: u8 = 2;
-const HEAD: u8 = 3;
-const POINTS: u8 = 1;
 
 /// A part is closed when it is longer, in bytes.
 const PART_BYTES: usize = 12 * 1024;
@@ -33,7 +20,7 @@ const PART_BYTES: usize = 12 * 1024;
 const VALUE_BYTES: usize = 24 * 1024;
 
 /// Columns of a sealed run: with three bytes for most, the slots and 7200 ticks stay below 64 KiB in the head.
-const COLUMNS_MAX: usize = 8192;
+pub(super) const COLUMNS_MAX: usize = 8192;
 
 /// Where a piece lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -119,58 +106,24 @@ impl Packer {
 
     fn narrow_run(&mut self, group: u32, run: &Run, order: &[usize]) -> Option<SealedRun> {
         let (min_ms, max_ms) = run.span()?;
+        let columns: Vec<SealedColumn<'_>> = order.iter().map(|column| SealedColumn::of(run, *column)).collect();
         let mut parts = Vec::new();
         let mut lists = Vec::new();
-        let mut rest = order;
+        let mut rest = columns.as_slice();
         while !rest.is_empty() {
             let mut bytes = 0;
             let fits = rest.iter().take_while(|column| {
-                bytes += run.columns[**column].bytes.len() + 6;
+                bytes += column.bytes.len() + 4;
                 bytes <= PART_BYTES
             });
             let (part, others) = rest.split_at(fits.count().max(1));
             rest = others;
-            parts.push(self.add(part_piece(group, run, part)));
+            parts.push(self.add(part_piece(group, part)));
             lists.push(part);
         }
-        let head = self.add(head_piece(group, run, &lists));
+        let head = self.add(head_piece(group, &run.ticks, &lists));
         Some(SealedRun { min_ms, max_ms, live: run.live, head, parts })
     }
-}
-
-fn head_piece(group: u32, run: &Run, parts: &[&[usize]]) -> Vec<u8> {
-    let mut out = vec![HEAD];
-    put_varint(&mut out, u64::from(group));
-    put_ticks(&mut out, &run.ticks);
-    put_varint(&mut out, parts.len() as u64);
-    for part in parts {
-        put_varint(&mut out, part.len() as u64);
-        let mut before = 0;
-        for column in *part {
-            let slot = i64::from(run.slots[*column]);
-            put_signed(&mut out, slot - before);
-            before = slot;
-        }
-    }
-    out
-}
-
-fn part_piece(group: u32, run: &Run, part: &[usize]) -> Vec<u8> {
-    let mut out = vec![PART];
-    put_varint(&mut out, u64::from(group));
-    put_varint(&mut out, part.len() as u64);
-    let mut before = 0;
-    for column in part {
-        let slot = i64::from(run.slots[*column]);
-        put_signed(&mut out, slot - before);
-        before = slot;
-        let column = &run.columns[*column];
-        out.push(POINTS);
-        put_varint(&mut out, u64::from(column.through));
-        put_varint(&mut out, column.bytes.len() as u64);
-    }
-    part.iter().for_each(|column| out.extend_from_slice(&run.columns[*column].bytes));
-    out
 }
 
 /// A piece of a value, after the value's checksum was found right.
@@ -190,103 +143,10 @@ pub(super) fn piece(value: &[u8], number: u32) -> Option<&[u8]> {
     reader.take(*lengths.get(number)?)
 }
 
-/// A head as it is read.
-#[derive(Debug, PartialEq)]
-pub(super) struct Head {
-    pub ticks: Vec<i64>,
-    /// Slots of each part.
-    pub parts: Vec<Vec<u32>>,
-}
-
-pub(super) fn read_head(piece: &[u8], group: u32) -> Option<Head> {
-    let mut reader = Reader(piece);
-    let kind = reader.u8()?;
-    if reader.varint32()? != group {
-        return None;
-    }
-    let ticks = match kind {
-        HEAD => read_ticks(&mut reader)?,
-        PLAIN_HEAD => read_plain_ticks(&mut reader)?,
-        _ => return None,
-    };
-    let mut parts = Vec::new();
-    for _ in 0..reader.count()? {
-        let mut slots = Vec::new();
-        let mut slot = 0i64;
-        for _ in 0..reader.count()? {
-            slot = slot.checked_add(reader.signed()?)?;
-            slots.push(u32::try_from(slot).ok()?);
-        }
-        parts.push(slots);
-    }
-    Some(Head { ticks, parts })
-}
-
-fn read_plain_ticks(reader: &mut Reader<'_>) -> Option<Vec<i64>> {
-    let count = reader.count()?;
-    let mut ticks = Vec::with_capacity(count);
-    let (mut before, mut step) = (0i64, 0i64);
-    for _ in 0..count {
-        let next = reader.signed()?.wrapping_add(step);
-        let tick = before.wrapping_add(next);
-        ticks.push(tick);
-        (before, step) = (tick, if before == 0 && step == 0 { 0 } else { next });
-    }
-    ticks.is_sorted().then_some(ticks)
-}
-
-/// All columns of a part as they lie there.
-pub(super) fn read_columns(piece: &[u8], group: u32) -> Option<Vec<UnpackedColumn<'_>>> {
-    let mut reader = Reader(piece);
-    let directory = read_directory(&mut reader, group)?;
-    let column = |(slot, codec, through, length)| {
-        let bytes = reader.take(length)?;
-        (codec == POINTS).then_some(UnpackedColumn { slot, through, bytes })
-    };
-    directory.into_iter().map(column).collect()
-}
-
-/// Slot, codec, `through` and length of each column of a part.
-fn read_directory(reader: &mut Reader<'_>, group: u32) -> Option<Vec<(u32, u8, u32, usize)>> {
-    if reader.u8()? != PART || reader.varint32()? != group {
-        return None;
-    }
-    let count = reader.count()?;
-    let mut columns = Vec::with_capacity(count);
-    let mut slot = 0i64;
-    for _ in 0..count {
-        slot = slot.checked_add(reader.signed()?)?;
-        let codec = reader.u8()?;
-        let through = reader.varint32()?;
-        let length = usize::try_from(reader.varint()?).ok()?;
-        columns.push((u32::try_from(slot).ok()?, codec, through, length));
-    }
-    Some(columns)
-}
-
-/// Hands out the columns of a part that are wanted: `take` says for a slot where its samples go.
-pub(super) fn read_part(
-    piece: &[u8],
-    group: u32,
-    ticks: &[i64],
-    (from_ms, to_ms): (i64, i64),
-    mut take: impl FnMut(u32, &mut dyn FnMut(&mut Samples) -> bool) -> bool,
-) -> Option<()> {
-    let mut reader = Reader(piece);
-    let columns = read_directory(&mut reader, group)?;
-    let mut whole = true;
-    for (slot, codec, through, length) in columns {
-        let bytes = reader.take(length)?;
-        if codec != POINTS {
-            return None;
-        }
-        whole &= take(slot, &mut |out| expand(bytes, through, ticks, from_ms, to_ms, out));
-    }
-    whole.then_some(())
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::column::Samples;
+    use super::super::piece::{read_head, read_part};
     use super::*;
     use crate::store::{Slot, Value};
     use proptest::prelude::*;
@@ -321,7 +181,7 @@ mod tests {
             prop_assert!(packer.values.iter().all(|(_, value)| value.len() <= 64 * 1024));
             let mut seen = 0;
             for (address, slots) in sealed.parts.iter().zip(&head.parts) {
-                read_part(find(&packer, *address), 3, &head.ticks, (i64::MIN, i64::MAX), |slot, read| {
+                read_part(find(&packer, *address), 3, slots, &head.ticks, (i64::MIN, i64::MAX), |slot, read| {
                     assert!(slots.contains(&slot));
                     let (mut found, mut wanted) = (Samples::default(), Samples::default());
                     assert!(read(&mut found) && run.expand(slot, i64::MIN, i64::MAX, &mut wanted));
@@ -336,8 +196,11 @@ mod tests {
         #[test]
         fn garbage_is_none(bytes: Vec<u8>) {
             prop_assert_eq!(piece(&bytes, 0), None);
-            read_head(&bytes, 0);
-            read_part(&bytes, 0, &[1, 2], (0, 9), |_, read| read(&mut Samples::default()));
+            for kind in 0..5 {
+                let bytes = [&[kind, 0], &*bytes].concat();
+                read_head(&bytes, 0);
+                read_part(&bytes, 0, &[1, 2, 3], &[1, 2], (0, 9), |_, read| read(&mut Samples::default()));
+            }
         }
     }
 
@@ -355,14 +218,6 @@ mod tests {
         let heads = sealed.iter().map(|sealed| read_head(find(&packer, sealed.head), 3).unwrap());
         let slots: std::collections::BTreeSet<u32> = heads.flat_map(|head| head.parts.concat()).collect();
         assert_eq!(slots.len(), 50_000);
-    }
-
-    #[test]
-    fn a_head_of_an_earlier_version_is_read() {
-        // Group 3; ticks 1000, 2000, 3001; one part with slots 4 and 2.
-        let piece = [1, 3, 3, 0xd0, 0x0f, 0xd0, 0x0f, 2, 1, 2, 8, 3];
-        let head = Head { ticks: vec![1000, 2000, 3001], parts: vec![vec![4, 2]] };
-        assert_eq!(read_head(&piece, 3), Some(head));
     }
 
     #[test]

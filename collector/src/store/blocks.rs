@@ -9,9 +9,10 @@ use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 
-use super::block::{Address, Head, SealedRun, piece, read_head, read_part};
+use super::block::{Address, SealedRun, piece};
 use super::column::Samples;
 use super::disk::Engine;
+use super::piece::{Head, read_head, read_part};
 use super::read::merge;
 use super::{Budget, GroupId, SelectError, Slot};
 
@@ -166,15 +167,16 @@ impl Blocks {
         budget: &Budget,
     ) -> Result<(), SelectError> {
         let parts = run.parts.iter().zip(&head.parts);
-        let parts: Vec<Address> = parts
+        let parts: Vec<(Address, &Vec<u32>)> = parts
             .filter(|(address, slots)| !address.is_lost() && slots.iter().any(|slot| place.contains_key(slot)))
-            .map(|(address, _)| *address)
+            .map(|(address, slots)| (*address, slots))
             .collect();
-        let values = self.fetch(parts.iter().copied(), budget)?;
-        for address in parts {
+        let values = self.fetch(parts.iter().map(|(address, _)| *address), budget)?;
+        for (address, slots) in parts {
             let Some(piece) = self.piece(&values, address) else { continue };
             let mut over = Ok(());
-            let read = read_part(piece, wanted.group.0, &head.ticks, (wanted.from_ms, wanted.to_ms), |slot, read| {
+            let span = (wanted.from_ms, wanted.to_ms);
+            let read = read_part(piece, wanted.group.0, slots, &head.ticks, span, |slot, read| {
                 let Some(at) = place.get(&slot).filter(|_| over.is_ok()) else { return true };
                 let mut more = Samples::default();
                 let whole = read(&mut more);

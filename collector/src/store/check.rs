@@ -11,12 +11,13 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::block::{self, Address, SealedRun, read_head, read_part};
+use super::block::{self, Address, SealedRun};
 use super::column::Samples;
 use super::datadir::{Paths, lock_for_reading};
 use super::group::Group;
 use super::index::Index;
 use super::manifest::{self, Header};
+use super::piece::{read_head, read_part};
 use super::readback::ReadBack;
 use super::scratch::Scratch;
 use super::{OpenError, Progress};
@@ -198,7 +199,7 @@ impl Report {
             let read = match values.piece(*address)? {
                 Ok(piece) => {
                     let whole = |_, read: &mut dyn FnMut(&mut Samples) -> bool| read(&mut Samples::default());
-                    read_part(&piece, group.id.0, &head.ticks, (i64::MIN, i64::MAX), whole)
+                    read_part(&piece, group.id.0, slots, &head.ticks, (i64::MIN, i64::MAX), whole)
                         .ok_or_else(|| "a column cannot be read".to_owned())
                 }
                 Err(what) => Err(what),

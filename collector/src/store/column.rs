@@ -9,14 +9,17 @@
 //!         class 3 u8 what: 0 absent     no sample from this tick on
 //!                          1 ended      a stale marker at this tick, no sample after it
 //!                          2 histogram  varint length, lampad.v1.Histogram
+//!                          3 whole      signed difference of magnitude, modulo 2^64
+//!                          4 whole, negative
 //! ```
-//! A decimal counts from the float before in this column (0 at first), see `lampad_proto::decimal`. A point holds until the
-//! next one; the last holds until `through`, a tick number that is kept beside the bytes.
+//! A decimal counts from the float before in this column (0 at first), see `lampad_proto::decimal`. A whole number of this
+//! form is 2^53 at least and counts from the point before, from 0 where that is no such number; what a double holds exactly
+//! is a float. A point holds until the next one; the last holds until `through`, a tick number that is kept beside the bytes.
 
 use std::sync::Arc;
 
-use lampad_proto::decimal;
 use lampad_proto::v1::Histogram;
+use lampad_proto::{Integer, Number, decimal};
 use prost::Message as _;
 
 use super::bytes::{Reader, put_bytes, put_signed, put_varint};
@@ -30,6 +33,8 @@ const OTHER: u64 = 3;
 const ABSENT: u8 = 0;
 const ENDED: u8 = 1;
 const HISTOGRAM: u8 = 2;
+const WHOLE: u8 = 3;
+const NEGATIVE: u8 = 4;
 
 /// `through` of a series that is present for as long as its run has ticks.
 pub(super) const OPEN: u32 = u32::MAX;
@@ -52,6 +57,7 @@ enum Last {
     #[default]
     Absent,
     Float,
+    Integer(Integer),
     Histogram(Arc<Histogram>),
 }
 
@@ -61,6 +67,7 @@ impl Column {
         match &self.last {
             Last::Absent => None,
             Last::Float => Some(Value::Float(self.base)),
+            Last::Integer(value) => Some(Value::Integer(*value)),
             Last::Histogram(histogram) => Some(Value::Histogram(histogram.clone())),
         }
     }
@@ -72,6 +79,7 @@ impl Column {
     pub fn is_last(&self, value: &Value) -> bool {
         match (&self.last, value) {
             (Last::Float, Value::Float(value)) => self.base.to_bits() == value.to_bits(),
+            (Last::Integer(last), Value::Integer(value)) => last == value,
             (Last::Histogram(last), Value::Histogram(value)) => same_histogram(last, value),
             _ => false,
         }
@@ -86,6 +94,10 @@ impl Column {
     pub fn set(&mut self, tick: u32, value: &Value) {
         match value {
             Value::Float(value) => self.set_float(tick, *value),
+            Value::Integer(value) => {
+                self.set_whole(tick, value.magnitude(), value.is_negative());
+                self.last = Last::Integer(*value);
+            }
             Value::Histogram(histogram) => {
                 self.gap(tick, OTHER);
                 self.bytes.push(HISTOGRAM);
@@ -93,6 +105,14 @@ impl Column {
                 self.last = Last::Histogram(histogram.clone());
             }
         }
+    }
+
+    /// A histogram in its encoded form, out of another column.
+    pub fn set_histogram_bytes(&mut self, tick: u32, bytes: &[u8]) {
+        self.gap(tick, OTHER);
+        self.bytes.push(HISTOGRAM);
+        put_bytes(&mut self.bytes, bytes);
+        self.last = Last::Absent;
     }
 
     fn set_float(&mut self, tick: u32, value: f64) {
@@ -107,13 +127,28 @@ impl Column {
                 self.bytes.push(self.digits);
                 put_signed(&mut self.bytes, delta);
             }
-            None => {
-                self.gap(tick, RAW);
-                self.bytes.extend_from_slice(&value.to_bits().to_le_bytes());
-            }
+            None => match whole_of(value) {
+                // A counter that has passed 2^53 is an integer at one tick and a float at the next.
+                Some(magnitude) => self.set_whole(tick, magnitude, value < 0.0),
+                None => {
+                    self.gap(tick, RAW);
+                    self.bytes.extend_from_slice(&value.to_bits().to_le_bytes());
+                }
+            },
         }
         self.base = value;
         self.last = Last::Float;
+    }
+
+    fn set_whole(&mut self, tick: u32, magnitude: u64, negative: bool) {
+        let before = match &self.last {
+            Last::Integer(value) => value.magnitude(),
+            Last::Float => whole_of(self.base).unwrap_or(0),
+            Last::Absent | Last::Histogram(_) => 0,
+        };
+        self.gap(tick, OTHER);
+        self.bytes.push(if negative { NEGATIVE } else { WHOLE });
+        put_signed(&mut self.bytes, magnitude.wrapping_sub(before) as i64);
     }
 
     /// No sample from `tick` on; nobody said that the series ended.
@@ -131,6 +166,12 @@ impl Column {
     }
 }
 
+/// The magnitude of a double that is a whole number of 2^53 and more, and fits 64 bits.
+fn whole_of(value: f64) -> Option<u64> {
+    const TOO_LARGE: f64 = 18_446_744_073_709_551_616.0;
+    (9_007_199_254_740_992.0..TOO_LARGE).contains(&value.abs()).then_some(value.abs() as u64)
+}
+
 /// Equal by the bits of every number in it.
 pub(super) fn same_histogram(a: &Arc<Histogram>, b: &Arc<Histogram>) -> bool {
     Arc::ptr_eq(a, b) || a.encode_to_vec() == b.encode_to_vec()
@@ -140,6 +181,7 @@ pub(super) fn same_histogram(a: &Arc<Histogram>, b: &Arc<Histogram>) -> bool {
 pub(super) fn same_value(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Float(a), Value::Float(b)) => a.to_bits() == b.to_bits(),
+        (Value::Integer(a), Value::Integer(b)) => a == b,
         (Value::Histogram(a), Value::Histogram(b)) => same_histogram(a, b),
         _ => false,
     }
@@ -149,9 +191,22 @@ pub(super) fn same_value(a: &Value, b: &Value) -> bool {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Point<'a> {
     Float(f64),
+    Integer(Integer),
     Histogram(&'a [u8]),
     Absent,
     Ended,
+}
+
+/// A walk over the points of a column, whatever its codec.
+pub(super) trait Walk<'a>: Iterator<Item = (u32, Point<'a>)> {
+    /// Whether it ended early, at something that cannot be read.
+    fn is_damaged(&self) -> bool;
+}
+
+impl<'a> Walk<'a> for Points<'a> {
+    fn is_damaged(&self) -> bool {
+        self.damaged
+    }
 }
 
 /// Walks the points of a column; ends early at what it cannot read, and says so.
@@ -160,12 +215,14 @@ pub(super) struct Points<'a> {
     tick: u32,
     base: f64,
     digits: u32,
+    /// Magnitude of the point before, where that is a whole number of 2^53 and more.
+    whole: u64,
     pub damaged: bool,
 }
 
 impl<'a> Points<'a> {
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { reader: Reader(bytes), tick: 0, base: 0.0, digits: 0, damaged: false }
+        Self { reader: Reader(bytes), tick: 0, base: 0.0, digits: 0, whole: 0, damaged: false }
     }
 
     fn read(&mut self) -> Option<(u32, Point<'a>)> {
@@ -183,13 +240,31 @@ impl<'a> Points<'a> {
                     ABSENT => Point::Absent,
                     ENDED => Point::Ended,
                     HISTOGRAM => Point::Histogram(self.reader.bytes()?),
+                    what @ (WHOLE | NEGATIVE) => self.read_whole(what == NEGATIVE)?,
                     _ => return None,
                 };
+                if !matches!(point, Point::Float(_) | Point::Integer(_)) {
+                    self.whole = 0;
+                }
                 return Some((self.tick, point));
             }
         };
         self.base = float;
+        self.whole = whole_of(float).unwrap_or(0);
         Some((self.tick, Point::Float(float)))
+    }
+
+    fn read_whole(&mut self, negative: bool) -> Option<Point<'a>> {
+        self.whole = self.whole.wrapping_add(self.reader.signed()? as u64);
+        Some(match Number::whole(self.whole, negative) {
+            Number::Integer(value) => Point::Integer(value),
+            // A smaller one would be the base of no whole number that a writer makes.
+            Number::Float(value) => {
+                whole_of(value)?;
+                self.base = value;
+                Point::Float(value)
+            }
+        })
     }
 }
 
@@ -222,10 +297,21 @@ impl Samples {
 /// Adds the samples of a column in `[from_ms, to_ms]`: one per tick while a point holds. False when the bytes are damaged;
 /// what could be read is there.
 pub(super) fn expand(bytes: &[u8], through: u32, ticks: &[i64], from_ms: i64, to_ms: i64, out: &mut Samples) -> bool {
+    expand_points(Points::new(bytes), through, ticks, from_ms, to_ms, out)
+}
+
+/// The same of points out of any codec.
+pub(super) fn expand_points<'a>(
+    mut points: impl Walk<'a>,
+    through: u32,
+    ticks: &[i64],
+    from_ms: i64,
+    to_ms: i64,
+    out: &mut Samples,
+) -> bool {
     let low = ticks.partition_point(|tick| *tick < from_ms);
     let high = ticks.partition_point(|tick| *tick <= to_ms);
     let end = (through as usize).min(ticks.len()).min(high);
-    let mut points = Points::new(bytes);
     let mut next = points.next();
     while let Some((tick, point)) = next {
         if tick as usize >= high {
@@ -246,6 +332,10 @@ pub(super) fn expand(bytes: &[u8], through: u32, ticks: &[i64], from_ms: i64, to
             Point::Float(value) => {
                 out.floats.extend(ticks[span].iter().map(|tick| Sample { timestamp_ms: *tick, value }));
             }
+            Point::Integer(value) => {
+                let value = value.as_f64();
+                out.floats.extend(ticks[span].iter().map(|tick| Sample { timestamp_ms: *tick, value }));
+            }
             Point::Histogram(bytes) => {
                 let Ok(histogram) = Histogram::decode(bytes) else { return false };
                 let histogram = Arc::new(histogram);
@@ -253,7 +343,25 @@ pub(super) fn expand(bytes: &[u8], through: u32, ticks: &[i64], from_ms: i64, to
             }
         }
     }
-    !points.damaged
+    !points.is_damaged()
+}
+
+/// The value at a tick to the last digit, which [`expand`] rounds; `None` where there is none. The stale marker is a value.
+pub(super) fn value_at(bytes: &[u8], through: u32, tick: u32) -> Option<Value> {
+    let mut found = None;
+    for (from, point) in Points::new(bytes).take_while(|(from, _)| *from <= tick) {
+        found = match point {
+            Point::Ended => (from == tick).then(|| Value::Float(lampad_proto::stale())),
+            Point::Absent => None,
+            Point::Float(value) if tick < through => Some(Value::Float(value)),
+            Point::Integer(value) if tick < through => Some(Value::Integer(value)),
+            Point::Histogram(bytes) if tick < through => {
+                Some(Value::Histogram(Arc::new(Histogram::decode(bytes).ok()?)))
+            }
+            Point::Float(_) | Point::Integer(_) | Point::Histogram(_) => None,
+        };
+    }
+    found
 }
 
 #[cfg(test)]
@@ -261,12 +369,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn value() -> impl Strategy<Value = Option<f64>> {
+    fn value() -> impl Strategy<Value = Option<Number>> {
         prop_oneof![
             Just(None),
-            (0..1000i64).prop_map(|v| Some(v as f64)),
-            (0..100_000i64).prop_map(|v| Some(v as f64 / 100.0)),
-            any::<u64>().prop_map(|bits| Some(f64::from_bits(bits))),
+            (0..1000i64).prop_map(|v| Some(Number::Float(v as f64))),
+            (0..100_000i64).prop_map(|v| Some(Number::Float(v as f64 / 100.0))),
+            any::<u64>().prop_map(|bits| Some(Number::Float(f64::from_bits(bits)))),
+            ((1u64 << 53) - 1..(1 << 53) + 9, any::<bool>()).prop_map(|(v, negative)| Some(Number::whole(v, negative))),
+            (any::<u64>(), any::<bool>()).prop_map(|(v, negative)| Some(Number::whole(v, negative))),
         ]
     }
 
@@ -277,7 +387,7 @@ mod tests {
             let ticks: Vec<i64> = (0..values.len() as i64).collect();
             for (tick, value) in values.iter().enumerate() {
                 match value {
-                    Some(value) if !column.is_last(&Value::Float(*value)) => column.set(tick as u32, &Value::Float(*value)),
+                    Some(value) if !column.is_last(&Value::from(*value)) => column.set(tick as u32, &Value::from(*value)),
                     None if column.is_present() => column.absent(tick as u32),
                     _ => {}
                 }
@@ -285,10 +395,26 @@ mod tests {
             let mut out = Samples::default();
             prop_assert!(expand(&column.bytes, OPEN, &ticks, from, to, &mut out));
             let wanted: Vec<(i64, u64)> = values.iter().enumerate()
-                .filter_map(|(tick, value)| value.map(|value| (tick as i64, value.to_bits())))
+                .filter_map(|(tick, value)| value.map(|value| (tick as i64, value.as_f64().to_bits())))
                 .filter(|(tick, _)| (from..=to).contains(tick)).collect();
             let found: Vec<(i64, u64)> = out.floats.iter().map(|s| (s.timestamp_ms, s.value.to_bits())).collect();
             prop_assert_eq!(found, wanted);
+            for (tick, value) in values.iter().enumerate() {
+                let found = value_at(&column.bytes, OPEN, tick as u32);
+                let wanted = value.map(Value::from);
+                let same = match (&found, &wanted) {
+                    (Some(found), Some(wanted)) => same_value(found, wanted),
+                    (found, wanted) => found.is_none() && wanted.is_none(),
+                };
+                prop_assert!(same, "{found:?} at tick {tick}, not {wanted:?}");
+            }
+        }
+
+        #[test]
+        fn a_counter_beyond_2_to_the_53_costs_three_bytes_a_step(from in (1u64 << 53)..u64::MAX - 1000) {
+            let mut column = Column::default();
+            (0..20).for_each(|tick| column.set(tick, &Number::from(from + u64::from(tick) * 3).into()));
+            prop_assert!(column.bytes.len() <= 12 + 19 * 3, "{} bytes", column.bytes.len());
         }
 
         #[test]

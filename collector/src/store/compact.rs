@@ -18,11 +18,12 @@ use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::block::{Address, Packer, SealedRun, piece, read_columns, read_head};
+use super::block::{Address, Packer, SealedRun, piece};
 use super::core::Core;
 use super::disk::Engine;
 use super::fold::{Fold, Unpacked};
 use super::group::{FORGOTTEN, Group};
+use super::piece::{read_columns, read_head};
 use super::seal::by_labels;
 
 /// Neighbours that are worth being joined.
@@ -253,8 +254,9 @@ impl Values<'_> {
             parts.push((value, address.piece));
         }
         let mut columns = Vec::new();
-        for (value, number) in &parts {
-            let Some(of_part) = piece(value, *number).and_then(|piece| read_columns(piece, group.id.0)) else {
+        for ((value, number), slots) in parts.iter().zip(&head.parts) {
+            let of_part = piece(value, *number).and_then(|piece| read_columns(piece, group.id.0, slots));
+            let Some(of_part) = of_part else {
                 return Ok(None);
             };
             columns.extend(of_part);

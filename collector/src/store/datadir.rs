@@ -1,7 +1,7 @@
 //! The data directory: whose it is, and who has it.
 //!
 //! ```text
-//! FORMAT      "lampad-collector data, format 1\n"
+//! FORMAT      "lampad-collector data, format 3\n"
 //! LOCK        flock, held while a collector runs
 //! RESERVE     zeros; deleted to get an almost full disk open, made again when there is room
 //! log/        see log.rs
@@ -20,8 +20,10 @@ use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock, statvfs};
 
 use super::OpenError;
 
-/// Format of everything in the directory.
-const FORMAT: u32 = 1;
+/// Format of everything in the directory. What an older one wrote is read as it lies, so that migrating is to write the number:
+/// - 1 had no whole numbers beyond 2^53 (class 3 in the log, what 3 and 4 in a column);
+/// - 2 had no packed columns (pieces of kinds 3 and 4).
+const FORMAT: u32 = 3;
 
 /// There while a copy is being made; what was not finished is not opened.
 pub(super) const INCOMPLETE: &str = "INCOMPLETE";
@@ -83,18 +85,25 @@ impl DataDir {
         if path.join(INCOMPLETE).exists() {
             return Err(OpenError::Incomplete { path: path.to_owned() });
         }
-        match fs::read_to_string(&format) {
+        let found = match fs::read_to_string(&format) {
             Ok(text) => check_format(path, &text)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => check_empty(path)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                check_empty(path)?;
+                None
+            }
             Err(error) => return Err(OpenError::io(format)(error)),
-        }
+        };
         let lock = lock(path)?;
         let dir = Self { paths: Paths::of(path), reserve_bytes, _lock: lock };
         for sub in [dir.paths.log(), dir.paths.blocks()] {
             fs::create_dir_all(&sub).map_err(OpenError::io(sub))?;
         }
-        if !format.exists() {
+        if found != Some(FORMAT) {
+            // Before anything of the new format is written: from here on an older build refuses the directory.
             write_format(path).map_err(OpenError::io(&format))?;
+        }
+        if let Some(found) = found.filter(|found| *found < FORMAT) {
+            tracing::info!(path = %path.display(), "data format {found} becomes {FORMAT}; older builds cannot read it any more");
         }
         // An almost full disk is opened on the reserve, which is made again once there is room.
         if dir.free_bytes().is_ok_and(|free| free < FREE_BYTES_MIN) {
@@ -164,12 +173,13 @@ fn number_in(text: &str) -> Option<u32> {
     text.strip_prefix(FORMAT_TEXT)?.trim_end().parse().ok()
 }
 
-fn check_format(path: &Path, text: &str) -> Result<(), OpenError> {
+/// The format that the file names.
+fn check_format(path: &Path, text: &str) -> Result<Option<u32>, OpenError> {
     match number_in(text) {
         Some(found) if found > FORMAT => Err(OpenError::Newer { path: path.to_owned(), found, known: FORMAT }),
-        Some(_) => Ok(()),
+        Some(found) => Ok(Some(found)),
         // A crash at the very first start can leave the file empty: there is no data yet then.
-        None if text.is_empty() => Ok(fs::remove_file(path.join("FORMAT")).map_err(OpenError::io(path))?),
+        None if text.is_empty() => Ok(None),
         None => Err(OpenError::NotOurs { path: path.to_owned() }),
     }
 }
@@ -178,7 +188,7 @@ fn check_format(path: &Path, text: &str) -> Result<(), OpenError> {
 fn check_empty(path: &Path) -> Result<(), OpenError> {
     for entry in fs::read_dir(path).map_err(OpenError::io(path))? {
         let name = entry.map_err(OpenError::io(path))?.file_name();
-        let ours = ["LOCK", "log", "blocks", "lost+found"].iter().any(|ours| name == *ours);
+        let ours = ["LOCK", "FORMAT.new", "log", "blocks", "lost+found"].iter().any(|ours| name == *ours);
         if !ours {
             return Err(OpenError::NotOurs { path: path.to_owned() });
         }
@@ -201,9 +211,11 @@ fn hold(file: File, path: &Path) -> Result<File, OpenError> {
 }
 
 pub(super) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
+    let new = path.with_extension("new");
+    let mut file = File::create(&new)?;
     file.write_all(bytes)?;
     file.sync_all()?;
+    fs::rename(&new, path)?;
     match path.parent() {
         Some(parent) => File::open(parent)?.sync_all(),
         None => Ok(()),

@@ -9,7 +9,8 @@
 //! 3 batch   u8 0, or u8 1, 16 bytes agent, u64 epoch, u64 sequence; varint count, count x tick
 //!           tick    varint group, signed timestamp, u8 flags (1 back-fill, 2 key), varint count, count x value
 //!           value   varint zigzag(slot - slot before) << 2 | class
-//!                   class 0 u64 LE bits; class 1 signed whole number; class 2 varint length, Histogram
+//!                   class 0 u64 LE bits; class 1 signed whole number; class 2 varint length, Histogram;
+//!                   class 3 u8 what (0 integer, 1 integer below 0), u64 LE magnitude
 //! 4 silence signed time, varint count, count x (varint group, signed last tick)
 //! 5 forget  varint group, varint count, count x varint slot
 //! ```
@@ -18,6 +19,7 @@
 
 use std::sync::Arc;
 
+use lampad_proto::Number;
 use lampad_proto::v1::{Histogram, MetricType};
 use prost::Message as _;
 
@@ -37,6 +39,10 @@ pub(super) const KIND_MAX: u8 = FORGET;
 const RAW: u64 = 0;
 const WHOLE: u64 = 1;
 const HISTOGRAM: u64 = 2;
+const OTHER: u64 = 3;
+
+const INTEGER: u8 = 0;
+const NEGATIVE: u8 = 1;
 
 const BACKFILL: u8 = 1;
 const KEY: u8 = 2;
@@ -109,6 +115,11 @@ fn put_value(out: &mut Vec<u8>, before: u32, slot: u32, value: &Value) {
                 put_varint(out, gap | RAW);
                 out.extend_from_slice(&value.to_bits().to_le_bytes());
             }
+        }
+        Value::Integer(value) => {
+            put_varint(out, gap | OTHER);
+            out.push(if value.is_negative() { NEGATIVE } else { INTEGER });
+            out.extend_from_slice(&value.magnitude().to_le_bytes());
         }
         Value::Histogram(histogram) => {
             put_varint(out, gap | HISTOGRAM);
@@ -226,7 +237,14 @@ pub(super) fn read_values(reader: &mut Reader<'_>, count: usize) -> Option<Vec<(
             RAW => Value::Float(f64::from_bits(reader.u64()?)),
             WHOLE => Value::Float(reader.signed()? as f64),
             HISTOGRAM => Value::Histogram(Arc::new(Histogram::decode(reader.bytes()?).ok()?)),
-            _ => return None,
+            _ => {
+                let negative = match reader.u8()? {
+                    INTEGER => false,
+                    NEGATIVE => true,
+                    _ => return None,
+                };
+                Number::whole(reader.u64()?, negative).into()
+            }
         };
         values.push((Slot(slot), value));
     }

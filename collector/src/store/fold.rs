@@ -6,7 +6,8 @@
 //! the one that would pass it: of two samples of one time the first stored one still counts.
 
 use super::Value;
-use super::column::{Point, Points, same_value};
+use super::column::{Point, Walk as _, same_value};
+use super::piece::UnpackedColumn;
 use super::run::Run;
 
 /// Ticks of a folded run: a day of seconds. Reading any of them reads the ticks of all.
@@ -21,13 +22,6 @@ pub(super) struct Unpacked<'a> {
     pub live: bool,
     pub ticks: Vec<i64>,
     pub columns: Vec<UnpackedColumn<'a>>,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(super) struct UnpackedColumn<'a> {
-    pub slot: u32,
-    pub through: u32,
-    pub bytes: &'a [u8],
 }
 
 /// The runs that come of it, in the order in which they count.
@@ -62,7 +56,7 @@ impl Fold {
         let free = passed.iter().filter_map(Run::span).all(|(min, max)| last < min || max < first);
         let longest = run.columns.iter().map(|column| {
             let before = into.column(column.slot).map_or(0, |column| column.bytes.len());
-            before + column.bytes.len()
+            before + column.points_bytes()
         });
         into.last_ms() < Some(first)
             && free
@@ -78,7 +72,7 @@ impl Run {
         next.ticks.iter().for_each(|tick| _ = self.push_tick(*tick));
         let mut goes_on = vec![false; self.columns.len()];
         for column in &next.columns {
-            let mut points = Points::new(column.bytes);
+            let mut points = column.points();
             let mut first = points.next();
             let at = self.column_at(column.slot);
             let before = self.columns[at].bytes.len();
@@ -94,7 +88,7 @@ impl Run {
                     Point::Absent if !into.is_present() => {}
                     Point::Absent => into.absent(tick),
                     Point::Ended => into.ended(tick),
-                    Point::Float(_) | Point::Histogram(_) => {
+                    Point::Float(_) | Point::Integer(_) | Point::Histogram(_) => {
                         let value = value_of(point)?;
                         if !into.last().is_some_and(|last| same_value(&last, &value)) {
                             into.set(tick, &value);
@@ -103,7 +97,7 @@ impl Run {
                 }
                 first = points.next();
             }
-            if points.damaged {
+            if points.is_damaged() {
                 return None;
             }
             into.through = offset.saturating_add(column.through);
@@ -127,6 +121,7 @@ impl Run {
 fn value_of(point: Point<'_>) -> Option<Value> {
     match point {
         Point::Float(value) => Some(Value::Float(value)),
+        Point::Integer(value) => Some(Value::Integer(value)),
         Point::Histogram(bytes) => {
             let histogram = <lampad_proto::v1::Histogram as prost::Message>::decode(bytes).ok()?;
             Some(Value::Histogram(histogram.into()))
@@ -140,12 +135,17 @@ mod tests {
     use super::*;
     use crate::store::Slot;
     use crate::store::column::{OPEN, Samples, expand};
+    use crate::store::piece::POINTS;
     use proptest::prelude::*;
 
     fn unpacked(run: &Run) -> Unpacked<'_> {
         let columns = run.slots.iter().zip(&run.columns);
-        let columns =
-            columns.map(|(slot, column)| UnpackedColumn { slot: *slot, through: column.through, bytes: &column.bytes });
+        let columns = columns.map(|(slot, column)| UnpackedColumn {
+            slot: *slot,
+            codec: POINTS,
+            through: column.through,
+            bytes: &column.bytes,
+        });
         Unpacked { live: run.live, ticks: run.ticks.clone(), columns: columns.collect() }
     }
 
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_damaged_column_voids_the_fold() {
-        let column = UnpackedColumn { slot: 0, through: OPEN, bytes: &[0xff] };
+        let column = UnpackedColumn { slot: 0, codec: POINTS, through: OPEN, bytes: &[0xff] };
         assert!(!expand(column.bytes, OPEN, &[1], 0, 9, &mut Samples::default()));
         let run = Unpacked { live: true, ticks: vec![1], columns: vec![column] };
         assert!(Fold::default().add(&run).is_none());

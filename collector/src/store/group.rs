@@ -300,17 +300,7 @@ impl State {
         if let Some(value) = self.late.get(&(slot, at_ms)) {
             return Some(value.clone());
         }
-        let mut found = Samples::default();
-        for run in self.frozen.iter().flat_map(|frozen| &frozen.runs).chain([&self.live]).chain(&self.overlays) {
-            run.expand(slot, at_ms, at_ms, &mut found);
-            if let Some(sample) = found.floats.first() {
-                return Some(Value::Float(sample.value));
-            }
-            if let Some((_, histogram)) = found.histograms.first() {
-                return Some(Value::Histogram(histogram.clone()));
-            }
-        }
-        None
+        self.runs().find_map(|run| run.value_at(slot, at_ms))
     }
 
     /// Bytes that the group's unfrozen data takes.
@@ -433,8 +423,9 @@ impl State {
         }
         for ((_, timestamp_ms), value) in self.late.range((slot, from_ms)..=(slot, to_ms)) {
             match value {
-                Value::Float(value) => {
-                    out.floats.push(super::Sample { timestamp_ms: *timestamp_ms, value: *value });
+                Value::Float(value) => out.floats.push(super::Sample { timestamp_ms: *timestamp_ms, value: *value }),
+                Value::Integer(value) => {
+                    out.floats.push(super::Sample { timestamp_ms: *timestamp_ms, value: value.as_f64() });
                 }
                 Value::Histogram(histogram) => out.histograms.push((*timestamp_ms, histogram.clone())),
             }

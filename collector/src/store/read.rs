@@ -250,10 +250,12 @@ impl State {
     }
 }
 
-fn one(at_ms: i64, value: Value) -> Samples {
+fn one(timestamp_ms: i64, value: Value) -> Samples {
+    let float = |value| Samples { floats: vec![Sample { timestamp_ms, value }], histograms: Vec::new() };
     match value {
-        Value::Float(value) => Samples { floats: vec![Sample { timestamp_ms: at_ms, value }], histograms: Vec::new() },
-        Value::Histogram(histogram) => Samples { floats: Vec::new(), histograms: vec![(at_ms, histogram)] },
+        Value::Float(value) => float(value),
+        Value::Integer(value) => float(value.as_f64()),
+        Value::Histogram(histogram) => Samples { floats: Vec::new(), histograms: vec![(timestamp_ms, histogram)] },
     }
 }
 

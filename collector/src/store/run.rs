@@ -3,7 +3,7 @@
 //! The newest data of a group is one run; late data makes further ones. A run grows in memory, is then frozen, and is sealed
 //! into blocks as it is. What silence means depends on the group's `WriteMode`.
 
-use super::column::{Column, OPEN, Samples, expand};
+use super::column::{Column, OPEN, Samples, expand, value_at};
 use super::{Slot, Value};
 
 /// No column for this slot.
@@ -176,6 +176,13 @@ impl Run {
     pub fn copy(&self, slots: &[Slot]) -> RunCopy {
         let column = |slot: &Slot| self.column(slot.0).map(|column| (column.bytes.clone(), column.through));
         RunCopy { ticks: self.ticks.clone(), columns: slots.iter().map(column).collect() }
+    }
+
+    /// What one series has at this time, to the last digit.
+    pub fn value_at(&self, slot: u32, at_ms: i64) -> Option<Value> {
+        let column = self.column(slot)?;
+        let tick = self.ticks.binary_search(&at_ms).ok()?;
+        value_at(&column.bytes, column.through, tick as u32)
     }
 
     /// Adds the samples of one series in `[from_ms, to_ms]`.

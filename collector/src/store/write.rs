@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lampad_proto::v1::Histogram;
+use lampad_proto::{Integer, Number};
 
 use super::{Labels, Meta};
 
@@ -73,7 +74,18 @@ pub enum Refused {
 pub enum Value {
     /// Any double by its bits. The stale marker ends the series.
     Float(f64),
+    /// What no double holds. Queries see the nearest double; it is stored, and exposed, to the last digit.
+    Integer(Integer),
     Histogram(Arc<Histogram>),
+}
+
+impl From<Number> for Value {
+    fn from(number: Number) -> Self {
+        match number {
+            Number::Float(value) => Self::Float(value),
+            Number::Integer(value) => Self::Integer(value),
+        }
+    }
 }
 
 /// Where a tick belongs.

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use lampad_proto::Number;
 use lampad_proto::v1::MetricType;
 
 use crate::api::Format;
@@ -175,6 +176,7 @@ fn open_kind(name: &str, kind: MetricType) -> (&str, &'static str) {
 fn sample(out: &mut String, name: &str, labels: &Labels, value: &Value) {
     match value {
         Value::Float(value) => line(out, name, labels, None, *value),
+        Value::Integer(value) => line(out, name, labels, None, *value),
         // Native histograms have no lines in this format; these three say what it can.
         Value::Histogram(histogram) => {
             let count = if histogram.is_float { histogram.count_float } else { histogram.count as f64 };
@@ -185,7 +187,7 @@ fn sample(out: &mut String, name: &str, labels: &Labels, value: &Value) {
     }
 }
 
-fn line(out: &mut String, name: &str, labels: &Labels, more: Option<(&str, &str)>, value: f64) {
+fn line(out: &mut String, name: &str, labels: &Labels, more: Option<(&str, &str)>, value: impl Into<Number>) {
     out.push_str(name);
     let own = labels.iter().map(|label| (&*label.name, &*label.value)).filter(|(name, _)| *name != METRIC_NAME);
     let mut separator = '{';
@@ -198,20 +200,27 @@ fn line(out: &mut String, name: &str, labels: &Labels, more: Option<(&str, &str)
         out.push('"');
     }
     out.push_str(if separator == ',' { "} " } else { " " });
-    number(out, value);
+    number(out, value.into());
     out.push('\n');
 }
 
-fn number(out: &mut String, value: f64) {
-    let size = value.abs();
+fn number(out: &mut String, value: Number) {
     // Writing to a String does not fail.
     let _ = match value {
+        Number::Integer(value) => write!(out, "{value}"),
+        Number::Float(value) => float(out, value),
+    };
+}
+
+fn float(out: &mut String, value: f64) -> std::fmt::Result {
+    let size = value.abs();
+    match value {
         _ if value.is_nan() => write!(out, "NaN"),
         _ if value == f64::INFINITY => write!(out, "+Inf"),
         _ if value == f64::NEG_INFINITY => write!(out, "-Inf"),
         _ if value != 0.0 && !(1e-5..1e21).contains(&size) => write!(out, "{value:e}"),
         _ => write!(out, "{value}"),
-    };
+    }
 }
 
 fn quote(out: &mut String, text: &str, quotes: bool) {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use lampad_proto::decimal;
 use lampad_proto::v1::{self, GroupTick};
+use lampad_proto::{Number, decimal};
 
 use super::{DecodeError, Lane, Series, Tick, is_stale};
 use crate::ingest::admit::cut;
@@ -142,6 +142,7 @@ impl Lane {
                 self.set(at, reference, &mut out, |last| {
                     let base = match last {
                         Some(Value::Float(value)) => decimal::base(*value),
+                        Some(Value::Integer(value)) => value.as_f64(),
                         _ => 0.0,
                     };
                     decimal::apply(base, digits, *delta).map(Value::Float).ok_or_else(|| {
@@ -154,6 +155,15 @@ impl Lane {
         let mut refs = Refs::default();
         for (step, bits) in tick.float_refs.iter().zip(&tick.float_bits) {
             self.set(at, refs.next(*step)?, &mut out, |_| Ok(Value::Float(f64::from_bits(*bits))))?;
+        }
+        for column in &tick.integers {
+            same_length("integer column", column.refs.len(), column.magnitudes.len())?;
+            let mut refs = Refs::default();
+            for (step, magnitude) in column.refs.iter().zip(&column.magnitudes) {
+                // What a double holds is a float, whatever its sender thinks: so equal numbers are equal.
+                let value = Number::whole(*magnitude, column.negative);
+                self.set(at, refs.next(*step)?, &mut out, |_| Ok(value.into()))?;
+            }
         }
         same_length("histogram column", tick.histogram_refs.len(), tick.histograms.len())?;
         let mut refs = Refs::default();
@@ -262,7 +272,8 @@ impl Refs {
 
 fn values(tick: &GroupTick) -> usize {
     let decimals: usize = tick.decimals.iter().map(|column| column.refs.len()).sum();
-    decimals + tick.float_refs.len() + tick.histogram_refs.len() + tick.ended.len()
+    let integers: usize = tick.integers.iter().map(|column| column.refs.len()).sum();
+    decimals + integers + tick.float_refs.len() + tick.histogram_refs.len() + tick.ended.len()
 }
 
 fn same_length(what: &str, refs: usize, values: usize) -> Result<(), Trouble> {

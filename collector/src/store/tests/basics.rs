@@ -136,6 +136,10 @@ fn a_directory_that_cannot_be_used_is_told_apart() {
     drop(open(&used));
     std::fs::write(used.join("FORMAT"), "lampad-collector data, format 99\n").unwrap();
     assert!(matches!(error(&used), OpenError::Newer { found: 99, .. }));
+    std::fs::write(used.join("FORMAT"), "lampad-collector data, format 1\n").unwrap();
+    drop(open(&used));
+    let format = std::fs::read_to_string(used.join("FORMAT")).unwrap();
+    assert_eq!(format, "lampad-collector data, format 3\n", "an older one is migrated, so that its build refuses it");
     let file = dir.path().join("file");
     std::fs::write(&file, "x").unwrap();
     assert!(matches!(error(&file), OpenError::NotADirectory { .. }));

@@ -4,6 +4,7 @@ mod basics;
 mod compact;
 mod damage;
 mod disk;
+mod integers;
 mod model;
 mod operate;
 

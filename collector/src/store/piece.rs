@@ -1,0 +1,226 @@
+//! The pieces of a sealed run: its head and its parts.
+//!
+//! ```text
+//! 5 head   varint group, ticks as in ticks.rs, varint count of parts, varint count of columns each; slot differences of all
+//!          (the first from 0) as lists of numbers.rs
+//! 4 part   varint group, varint count, per column in the head's order: u8 codec and bit 7 set where `through` follows,
+//!          varint through, varint length; then the columns' bytes one after another
+//! codec    1: points as in column.rs; 2: as in packed.rs
+//! ```
+//! `through` is left out where a column holds to the run's end. Kinds 1 to 3 are those of data format 2 and before, see
+//! piece_old.rs.
+
+use std::borrow::Cow;
+
+use super::block::COLUMNS_MAX;
+use super::bytes::{Reader, put_varint};
+use super::column::{OPEN, Point, Points, Samples, Walk, expand_points};
+use super::numbers::{put_all, read_all};
+use super::packed::{PackedPoints, pack};
+use super::piece_old;
+use super::run::Run;
+use super::ticks::{put_ticks, read_ticks};
+
+const PART: u8 = 4;
+const HEAD: u8 = 5;
+
+pub(super) const POINTS: u8 = 1;
+const PACKED: u8 = 2;
+const THROUGH: u8 = 0x80;
+
+/// A column in its final form.
+#[derive(Debug)]
+pub(super) struct SealedColumn<'a> {
+    pub slot: u32,
+    codec: u8,
+    /// [`OPEN`] where it holds to the end.
+    through: u32,
+    pub bytes: Cow<'a, [u8]>,
+}
+
+impl<'a> SealedColumn<'a> {
+    /// The column of a run by its place, in the shorter codec.
+    pub fn of(run: &'a Run, at: usize) -> Self {
+        let column = &run.columns[at];
+        let through = if column.through as usize >= run.ticks.len() { OPEN } else { column.through };
+        let (codec, bytes) = match pack(&column.bytes) {
+            Some(packed) => (PACKED, Cow::Owned(packed)),
+            None => (POINTS, Cow::Borrowed(&*column.bytes)),
+        };
+        Self { slot: run.slots[at], codec, through, bytes }
+    }
+}
+
+pub(super) fn head_piece(group: u32, ticks: &[i64], parts: &[&[SealedColumn<'_>]]) -> Vec<u8> {
+    let mut out = vec![HEAD];
+    put_varint(&mut out, u64::from(group));
+    put_ticks(&mut out, ticks);
+    put_varint(&mut out, parts.len() as u64);
+    parts.iter().for_each(|part| put_varint(&mut out, part.len() as u64));
+    let mut before = 0;
+    let slots = parts.iter().flat_map(|part| part.iter()).map(|column| i64::from(column.slot));
+    let differences: Vec<i64> = slots.map(|slot| slot - std::mem::replace(&mut before, slot)).collect();
+    put_all(&mut out, &differences);
+    out
+}
+
+pub(super) fn part_piece(group: u32, part: &[SealedColumn<'_>]) -> Vec<u8> {
+    let mut out = vec![PART];
+    put_varint(&mut out, u64::from(group));
+    put_varint(&mut out, part.len() as u64);
+    for column in part {
+        if column.through == OPEN {
+            out.push(column.codec);
+        } else {
+            out.push(column.codec | THROUGH);
+            put_varint(&mut out, u64::from(column.through));
+        }
+        put_varint(&mut out, column.bytes.len() as u64);
+    }
+    part.iter().for_each(|column| out.extend_from_slice(&column.bytes));
+    out
+}
+
+/// A head as it is read.
+#[derive(Debug, PartialEq)]
+pub(super) struct Head {
+    pub ticks: Vec<i64>,
+    /// Slots of each part.
+    pub parts: Vec<Vec<u32>>,
+}
+
+pub(super) fn read_head(piece: &[u8], group: u32) -> Option<Head> {
+    let mut reader = Reader(piece);
+    let kind = reader.u8()?;
+    if reader.varint32()? != group {
+        return None;
+    }
+    match kind {
+        HEAD => read_new_head(&mut reader),
+        kind => piece_old::read_head(kind, &mut reader),
+    }
+}
+
+fn read_new_head(reader: &mut Reader<'_>) -> Option<Head> {
+    let ticks = read_ticks(reader)?;
+    let counts: Vec<usize> = (0..reader.count()?).map(|_| Some(reader.varint32()? as usize)).collect::<Option<_>>()?;
+    let all = counts.iter().try_fold(0usize, |sum, count| sum.checked_add(*count))?;
+    let mut slot = 0i64;
+    let slots = read_all(reader, all, COLUMNS_MAX)?.into_iter().map(|difference| {
+        slot = slot.checked_add(difference)?;
+        u32::try_from(slot).ok()
+    });
+    let slots: Vec<u32> = slots.collect::<Option<_>>()?;
+    let mut rest = slots.as_slice();
+    let parts = counts.into_iter().map(|count| {
+        let (part, others) = rest.split_at(count);
+        rest = others;
+        part.to_vec()
+    });
+    Some(Head { ticks, parts: parts.collect() })
+}
+
+/// A column as it lies in its part.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct UnpackedColumn<'a> {
+    pub slot: u32,
+    pub codec: u8,
+    /// [`OPEN`] where it holds to the end.
+    pub through: u32,
+    pub bytes: &'a [u8],
+}
+
+impl<'a> UnpackedColumn<'a> {
+    /// Its points; of a codec that is not known, none, and damaged.
+    pub fn points(&self) -> AnyPoints<'a> {
+        match self.codec {
+            POINTS => AnyPoints::Points(Points::new(self.bytes)),
+            PACKED => AnyPoints::Packed(Box::new(PackedPoints::new(self.bytes))),
+            _ => AnyPoints::Unknown,
+        }
+    }
+
+    /// Bytes that its points take in codec 1, about.
+    pub fn points_bytes(&self) -> usize {
+        if self.codec == PACKED { 2 * self.bytes.len() } else { self.bytes.len() }
+    }
+}
+
+/// The points of a column of any codec.
+pub(super) enum AnyPoints<'a> {
+    Points(Points<'a>),
+    Packed(Box<PackedPoints<'a>>),
+    Unknown,
+}
+
+impl<'a> Iterator for AnyPoints<'a> {
+    type Item = (u32, Point<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Points(points) => points.next(),
+            Self::Packed(points) => points.next(),
+            Self::Unknown => None,
+        }
+    }
+}
+
+impl<'a> Walk<'a> for AnyPoints<'a> {
+    fn is_damaged(&self) -> bool {
+        match self {
+            Self::Points(points) => points.is_damaged(),
+            Self::Packed(points) => points.is_damaged(),
+            Self::Unknown => true,
+        }
+    }
+}
+
+/// All columns of a part, whose slots the head says, as they lie there.
+pub(super) fn read_columns<'a>(piece: &'a [u8], group: u32, slots: &[u32]) -> Option<Vec<UnpackedColumn<'a>>> {
+    let mut reader = Reader(piece);
+    let kind = reader.u8()?;
+    if reader.varint32()? != group {
+        return None;
+    }
+    let directory = match kind {
+        PART => read_directory(&mut reader, slots)?,
+        piece_old::PART => piece_old::read_directory(&mut reader)?,
+        _ => return None,
+    };
+    let column =
+        |(slot, codec, through, length)| Some(UnpackedColumn { slot, codec, through, bytes: reader.take(length)? });
+    directory.into_iter().map(column).collect()
+}
+
+/// Hands out the columns of a part, whose slots the head says, that are wanted: `take` says for a slot where its samples go.
+pub(super) fn read_part(
+    piece: &[u8],
+    group: u32,
+    slots: &[u32],
+    ticks: &[i64],
+    (from_ms, to_ms): (i64, i64),
+    mut take: impl FnMut(u32, &mut dyn FnMut(&mut Samples) -> bool) -> bool,
+) -> Option<()> {
+    let mut whole = true;
+    for column in read_columns(piece, group, slots)? {
+        whole &=
+            take(column.slot, &mut |out| expand_points(column.points(), column.through, ticks, from_ms, to_ms, out));
+    }
+    whole.then_some(())
+}
+
+/// Slot, codec, `through` and length of each column of a part.
+pub(super) type Directory = Vec<(u32, u8, u32, usize)>;
+
+fn read_directory(reader: &mut Reader<'_>, slots: &[u32]) -> Option<Directory> {
+    if reader.count()? != slots.len() {
+        return None;
+    }
+    let mut columns = Vec::with_capacity(slots.len());
+    for slot in slots {
+        let codec = reader.u8()?;
+        let through = if codec & THROUGH == 0 { OPEN } else { reader.varint32()? };
+        columns.push((*slot, codec & !THROUGH, through, usize::try_from(reader.varint()?).ok()?));
+    }
+    Some(columns)
+}
