@@ -46,12 +46,12 @@ pub fn http(
     let app = door.router().into_make_service();
     Ok(match tls {
         None => {
-            let mut server = axum_server::from_tcp(listener)?.handle(handle);
+            let mut server = axum_server::from_tcp(listener)?.map(web::Lenient).handle(handle);
             patient(server.http_builder());
             tokio::spawn(async move { server.serve(app).await.context("the HTTP server ended") })
         }
         Some(tls) => {
-            let mut server = axum_server::from_tcp_rustls(listener, tls.http.clone())?.handle(handle);
+            let mut server = axum_server::from_tcp_rustls(listener, tls.http.clone())?.map(web::Lenient).handle(handle);
             patient(server.http_builder());
             tokio::spawn(async move { server.serve(app).await.context("the HTTP server ended") })
         }

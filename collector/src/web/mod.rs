@@ -1,6 +1,7 @@
 //! The HTTP server: what is answered before the data is read, who may ask, and where each page lies.
 
 mod exposition;
+mod lenient;
 mod page;
 mod scrape;
 mod targets;
@@ -26,6 +27,8 @@ use crate::auth::Access;
 use crate::fleet::Registry;
 use crate::store::{Progress, Source};
 use crate::telemetry::Telemetry;
+
+pub use lenient::Lenient;
 
 /// Longest time for a client to send its request's head.
 pub const HEAD_WITHIN: Duration = Duration::from_secs(10);
