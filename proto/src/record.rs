@@ -109,7 +109,8 @@ impl<'a> Iterator for Scan<'a> {
         }
         let payload = &rest[HEADER_BYTES..HEADER_BYTES + length];
         if checksum(&rest[..5], payload) != check {
-            let last = rest.len() == HEADER_BYTES + length;
+            // Behind a write that was cut short there is nothing, or zeros where the file had grown before its content came.
+            let last = rest[HEADER_BYTES + length..].iter().all(|byte| *byte == 0);
             return self.stop(if last { End::Torn } else { End::Damaged });
         }
         self.valid += HEADER_BYTES + length;

@@ -1,7 +1,7 @@
 //! The seam under log and manifest: append-only files, so that a test can make a flush hang or fail.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::Path;
 
@@ -11,6 +11,10 @@ pub trait Disk: fmt::Debug + Send + Sync {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
     /// A file to append to.
     fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+    /// Gives a file another name, in place of the file that has it. Durable once the directory is flushed.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Deletes a file; one that is not there is an error.
+    fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes names in a directory durable.
     fn flush_dir(&self, path: &Path) -> io::Result<()>;
 }
@@ -33,6 +37,14 @@ impl Disk for RealDisk {
 
     fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         Ok(Box::new(RealFile(OpenOptions::new().append(true).open(path)?)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
     }
 
     fn flush_dir(&self, path: &Path) -> io::Result<()> {

@@ -93,6 +93,7 @@ struct Shared {
     durable: watch::Sender<Lsn>,
     stats: LogStats,
     commit_delay: Duration,
+    disk: Arc<dyn Disk>,
 }
 
 #[derive(Debug)]
@@ -111,6 +112,7 @@ impl Log {
             durable: watch::channel(Lsn(replayed.last_lsn)).0,
             stats: LogStats::default(),
             commit_delay,
+            disk,
         });
         let old = replayed.segments.iter();
         shared.queue.lock().closed = old
@@ -119,7 +121,6 @@ impl Log {
         shared.stats.bytes.store(replayed.segments.iter().map(|(_, bytes)| bytes).sum(), Ordering::Relaxed);
         let mut writer = Writer {
             dir: dir.to_owned(),
-            disk,
             shared: shared.clone(),
             number: replayed.last_number,
             open: None,
@@ -215,7 +216,7 @@ impl Log {
         };
         for segment in released {
             self.shared.stats.bytes.fetch_sub(segment.bytes, Ordering::Relaxed);
-            if let Err(error) = fs::remove_file(&segment.path) {
+            if let Err(error) = self.shared.disk.remove(&segment.path) {
                 tracing::warn!(path = %segment.path.display(), %error, "cannot delete a segment of the log that is not needed any more");
             }
         }
@@ -246,7 +247,6 @@ impl Log {
 
 struct Writer {
     dir: PathBuf,
-    disk: Arc<dyn Disk>,
     shared: Arc<Shared>,
     number: u64,
     open: Option<Open>,
@@ -372,7 +372,7 @@ impl Writer {
         let begun = self.begin(&path);
         if begun.is_err() {
             // It holds no record; on a disk that stays full there would be one more with each try.
-            let _ = fs::remove_file(&path);
+            let _ = self.shared.disk.remove(&path);
         }
         let file = begun?;
         self.open = Some(Open { file, path, bytes: HEADER_BYTES as u64, durable_lsn: 0 });
@@ -380,12 +380,12 @@ impl Writer {
     }
 
     fn begin(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let mut file = self.disk.create(path)?;
+        let mut file = self.shared.disk.create(path)?;
         let mut header = MAGIC.to_vec();
         header.extend_from_slice(&[0; HEADER_BYTES - MAGIC.len()]);
         file.write(&header)?;
         file.flush()?;
-        self.disk.flush_dir(&self.dir)?;
+        self.shared.disk.flush_dir(&self.dir)?;
         Ok(file)
     }
 

@@ -386,7 +386,7 @@ impl Manifest {
     pub fn rewrite(&mut self, mut everything: Transaction, released_lsn: u64) -> io::Result<()> {
         everything.commit(released_lsn);
         let new = self.path.with_extension("new");
-        match fs::remove_file(&new) {
+        match self.disk.remove(&new) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
@@ -395,7 +395,7 @@ impl Manifest {
         file.write(&everything.0)?;
         file.flush()?;
         self.file = None;
-        fs::rename(&new, &self.path)?;
+        self.disk.rename(&new, &self.path)?;
         if let Some(dir) = self.path.parent() {
             self.disk.flush_dir(dir)?;
         }

@@ -54,6 +54,14 @@ impl Disk for Told {
         Ok(Box::new(ToldFile(RealDisk.append(path)?, self.clone())))
     }
 
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+
     fn flush_dir(&self, path: &Path) -> io::Result<()> {
         RealDisk.flush_dir(path)
     }

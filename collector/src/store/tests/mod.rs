@@ -2,9 +2,11 @@
 
 mod basics;
 mod compact;
+mod crash;
 mod damage;
 mod disk;
 mod integers;
+mod journal;
 mod model;
 mod operate;
 

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout)]
 
 mod agents;
+mod crash;
 mod freshness;
 mod ingest;
 mod quantiles;
@@ -24,6 +25,8 @@ enum What {
     Agents(agents::Args),
     /// CPU, memory and disk that taking samples in costs; beside Prometheus and VictoriaMetrics
     Ingest(ingest::Args),
+    /// Kills, starts and harms a collector under load, and judges every sample
+    Crash(crash::Args),
     /// Time until ready after kill -9
     Replay(replay::Args),
     /// Ack times of many agents with and without stuck ones among them
@@ -36,6 +39,7 @@ async fn main() -> anyhow::Result<()> {
         What::Freshness(args) => freshness::run(args).await,
         What::Agents(args) => agents::run(args).await,
         What::Ingest(args) => ingest::run(args).await,
+        What::Crash(args) => crash::run(args).await,
         What::Replay(args) => replay::run(args).await,
         What::Stuck(args) => stuck::run(args).await,
     }
