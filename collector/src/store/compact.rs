@@ -249,12 +249,12 @@ impl Values<'_> {
             return Ok(None);
         };
         let mut parts = Vec::with_capacity(run.parts.len());
-        for address in run.parts.iter().filter(|address| !address.is_lost()) {
+        for (address, slots) in run.parts.iter().zip(&head.parts).filter(|(address, _)| !address.is_lost()) {
             let Some(value) = self.value(*address)? else { return Ok(None) };
-            parts.push((value, address.piece));
+            parts.push((value, address.piece, slots));
         }
         let mut columns = Vec::new();
-        for ((value, number), slots) in parts.iter().zip(&head.parts) {
+        for (value, number, slots) in &parts {
             let of_part = piece(value, *number).and_then(|piece| read_columns(piece, group.id.0, slots));
             let Some(of_part) = of_part else {
                 return Ok(None);
