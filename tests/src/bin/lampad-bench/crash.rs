@@ -44,10 +44,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     println!("| campaign | kills | longest start s | verdict | damage reported |\n|---|---|---|---|---|");
     let verdict = campaign(&args, args.rounds, false, &mut random).await?;
     ensure!(verdict.is_clean(), "samples were lost, doubled or invented: {verdict}");
-    if args.harm_every > 0 {
-        for _ in 0..args.rounds / args.harm_every {
-            campaign(&args, 2, true, &mut random).await?;
-        }
+    for _ in 0..args.rounds.checked_div(args.harm_every).unwrap_or(0) {
+        campaign(&args, 2, true, &mut random).await?;
     }
     println!("\nall is well: of what was acked everything is there once, what was harmed was reported");
     Ok(())
