@@ -232,6 +232,7 @@ impl Telemetry {
 fn store(stats: &StoreStats, out: &mut Out<'_>) {
     for (family, value) in [
         (gauge("series", "Series that the store knows."), stats.series as f64),
+        (gauge("index_bytes", "Memory of the names, labels and postings of all series."), stats.index_bytes as f64),
         (gauge("groups", "Groups that the store knows."), stats.groups as f64),
         (gauge("head_bytes", "Memory of samples that are not sealed."), stats.head_bytes as f64),
         (gauge("log_bytes", "Size of the log on disk."), stats.log_bytes as f64),

@@ -3,8 +3,10 @@
 //! A series' labels are the agent's, then its group's, then its own: of one name the most specific value counts, so that a
 //! relayed exporter may keep its own `instance`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use roaring::RoaringBitmap;
 
 use super::decode::{Added, NewGroup, NewSeries, Tick};
 use crate::sink::{Sink, Unavailable};
@@ -46,7 +48,7 @@ struct Group {
     id: GroupId,
     labels: Vec<Label>,
     /// Who has a slot: a series that is defined twice would state two values at once.
-    taken: HashMap<Slot, u32>,
+    taken: RoaringBitmap,
 }
 
 /// The references of one lane.
@@ -104,7 +106,7 @@ impl References {
             Ok((name, labels)) => {
                 let id = sink.define_group(GroupKey { agent: self.agent, name }, WriteMode::Delta);
                 let id = Unavailable::unless_lasting(id)?.map_err(|refused| refused.to_string());
-                id.map(|id| Group { id, labels, taken: HashMap::new() })
+                id.map(|id| Group { id, labels, taken: RoaringBitmap::new() })
             }
             Err(reason) => Err(reason),
         };
@@ -137,16 +139,11 @@ impl References {
         let slots = sink.define_series(group.id, &keys);
         for ((reference, key), slot) in references.into_iter().zip(keys).zip(slots) {
             let reason = match Unavailable::unless_lasting(slot)? {
-                Ok(slot) => match group.taken.entry(slot) {
-                    std::collections::hash_map::Entry::Vacant(free) => {
-                        free.insert(reference);
-                        self.slots[reference as usize] = Some(slot);
-                        continue;
-                    }
-                    std::collections::hash_map::Entry::Occupied(first) => {
-                        format!("{} is series {} already; define each series once", key.labels, first.get())
-                    }
-                },
+                Ok(slot) if group.taken.insert(slot.0) => {
+                    self.slots[reference as usize] = Some(slot);
+                    continue;
+                }
+                Ok(_) => format!("{} is defined twice; define each series once", key.labels),
                 Err(Refused::Limit { series, reason }) => {
                     not_taken.of(reason, || series).series.push(reference);
                     continue;

@@ -27,6 +27,8 @@ const MARKS_MAX: usize = 4096;
 #[derive(Debug, Clone, Default)]
 pub struct StoreStats {
     pub series: u64,
+    /// What names, labels and postings of these take in memory, about.
+    pub index_bytes: u64,
     pub groups: u64,
     pub head_bytes: u64,
     pub log_bytes: u64,
@@ -236,8 +238,13 @@ impl Core {
         let log = self.log.stats();
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let groups: Vec<Arc<Group>> = self.groups.read().all.clone();
+        let (series, index_bytes) = {
+            let index = self.index.read();
+            (index.len(), index.bytes())
+        };
         StoreStats {
-            series: self.index.read().len() as u64,
+            series: series as u64,
+            index_bytes: index_bytes as u64,
             groups: groups.len() as u64,
             head_bytes: get(&self.head_bytes),
             log_bytes: get(&log.bytes),

@@ -2,24 +2,74 @@
 //!
 //! The same labels may lie in several groups, for example of an agent and of the one that took its place.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::hash::BuildHasher;
+use std::ops::Deref;
 use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 
 use super::postings::Postings;
 use super::{GroupId, Label, Labels, METRIC_NAME, Meta, Slot};
 
+type Place = (GroupId, Slot);
+
+/// Of an array of labels beside the labels: its counters, and what the allocator adds.
+const ARRAY_BYTES: usize = 24;
+
 #[derive(Debug)]
 pub(super) struct Entry {
     pub labels: Labels,
-    /// Mostly one.
-    pub places: Vec<(GroupId, Slot)>,
+    pub places: Places,
+}
+
+/// Where the samples of a series lie: mostly in one place, which then takes no memory of its own.
+#[derive(Debug, Clone)]
+pub(super) enum Places {
+    One([Place; 1]),
+    More(Box<Vec<Place>>),
+}
+
+impl Deref for Places {
+    type Target = [Place];
+
+    fn deref(&self) -> &[Place] {
+        match self {
+            Self::One(place) => place,
+            Self::More(places) => places,
+        }
+    }
+}
+
+impl Places {
+    fn add(&mut self, place: Place) {
+        match self {
+            Self::One([first]) => *self = Self::More(Box::new(vec![*first, place])),
+            Self::More(places) => places.push(place),
+        }
+    }
+
+    /// `None` when nothing is left.
+    fn without(&self, place: Place) -> Option<Self> {
+        let mut left: Vec<Place> = self.iter().filter(|there| **there != place).copied().collect();
+        match left.len() {
+            0 => None,
+            1 => left.pop().map(|last| Self::One([last])),
+            _ => Some(Self::More(Box::new(left))),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Index {
     entries: Vec<Option<Entry>>,
     free: Vec<u32>,
-    by_labels: HashMap<Labels, u32>,
+    /// Numbers of the series by the hash of their labels, which are in `entries` and not here again.
+    by_labels: HashTable<u32>,
+    hasher: RandomState,
+    /// Labels of all series.
+    labels: usize,
     pub postings: Postings,
     pub meta: BTreeMap<Arc<str>, Meta>,
 }
@@ -33,43 +83,63 @@ impl Index {
         self.entries.get(series as usize)?.as_ref()
     }
 
+    /// Memory that it takes, about.
+    pub fn bytes(&self) -> usize {
+        let lists = self.entries.capacity() * size_of::<Option<Entry>>() + self.free.capacity() * size_of::<u32>();
+        let labels = self.len() * ARRAY_BYTES + self.labels * size_of::<Label>();
+        lists + labels + self.by_labels.allocation_size() + self.postings.bytes()
+    }
+
+    fn find(&self, labels: &Labels) -> Option<u32> {
+        let same = |series: &u32| self.get(*series).is_some_and(|entry| entry.labels == *labels);
+        self.by_labels.find(self.hasher.hash_one(labels), same).copied()
+    }
+
     /// The slot of these labels in a group.
     pub fn slot(&self, labels: &Labels, group: GroupId) -> Option<Slot> {
-        let entry = self.get(*self.by_labels.get(labels)?)?;
+        let entry = self.get(self.find(labels)?)?;
         entry.places.iter().find(|(placed, _)| *placed == group).map(|(_, slot)| *slot)
     }
 
     pub fn place(&mut self, labels: &Labels, group: GroupId, slot: Slot) -> u32 {
-        if let Some(series) = self.by_labels.get(labels).copied()
+        if let Some(series) = self.find(labels)
             && let Some(entry) = self.entries[series as usize].as_mut()
         {
-            entry.places.push((group, slot));
+            entry.places.add((group, slot));
             return series;
         }
-        let labels = self.intern(labels);
         let series = self.free.pop().unwrap_or(self.entries.len() as u32);
         if series as usize == self.entries.len() {
             self.entries.push(None);
         }
-        self.postings.add(series, &labels);
-        self.by_labels.insert(labels.clone(), series);
-        self.entries[series as usize] = Some(Entry { labels, places: vec![(group, slot)] });
+        let labels = self.postings.add(series, labels);
+        self.labels += labels.len();
+        let hash = self.hasher.hash_one(&labels);
+        self.entries[series as usize] = Some(Entry { labels, places: Places::One([(group, slot)]) });
+        let Self { entries, hasher, by_labels, .. } = self;
+        by_labels.insert_unique(hash, series, |series| {
+            entries[*series as usize].as_ref().map_or(0, |entry| hasher.hash_one(&entry.labels))
+        });
         series
     }
 
     /// Forgets one place; the series goes with its last one.
     pub fn displace(&mut self, series: u32, group: GroupId, slot: Slot) {
         let Some(Some(entry)) = self.entries.get_mut(series as usize) else { return };
-        entry.places.retain(|place| *place != (group, slot));
-        if !entry.places.is_empty() {
+        if let Some(places) = entry.places.without((group, slot)) {
+            entry.places = places;
             return;
         }
+        let hash = self.hasher.hash_one(&entry.labels);
+        if let Ok(found) = self.by_labels.find_entry(hash, |known| *known == series) {
+            found.remove();
+        }
         if let Some(entry) = self.entries[series as usize].take() {
+            self.labels -= entry.labels.len();
             self.postings.remove(series, &entry.labels);
-            self.by_labels.remove(&entry.labels);
             self.free.push(series);
             if let Some(metric) = entry.labels.metric()
-                && self.postings.symbols(METRIC_NAME, metric).1.is_none()
+                && !self.postings.has(METRIC_NAME, metric)
             {
                 self.meta.remove(metric);
             }
@@ -81,17 +151,6 @@ impl Index {
         if self.meta.get(metric) != Some(meta) {
             self.meta.insert(metric.clone(), meta.clone());
         }
-    }
-
-    /// The same labels, sharing their strings with those that are known.
-    fn intern(&self, labels: &Labels) -> Labels {
-        Labels::new(labels.iter().map(|label| {
-            let (name, value) = self.postings.symbols(&label.name, &label.value);
-            Label {
-                name: name.unwrap_or_else(|| label.name.clone()),
-                value: value.unwrap_or_else(|| label.value.clone()),
-            }
-        }))
     }
 }
 
@@ -125,5 +184,15 @@ mod tests {
         assert!(host.upgrade().is_none(), "the label's text is gone, from what regexes have matched too");
         assert_eq!(index.place(&labels("m", "db7"), GroupId(0), Slot(200)), 0, "numbers are given out again");
         assert_eq!(index.entries.len(), 100);
+        let per_series = |series: u32| {
+            let mut index = Index::default();
+            (0..series).for_each(|at| {
+                index.place(&labels("m", &format!("db{}", at % 10)), GroupId(at), Slot(0));
+                index.place(&labels(&format!("m{at}"), "db1"), GroupId(0), Slot(at));
+            });
+            (index.bytes() / index.len(), index.len())
+        };
+        let (bytes, series) = per_series(10_000);
+        assert!(series == 10_010 && (100..400).contains(&bytes), "{bytes} bytes for each of {series}");
     }
 }

@@ -32,6 +32,12 @@ impl Labels {
         Self(unique.into())
     }
 
+    /// Of labels that are in order, each name once, no empty value.
+    pub(super) fn sorted(labels: Vec<Label>) -> Self {
+        debug_assert!(labels.is_sorted_by(|a, b| a.name < b.name));
+        Self(labels.into())
+    }
+
     pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         Self::new(pairs.into_iter().map(|(name, value)| Label { name: name.into(), value: value.into() }))
     }

@@ -3,13 +3,14 @@
 //! A missing label counts as the empty string, so a condition that the empty string meets also takes the series without
 //! the label. What a regex matches of a label's values is kept until these change.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 
-use super::{Labels, MatchOp, Matcher};
+use super::{Label, Labels, MatchOp, Matcher};
 
 /// Kept regex results; when full all are dropped, which costs one evaluation each.
 const CACHED_MAX: usize = 256;
@@ -31,17 +32,36 @@ pub(super) struct Postings {
     names: BTreeMap<Arc<str>, Name>,
     all: RoaringBitmap,
     cached: Mutex<HashMap<(String, String), Matched>>,
+    /// What texts and bitmaps take, about.
+    bytes: usize,
 }
 
+/// A text in a tree, with its bitmap: the text's counters, their part of a node, the bitmap with its first container.
+const VALUE_BYTES: usize = 128;
+
+/// A series in two bitmaps, of the value and of the name.
+const MEMBER_BYTES: usize = 4;
+
 impl Postings {
-    pub fn add(&mut self, series: u32, labels: &Labels) {
+    /// Adds a series. The same labels come back, sharing their strings with those that were there before.
+    pub fn add(&mut self, series: u32, labels: &Labels) -> Labels {
         self.all.insert(series);
-        for label in labels.iter() {
-            let name = self.names.entry(label.name.clone()).or_default();
+        let shared = labels.iter().map(|label| {
+            let entry = self.names.entry(label.name.clone());
+            let shared_name = entry.key().clone();
+            let name = entry.or_default();
             name.any.insert(series);
-            name.version += u64::from(!name.values.contains_key(&label.value));
-            name.values.entry(label.value.clone()).or_default().insert(series);
-        }
+            let entry = name.values.entry(label.value.clone());
+            let shared_value = entry.key().clone();
+            self.bytes += MEMBER_BYTES;
+            if matches!(entry, Entry::Vacant(_)) {
+                name.version += 1;
+                self.bytes += VALUE_BYTES + label.value.len();
+            }
+            entry.or_default().insert(series);
+            Label { name: shared_name, value: shared_value }
+        });
+        Labels::sorted(shared.collect())
     }
 
     pub fn remove(&mut self, series: u32, labels: &Labels) {
@@ -49,11 +69,13 @@ impl Postings {
         for label in labels.iter() {
             let Some(name) = self.names.get_mut(&label.name) else { continue };
             name.any.remove(series);
+            self.bytes = self.bytes.saturating_sub(MEMBER_BYTES);
             if let Some(bitmap) = name.values.get_mut(&label.value) {
                 bitmap.remove(series);
                 if bitmap.is_empty() {
                     name.values.remove(&label.value);
                     name.version += 1;
+                    self.bytes = self.bytes.saturating_sub(VALUE_BYTES + label.value.len());
                     // What a regex has matched would keep the text for as long as nobody asks again.
                     self.cached.get_mut().retain(|(cached, _), _| **cached != *label.name);
                 }
@@ -64,12 +86,14 @@ impl Postings {
         }
     }
 
-    /// The string itself where one is interned.
-    pub fn symbols(&self, name: &str, value: &str) -> (Option<Arc<str>>, Option<Arc<str>>) {
-        match self.names.get_key_value(name) {
-            Some((key, name)) => (Some(key.clone()), name.values.get_key_value(value).map(|(value, _)| value.clone())),
-            None => (None, None),
-        }
+    /// Memory that it takes, about.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether any series has this label.
+    pub fn has(&self, name: &str, value: &str) -> bool {
+        self.names.get(name).is_some_and(|name| name.values.contains_key(value))
     }
 
     pub fn values(&self, name: &str) -> impl Iterator<Item = (&Arc<str>, &RoaringBitmap)> {

@@ -61,7 +61,7 @@ impl Core {
         let mut labels = Vec::new();
         let mut by_group: BTreeMap<GroupId, Vec<Wanted>> = BTreeMap::new();
         for entry in index.postings.all_of(matchers).iter().filter_map(|series| index.get(series)) {
-            for (group, slot) in &entry.places {
+            for (group, slot) in entry.places.iter() {
                 by_group.entry(*group).or_default().push((labels.len(), *slot));
             }
             labels.push(entry.labels.clone());
@@ -218,7 +218,7 @@ impl Core {
                 let index = self.index.read();
                 let series = index.postings.of(METRIC_NAME, &name) & &found;
                 let entries = series.iter().filter_map(|series| index.get(series));
-                entries.map(|entry| (entry.labels.clone(), entry.places.clone())).collect()
+                entries.map(|entry| (entry.labels.clone(), entry.places.to_vec())).collect()
             };
             let current = places.into_iter().filter_map(|(labels, places)| {
                 let newest =

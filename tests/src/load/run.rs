@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use futures::future::join_all;
 use lampad_proto::v1::ingest_client::IngestClient;
 use lampad_proto::v1::{Lane, SequenceRange, Upward, Welcome, downward};
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
@@ -34,6 +35,8 @@ pub struct Record {
     /// Per acked tick: from its moment until its ack came.
     pub latencies: Vec<Duration>,
     pub streams: u64,
+    /// Of frames and dictionaries, as they are encoded.
+    pub sent_bytes: u64,
     /// What the collector refused, in its words.
     pub refusals: Vec<String>,
 }
@@ -150,7 +153,9 @@ impl LoadAgent {
         let Some(downward::Message::Welcome(welcome)) = first.message else { bail!("no welcome but {first:?}") };
         self.record.streams += 1;
         self.note_durable(&welcome);
-        outbox.send(self.encoder.dictionary(Lane::Live)).await?;
+        let dictionary = self.encoder.dictionary(Lane::Live);
+        self.record.sent_bytes += dictionary.encoded_len() as u64;
+        outbox.send(dictionary).await?;
         Ok(Stream {
             outbox,
             inbox,
@@ -212,7 +217,9 @@ impl LoadAgent {
 
     async fn send_live(&mut self, stream: &mut Stream) -> anyhow::Result<()> {
         let tick = stream.next;
-        stream.outbox.send(self.encoder.frame(Lane::Live, tick, stream.key)).await.context("the stream is gone")?;
+        let frame = self.encoder.frame(Lane::Live, tick, stream.key);
+        self.record.sent_bytes += frame.encoded_len() as u64;
+        stream.outbox.send(frame).await.context("the stream is gone")?;
         stream.live.insert(tick);
         stream.key = false;
         stream.next += 1;

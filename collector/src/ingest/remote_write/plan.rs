@@ -55,7 +55,7 @@ impl Plan {
         if places.iter().any(Option::is_none) {
             plan.define(receiver, request, &fingerprints, &mut places)?;
         }
-        let mut ticks = Ticks::default();
+        let mut ticks = Ticks { expected: request.samples.len(), ..Ticks::default() };
         let (mut samples, mut histograms) = (request.samples.iter(), request.histograms.iter());
         for (series, place) in request.series.iter().zip(places) {
             let samples = samples.by_ref().take(series.samples as usize);
@@ -178,6 +178,8 @@ struct Ticks {
     at: HashMap<(GroupId, i64), usize>,
     /// Where the last sample went: the next one mostly goes there too.
     last: usize,
+    /// Samples that the first tick has room for: mostly it gets all of them.
+    expected: usize,
 }
 
 impl Ticks {
@@ -188,7 +190,8 @@ impl Ticks {
             return;
         }
         self.last = *self.at.entry((group, timestamp_ms)).or_insert_with(|| {
-            self.ticks.push(TickBatch { group, timestamp_ms, run: Run::Live, key: false, values: Vec::new() });
+            let values = Vec::with_capacity(std::mem::take(&mut self.expected));
+            self.ticks.push(TickBatch { group, timestamp_ms, run: Run::Live, key: false, values });
             self.ticks.len() - 1
         });
         self.ticks[self.last].values.push((slot, value));

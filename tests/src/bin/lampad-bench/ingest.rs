@@ -168,7 +168,7 @@ async fn end(process: &mut Process, before: Cost, seconds: f64) -> anyhow::Resul
     })
 }
 
-fn disk_bytes(directory: &Path) -> anyhow::Result<u64> {
+pub fn disk_bytes(directory: &Path) -> anyhow::Result<u64> {
     let mut waiting: Vec<PathBuf> = vec![directory.to_owned()];
     let mut bytes = 0;
     while let Some(directory) = waiting.pop() {

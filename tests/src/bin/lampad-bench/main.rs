@@ -3,6 +3,7 @@
 
 mod agents;
 mod crash;
+mod fleet;
 mod freshness;
 mod ingest;
 mod quantiles;
@@ -29,6 +30,8 @@ enum What {
     Crash(crash::Args),
     /// Time until ready after kill -9
     Replay(replay::Args),
+    /// CPU, memory, wire and disk of many agents, by the share of their series that change
+    Fleet(fleet::Args),
     /// Ack times of many agents with and without stuck ones among them
     Stuck(stuck::Args),
 }
@@ -41,6 +44,7 @@ async fn main() -> anyhow::Result<()> {
         What::Ingest(args) => ingest::run(args).await,
         What::Crash(args) => crash::run(args).await,
         What::Replay(args) => replay::run(args).await,
+        What::Fleet(args) => fleet::run(args).await,
         What::Stuck(args) => stuck::run(args).await,
     }
 }
