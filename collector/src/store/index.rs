@@ -28,7 +28,7 @@ pub(super) struct Entry {
 #[derive(Debug, Clone)]
 pub(super) enum Places {
     One([Place; 1]),
-    More(Box<Vec<Place>>),
+    More(Box<[Place]>),
 }
 
 impl Deref for Places {
@@ -45,18 +45,18 @@ impl Deref for Places {
 impl Places {
     fn add(&mut self, place: Place) {
         match self {
-            Self::One([first]) => *self = Self::More(Box::new(vec![*first, place])),
-            Self::More(places) => places.push(place),
+            Self::One([first]) => *self = Self::More([*first, place].into()),
+            Self::More(places) => *self = Self::More(places.iter().copied().chain([place]).collect()),
         }
     }
 
     /// `None` when nothing is left.
     fn without(&self, place: Place) -> Option<Self> {
-        let mut left: Vec<Place> = self.iter().filter(|there| **there != place).copied().collect();
-        match left.len() {
-            0 => None,
-            1 => left.pop().map(|last| Self::One([last])),
-            _ => Some(Self::More(Box::new(left))),
+        let left: Vec<Place> = self.iter().filter(|there| **there != place).copied().collect();
+        match left[..] {
+            [] => None,
+            [last] => Some(Self::One([last])),
+            _ => Some(Self::More(left.into())),
         }
     }
 }
