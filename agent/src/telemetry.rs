@@ -185,6 +185,10 @@ fn success(module: &ModuleHealth) -> f64 {
     f64::from(u8::from(module.up.load(Ordering::Relaxed)))
 }
 
+/// Collectors of node_exporter that hold it for a success to find nothing.
+const GLAD_OF_NOTHING: &[&str] =
+    &["bcache", "bcachefs", "btrfs", "edac", "mountstats", "powersupplyclass", "thermal_zone", "xfs"];
+
 /// One series per collector that modules of this job stand in for; a module that has not been read yet says nothing.
 fn scrapes(modules: &[Arc<ModuleHealth>], job: &str, (up, duration): (&Desc, &Desc), out: &mut Tick) {
     let mut collectors: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
@@ -193,7 +197,8 @@ fn scrapes(modules: &[Arc<ModuleHealth>], job: &str, (up, duration): (&Desc, &De
             continue;
         }
         let (worst, sum) = collectors.entry(module.spec.collector).or_insert((1.0, 0.0));
-        *worst = worst.min(success(module));
+        let glad = module.absent.load(Ordering::Relaxed) && GLAD_OF_NOTHING.contains(&module.spec.collector);
+        *worst = worst.min(if glad { 1.0 } else { success(module) });
         *sum += of(&module.duration_us) / 1e6;
     }
     for (collector, (worst, sum)) in collectors {

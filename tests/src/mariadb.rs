@@ -182,6 +182,13 @@ impl Server {
         let _ = child.wait();
     }
 
+    /// Ends the server as a failure of its machine would.
+    pub fn kill(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+
     /// Process id, for tests that stop the server from running (SIGSTOP) or look at it.
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)

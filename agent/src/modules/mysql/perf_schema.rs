@@ -57,7 +57,7 @@ const INDEX_IO_SECONDS: Desc =
 pub static INDEX_IO_WAITS: Table = Table {
     name: "mysql.index_io_waits",
     collector: "collect.perf_schema.indexiowaits",
-    tier: Tier::Rare,
+    tier: Tier::Heavy,
     right: Some(Right::PerformanceSchema),
     statement: |server| {
         with_performance_schema(
@@ -294,7 +294,8 @@ pub static STATEMENTS_SUM: Table = Table {
     families: &[
         sum!("total", "count_star"),
         sum!("timer_wait").picoseconds(),
-        sum!("lock_time").picoseconds(),
+        // In picoseconds, as mysqld_exporter leaves it.
+        sum!("lock_time"),
         sum!("errors"),
         sum!("warnings"),
         sum!("rows_affected"),
