@@ -110,6 +110,17 @@ const CPU: Desc =
     Desc::counter("lampad_agent_cpu_seconds_total", "CPU time that the agent's process has used.").unit("seconds");
 const RESIDENT: Desc = Desc::gauge("lampad_agent_resident_bytes", "Memory of the agent's process.").unit("bytes");
 
+/// The same and more, under the names that every exporter tells of its own process.
+const PROCESS: [Desc; 7] = [
+    Desc::counter("process_cpu_seconds_total", "Total user and system CPU time spent in seconds."),
+    Desc::gauge("process_resident_memory_bytes", "Resident memory size in bytes."),
+    Desc::gauge("process_virtual_memory_bytes", "Virtual memory size in bytes."),
+    Desc::gauge("process_virtual_memory_max_bytes", "Maximum amount of virtual memory available in bytes."),
+    Desc::gauge("process_open_fds", "Number of open file descriptors."),
+    Desc::gauge("process_max_fds", "Maximum number of open file descriptors."),
+    Desc::gauge("process_start_time_seconds", "Start time of the process since unix epoch in seconds."),
+];
+
 /// The modules that tell of the others.
 pub fn modules(shared: &Shared) -> Vec<Entry> {
     let spec = |name, job| Spec { name, collector: "", job, tier: Tier::Heavy };
@@ -134,7 +145,7 @@ struct Agent {
 impl Module for Agent {
     fn descs(&self) -> Vec<Desc> {
         let mut descs = vec![UP, DURATION, ERRORS, SKIPPED, NODE_SUCCESS, NODE_DURATION, CPU, RESIDENT];
-        descs.extend(ROWS.iter().map(|(desc, _)| desc.clone()));
+        descs.extend(ROWS.iter().map(|(desc, _)| desc.clone()).chain(PROCESS));
         descs
     }
 
@@ -212,9 +223,32 @@ fn process(out: &mut Tick) -> Result<(), ModuleError> {
         path: "/proc/self/stat".into(),
         source: std::io::Error::other(detail.to_string()),
     };
-    let stat = procfs::process::Process::myself().and_then(|process| process.stat()).map_err(failed)?;
-    out.push(&CPU, &[], (stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64);
-    out.push(&RESIDENT, &[], (stat.rss * procfs::page_size()) as f64);
+    let process = procfs::process::Process::myself().map_err(failed)?;
+    let stat = process.stat().map_err(failed)?;
+    let ticks = procfs::ticks_per_second() as f64;
+    let cpu = (stat.utime + stat.stime) as f64 / ticks;
+    let resident = (stat.rss * procfs::page_size()) as f64;
+    out.push(&CPU, &[], cpu);
+    out.push(&RESIDENT, &[], resident);
+    let limits = process.limits().map_err(failed)?;
+    let most = |limit: procfs::process::LimitValue| match limit {
+        procfs::process::LimitValue::Value(value) => value as f64,
+        // As Go's client writes "no limit".
+        procfs::process::LimitValue::Unlimited => u64::MAX as f64,
+    };
+    let boot = procfs::boot_time_secs().map_err(failed)? as f64;
+    let values = [
+        cpu,
+        resident,
+        stat.vsize as f64,
+        most(limits.max_address_space.soft_limit),
+        process.fd_count().map_err(failed)? as f64,
+        most(limits.max_open_files.soft_limit),
+        boot + stat.starttime as f64 / ticks,
+    ];
+    for (desc, value) in PROCESS.iter().zip(values) {
+        out.push(desc, &[], value);
+    }
     Ok(())
 }
 

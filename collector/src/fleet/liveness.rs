@@ -1,4 +1,4 @@
-//! `up{job,instance}`: what the collector itself saw of every agent, second by second.
+//! `up{job,instance}`, with the agent's own labels: what the collector itself saw of every agent, second by second.
 //!
 //! 1 while an agent's lease holds, 0 once it has been silent for [`super::LEASE`] or has ended its stream. A known agent stays 0
 //! after a restart of the collector until it is forgotten. Never back-filled: it says what was seen then.
@@ -28,6 +28,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Time that agents have to come back after the collector's start before the missing ones count as down.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// By job and the agent's labels.
+type Seen = BTreeMap<(String, BTreeMap<String, String>), bool>;
+
 /// Writes `up`, and tells the store of agents that have fallen silent.
 pub struct Liveness {
     registry: Arc<Registry>,
@@ -36,7 +39,7 @@ pub struct Liveness {
     started: Instant,
     /// Agents whose lease held when last looked at.
     up: HashSet<AgentId>,
-    written: BTreeMap<(String, String), bool>,
+    written: Seen,
     forget_after: Duration,
 }
 
@@ -68,7 +71,7 @@ impl Liveness {
     }
 
     /// Who lives now; ends the series of those who no longer do.
-    fn look(&mut self, now: Instant, now_ms: i64) -> BTreeMap<(String, String), bool> {
+    fn look(&mut self, now: Instant, now_ms: i64) -> Seen {
         let mut current = BTreeMap::new();
         for agent in self.registry.agents() {
             let is_up = agent.is_up(now);
@@ -87,19 +90,24 @@ impl Liveness {
             if !is_up && !agent.was_seen() && now.duration_since(self.started) < GRACE {
                 continue;
             }
-            let (instance, jobs) = agent.jobs();
+            let (labels, jobs) = agent.jobs();
             for job in jobs {
-                // A replaced server has the instance of the old one: it is up if any of them is.
-                *current.entry((job, instance.clone())).or_insert(false) |= is_up;
+                // A replaced server has the labels of the old one: it is up if any of them is.
+                *current.entry((job, labels.clone())).or_insert(false) |= is_up;
             }
         }
         current
     }
 
-    fn write(&mut self, now_ms: i64, current: BTreeMap<(String, String), bool>) {
+    fn write(&mut self, now_ms: i64, current: Seen) {
         let meta = Meta { kind: MetricType::Gauge, help: UP_HELP.into(), unit: "".into() };
-        let samples = current.iter().map(|((job, instance), up)| OwnSample {
-            labels: Labels::from_pairs([(METRIC_NAME, "up"), ("job", job), ("instance", instance)]),
+        let samples = current.iter().map(|((job, labels), up)| OwnSample {
+            labels: Labels::from_pairs(
+                labels
+                    .iter()
+                    .map(|(name, value)| (name.as_str(), value.as_str()))
+                    .chain([(METRIC_NAME, "up"), ("job", job)]),
+            ),
             meta: meta.clone(),
             value: f64::from(u8::from(*up)),
         });
@@ -137,6 +145,21 @@ mod tests {
 
     const DB1: &str = r#"up{instance="db1", job="node"}"#;
     const OLD: &str = r#"up{instance="old", job="mysql"}"#;
+
+    /// As Prometheus puts a target's labels on `up`: dashboards choose by them.
+    #[tokio::test(start_paused = true)]
+    async fn up_has_the_agents_labels() {
+        let recorder = Arc::new(Recorder::new(true));
+        let registry = Registry::new(9, []);
+        let liveness = Liveness::new(registry.clone(), recorder.clone(), Duration::from_secs(60));
+        tokio::spawn(liveness.run(CancellationToken::new()));
+        let mut attach = attach(1, "db1");
+        attach.hello.labels = BTreeMap::from([("env".to_owned(), "prod".to_owned())]);
+        let lease = registry.attach(attach).unwrap();
+        lease.jobs([Arc::from("node")].iter());
+        let series = r#"up{env="prod", instance="db1", job="node"}"#;
+        until("up", || up(&recorder).get(series) == Some(&1.0)).await;
+    }
 
     #[tokio::test(start_paused = true)]
     async fn up_is_zero_within_three_seconds_of_silence_and_one_on_return() {

@@ -108,10 +108,12 @@ impl Agent {
         self.lapsed.store(true, Ordering::Release);
     }
 
-    /// For each job of the agent, its `up` series' labels.
-    pub(super) fn jobs(&self) -> (String, Vec<String>) {
+    /// The labels of the agent's `up` series, which are those of all its series, and its jobs.
+    pub(super) fn jobs(&self) -> (BTreeMap<String, String>, Vec<String>) {
         let state = self.state.lock();
-        (state.hello.instance.clone(), state.jobs.iter().cloned().collect())
+        let mut labels = state.hello.labels.clone();
+        labels.insert("instance".to_owned(), state.hello.instance.clone());
+        (labels, state.jobs.iter().cloned().collect())
     }
 }
 
