@@ -32,6 +32,12 @@ pub(super) trait Engine: fmt::Debug + Send + Sync {
 /// Page cache per open database; sled's own default of 1 GiB is no figure for a small server.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 
+/// Segments of a database. sled puts what is longer than a quarter of one into a file of its own, which goes when it is
+/// outdated; in a segment it stays until most of that is. Measured, 60 MiB of random values of 24 KiB, bytes on disk by bytes
+/// handed over: 1.98 with segments of 2 MiB, 1.47 of 512 KiB (sled's own choice), 1.30 of 128 KiB, 1.06 of 4 KiB; but below
+/// 128 KiB each value costs a file and an fsync of its own, and three to five times the CPU.
+const SEGMENT_BYTES: usize = 128 * 1024;
+
 /// Databases that stay open. Others are opened when a query needs them.
 const OPEN_MAX: usize = 6;
 
@@ -78,9 +84,7 @@ impl Sled {
         {
             databases.remove(&oldest);
         }
-        // Flushes are ours to time: the store must know what is durable before it releases the log.
-        let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
-        let db = Arc::new(config.open().map_err(to_io)?);
+        let db = Arc::new(open_database(&path).map_err(to_io)?);
         databases.insert(partition, (*turn, db.clone()));
         Ok(Some(db))
     }
@@ -125,6 +129,16 @@ impl Engine for Sled {
             found.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
         }
         Ok(found)
+    }
+}
+
+pub(super) fn open_database(path: &Path) -> sled::Result<sled::Db> {
+    // Flushes are ours to time: the store must know what is durable before it releases the log.
+    let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+    match config.clone().segment_size(SEGMENT_BYTES).open() {
+        // Made by a version that left the size to sled, which holds a database to the one it began with.
+        Err(sled::Error::Unsupported(_)) => config.open(),
+        opened => opened,
     }
 }
 

@@ -14,6 +14,7 @@
 //! 22 folded   varint group, varint count, addresses of the heads of runs that do not count any more; varint count, the
 //!             runs in their place: each as in 16, from the flags on
 //! 23 whole    varint partition: came of compaction
+//! 24 names    series, as in names.rs; 2 is of earlier versions, and read
 //! 21 present  varint group, signed last tick, varint count, count x value (as in entry.rs): the series of a Delta group
 //!             that went on when its newest run was sealed; replaces what was said of this group
 //! ```
@@ -33,6 +34,7 @@ use super::bytes::{Reader, put_signed, put_varint};
 use super::entry;
 use super::files::{Disk, DiskFile};
 use super::group::Mark;
+use super::names;
 use super::run::Carried;
 use super::sequences::Epochs;
 use super::{AgentId, GroupId};
@@ -48,6 +50,7 @@ const DROPPED: u8 = 20;
 const PRESENT: u8 = 21;
 const FOLDED: u8 = 22;
 const WHOLE: u8 = 23;
+const NAMES: u8 = 24;
 
 /// A manifest below this is not worth writing anew.
 const REWRITE_BYTES_MIN: u64 = 4 * 1024 * 1024;
@@ -80,7 +83,14 @@ impl Transaction {
         self.0.append(&mut other.0);
     }
 
+    /// A record in the form of the log; series definitions are put shorter.
     pub fn raw(&mut self, kind: u8, payload: &[u8]) {
+        if kind == entry::SERIES
+            && let Some(entry::Entry::Series { group, series }) = entry::read(kind, &mut Reader(payload))
+        {
+            record::append(&mut self.0, NAMES, |out| names::put(out, group, &series));
+            return;
+        }
         record::append(&mut self.0, kind, |out| out.extend_from_slice(payload));
     }
 
@@ -242,6 +252,7 @@ fn read_fact(record: Record<'_>) -> Option<Fact> {
         }
         PRESENT => read_present(record.payload)?,
         DROPPED => Fact::Dropped { partition: reader.varint32()? },
+        NAMES => Fact::Entry(names::read(&mut reader)?),
         kind => Fact::Entry(entry::read(kind, &mut reader)?),
     };
     Some(fact)

@@ -31,6 +31,7 @@ mod keeper;
 mod labels;
 mod log;
 mod manifest;
+mod names;
 mod numbers;
 mod options;
 mod packed;

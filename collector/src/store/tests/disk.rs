@@ -113,7 +113,7 @@ fn of_a_value_with_a_flipped_bit_only_its_own_series_are_lost() {
     let dir = tempfile::tempdir().unwrap();
     let wanted = sealed(dir.path());
     {
-        let db = sled::open(partition(dir.path())).unwrap();
+        let db = crate::store::disk::open_database(&partition(dir.path())).unwrap();
         let (number, value) = db.iter().next().unwrap().unwrap();
         let mut value = value.to_vec();
         value[1000] ^= 8;
@@ -250,4 +250,13 @@ fn a_full_disk_is_passing_trouble_and_can_be_opened() {
     assert_eq!(new(&store), Ok(Slot(1)));
     assert!(store.seal(Duration::from_secs(20)));
     assert_eq!(range(&store, "a", 0, i64::MAX), bits(&[sample(1), sample(2)]));
+}
+
+/// sled refuses a database whose segments have another size than it is asked for.
+#[test]
+fn a_database_with_the_segments_of_an_earlier_version_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    sled::open(dir.path().join("old")).unwrap().insert([0, 0, 0, 1], b"value").unwrap();
+    let db = crate::store::disk::open_database(&dir.path().join("old")).unwrap();
+    assert_eq!(db.get([0, 0, 0, 1]).unwrap().unwrap(), b"value");
 }

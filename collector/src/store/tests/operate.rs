@@ -74,7 +74,7 @@ fn partition(dir: &Path) -> PathBuf {
 }
 
 fn flip_in_value(dir: &Path, at: usize) {
-    let db = sled::open(partition(dir)).unwrap();
+    let db = crate::store::disk::open_database(&partition(dir)).unwrap();
     let (number, value) = db.iter().nth(1).unwrap().unwrap();
     let mut value = value.to_vec();
     value[at] ^= 8;
