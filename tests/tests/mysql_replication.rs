@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use lampad_agent::module::Entry;
 use lampad_agent::modules::mysql::{Extra, MysqlSettings, Secret, Session, Surroundings, modules_on};
 use lampad_agent::tick::Tick;
+use lampad_proto::Number;
 use lampad_tests::mariadb::Server;
 
 /// Far above what any step takes on a busy machine.
@@ -31,10 +32,10 @@ impl Watch {
         let entry = self.0.iter_mut().find(|entry| entry.spec.name == module).context("module")?;
         let mut tick = Tick::new();
         entry.module.sample(&mut tick).await?;
-        let write = |(name, labels, value): (&str, Vec<(&str, &str)>, f64)| {
+        let write = |(name, labels, value): (&str, Vec<(&str, &str)>, Number)| {
             let told = |(label, _): &&(&str, &str)| matches!(*label, "connection_name" | "channel_name" | "member_id");
             let channel = labels.iter().filter(told).map(|(_, text)| *text).collect::<String>();
-            ((name.trim_start_matches("mysql_slave_status_").to_owned(), channel), value)
+            ((name.trim_start_matches("mysql_slave_status_").to_owned(), channel), value.as_f64())
         };
         Ok(tick.samples().map(write).collect())
     }
