@@ -31,7 +31,7 @@ async fn prometheus_writes_what_it_scrapes() -> anyhow::Result<()> {
         ),
     )?;
     let mut process =
-        Program::at(&servers::installed("prometheus").unwrap_or_default(), directory.path().join("prometheus.log"))
+        Program::at(servers::installed("prometheus").unwrap_or_default(), directory.path().join("prometheus.log"))
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.tsdb.path={}", directory.path().join("data").display()))
             .arg(format!("--web.listen-address={address}"))
