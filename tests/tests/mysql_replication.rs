@@ -13,6 +13,9 @@ use lampad_tests::mariadb::Server;
 /// Far above what any step takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A column, and what its value must be like.
+type Wanted<'a> = (&'a str, fn(f64) -> bool);
+
 /// The modules that look at a server.
 struct Watch(Vec<Entry>);
 
@@ -41,7 +44,7 @@ impl Watch {
     }
 
     /// Reads until the columns of one connection are as wanted.
-    async fn until(&mut self, connection: &str, wanted: &[(&str, fn(f64) -> bool)]) -> Result<()> {
+    async fn until(&mut self, connection: &str, wanted: &[Wanted<'_>]) -> Result<()> {
         let begun = Instant::now();
         loop {
             let seen = self.sample("mysql.replication").await?;
@@ -62,7 +65,7 @@ impl Watch {
 const RUNS: fn(f64) -> bool = |value| value == 1.0;
 const STANDS: fn(f64) -> bool = |value| value == 0.0;
 const SOME: fn(f64) -> bool = |value| value > 0.0;
-const HEALTHY: [(&str, fn(f64) -> bool); 3] =
+const HEALTHY: [Wanted; 3] =
     [("slave_io_running", RUNS), ("slave_sql_running", RUNS), ("seconds_behind_master", STANDS)];
 
 /// Not logged: it must not come to the replica by two ways.

@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(by_name, [&("SELECT", "performance_schema.*".to_owned())]);
         let all = parse("GRANT PROCESS ON *.* TO `l`@`h` WITH GRANT OPTION").unwrap();
         assert_eq!(
-            revokes(&[all.clone()], &needed, &account()),
+            revokes(std::slice::from_ref(&all), &needed, &account()),
             ["REVOKE ALL PRIVILEGES, GRANT OPTION FROM 'lampad'@'localhost';"]
         );
         assert_eq!(not_by_name(&[all], &needed).count(), needed.len(), "each is granted again");

@@ -274,9 +274,9 @@ mod tests {
         #[test]
         fn garbage_never_panics(bytes: Vec<u8>) {
             if let Ok(request) = Request::read(&bytes) {
-                request.series.iter().for_each(|series| labels(&series.labels).for_each(|label| drop(label)));
+                request.series.iter().for_each(|series| labels(&series.labels).for_each(drop));
             }
-            labels(&bytes).for_each(|label| drop(label));
+            labels(&bytes).for_each(drop);
         }
     }
 

@@ -69,7 +69,7 @@ fn live(seed: u64, steps: u32, failing: u32) -> Life {
                 let sequence = sent.lsns.len() as u64 + 1;
                 let key = sequence == 1 || random.random_bool(0.1);
                 let all = slots.iter().enumerate().map(|(at, slot)| (*slot, value(number, at, sequence)));
-                let values: Vec<(Slot, f64)> = all.filter(|_| key || sequence % 2 == 0).collect();
+                let values: Vec<(Slot, f64)> = all.filter(|_| key || sequence.is_multiple_of(2)).collect();
                 let tick = tick(group, at_ms(sequence), key, &values);
                 let frame = FrameId { agent: agent(number), epoch: 7, sequence };
                 let appended = store.append(&Batch { frame: Some(frame), ticks: vec![tick] }).unwrap();

@@ -83,7 +83,7 @@ impl Journal {
 
     fn fails(&self) -> bool {
         let one_of = self.failing.load(Ordering::SeqCst);
-        one_of > 0 && self.noted.lock().ops.len() as u32 % one_of == 0
+        one_of > 0 && (self.noted.lock().ops.len() as u32).is_multiple_of(one_of)
     }
 }
 
