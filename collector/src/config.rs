@@ -42,6 +42,9 @@ pub struct Args {
     /// Features to switch on, by Prometheus' names, or `all`
     #[arg(long, env = "LAMPAD_ENABLE_FEATURE", value_name = "NAME", value_delimiter = ',')]
     pub enable_feature: Vec<String>,
+    /// Serve Prometheus' admin API: deleting series, snapshots
+    #[arg(long, env = "LAMPAD_ENABLE_ADMIN_API")]
+    pub enable_admin_api: bool,
     /// Certificate chain (PEM) for HTTP and gRPC
     #[arg(long, env = "LAMPAD_TLS_CERT", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
@@ -164,6 +167,8 @@ struct File {
     retention: Option<Retention>,
     #[serde(default)]
     enable_feature: Vec<String>,
+    #[serde(default)]
+    enable_admin_api: bool,
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
     tls_client_ca: Option<PathBuf>,
@@ -195,6 +200,7 @@ pub struct Config {
     pub grpc_listen: Listen,
     pub retention: Option<Duration>,
     pub features: BTreeSet<String>,
+    pub enable_admin_api: bool,
     pub tls: Option<TlsFiles>,
     pub token_file: Option<PathBuf>,
     pub insecure: bool,
@@ -252,6 +258,7 @@ impl Config {
             grpc_listen: args.grpc_listen.or(file.grpc_listen).unwrap_or_else(|| Listen(GRPC_LISTEN.into())),
             retention: args.retention.or(file.retention).map_or(Some(RETENTION), |retention| retention.0),
             features: features.into_iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect(),
+            enable_admin_api: args.enable_admin_api || file.enable_admin_api,
             tls,
             token_file: args.token_file.or(file.token_file),
             insecure: args.insecure || file.insecure,
@@ -268,6 +275,7 @@ impl Config {
             ("http_listen", self.http_listen != new.http_listen),
             ("grpc_listen", self.grpc_listen != new.grpc_listen),
             ("enable_feature", self.features != new.features),
+            ("enable_admin_api", self.enable_admin_api != new.enable_admin_api),
             ("log_format", self.log_format != new.log_format),
             ("limits", self.limits != new.limits),
             ("retention", self.retention != new.retention),

@@ -115,10 +115,11 @@ impl Daemon {
 
         let source = store.clone();
         gate.open(ingest.clone());
-        door.open(web::pages(
-            Web::new(source.clone(), registry.clone(), telemetry),
-            api::router(api_state(&config, source)).merge(remote_write_router(ingest)),
-        ));
+        let mut apis = api::router(api_state(&config, source.clone())).merge(remote_write_router(ingest));
+        if config.enable_admin_api {
+            apis = apis.merge(api::admin_router(source.clone(), config.data_dir.clone()));
+        }
+        door.open(web::pages(Web::new(source, registry.clone(), telemetry), apis));
         tracing::info!(http = %http_addr, grpc = %grpc_addr, tls = tls.is_some(), data_dir = %config.data_dir.display(), "ready");
         systemd::notify(&[NotifyState::Ready]);
         let servers = Mutex::new(vec![http_server, grpc_server]);
@@ -257,6 +258,7 @@ fn api_state(config: &Config, source: Arc<Store>) -> ApiState {
         ("grpc-listen", config.grpc_listen.to_string()),
         ("retention", retention.to_string()),
         ("enable-feature", names.join(",")),
+        ("enable-admin-api", config.enable_admin_api.to_string()),
         ("log-level", config.log_level.clone()),
         ("insecure", config.insecure.to_string()),
     ]

@@ -227,3 +227,35 @@ async fn no_ack_leaves_while_the_flush_hangs_or_fails_and_queries_are_answered()
     drop(up);
     daemon.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn the_admin_api_is_there_when_it_is_asked_for() {
+    let place = Place::new();
+    let daemon = start(&place.args(&["--enable-admin-api"])).await.unwrap();
+    let url = format!("http://{}/api/v1", daemon.http_addr());
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let post = async |path: &str| {
+        let reply = http.post(format!("{url}/admin/tsdb/{path}")).send().await.unwrap();
+        (reply.status().as_u16(), reply.text().await.unwrap())
+    };
+    assert_eq!(post("delete_series").await.0, 400, "of which series?");
+    assert_eq!(post("delete_series?match[]=up&start=0").await, (204, String::new()));
+    let (status, text) = post("clean_tombstones").await;
+    assert!(status == 503 && text.contains("not there yet"), "{status}: {text}");
+    let (status, text) = post("snapshot").await;
+    let name = serde_json::from_str::<serde_json::Value>(&text).unwrap()["data"]["name"].as_str().unwrap().to_owned();
+    assert_eq!(status, 200, "{text}");
+    daemon.stop().await.unwrap();
+    // A snapshot is a data directory.
+    let copy = place.path("data").join("snapshots").join(name);
+    let args = Args::parse_from([
+        "x",
+        "--grpc-listen",
+        "127.0.0.1:0",
+        "--http-listen",
+        "127.0.0.1:0",
+        "--data-dir",
+        &self::text(&copy),
+    ]);
+    start(&args).await.unwrap().stop().await.unwrap();
+}

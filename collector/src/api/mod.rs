@@ -2,6 +2,7 @@
 //!
 //! [`router`] holds the paths; the server, `/metrics`, targets and the status page are mounted beside it.
 
+mod admin;
 mod federate;
 mod format;
 mod params;
@@ -19,6 +20,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tower_http::compression::CompressionLayer;
 
+pub use admin::admin_router;
 pub use format::Format;
 pub use state::{ApiState, BuildInfo};
 

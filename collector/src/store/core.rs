@@ -140,7 +140,7 @@ impl Core {
         }
     }
 
-    fn define(&self, kind: u8, payload: Vec<u8>) {
+    pub fn define(&self, kind: u8, payload: Vec<u8>) {
         let mut definitions = self.definitions.lock();
         self.log.push(kind, payload.clone());
         definitions.push(Definition { kind, payload });

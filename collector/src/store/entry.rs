@@ -13,6 +13,7 @@
 //!                   class 3 u8 what (0 integer, 1 integer below 0), u64 LE magnitude
 //! 4 silence signed time, varint count, count x (varint group, signed last tick)
 //! 5 forget  varint group, varint count, count x varint slot
+//! 6 erase   varint group, signed first and last time that is deleted, the slots as a roaring bitmap (its portable form)
 //! ```
 //! The first tick of a run lies in the log as a key tick of all that is present, whatever its writer sent, so that a replay
 //! that begins there needs nothing older. Kinds 1, 2 and 5 lie in the manifest too, in the same form.
@@ -22,8 +23,10 @@ use std::sync::Arc;
 use lampad_proto::Number;
 use lampad_proto::v1::{Histogram, MetricType};
 use prost::Message as _;
+use roaring::RoaringBitmap;
 
 use super::bytes::{Reader, put_bytes, put_signed, put_varint};
+use super::erase::Erased;
 use super::group::Mark;
 use super::{AgentId, FrameId, GroupId, GroupKey, Labels, Meta, Run, SeriesKey, Slot, TickBatch, Value, WriteMode};
 
@@ -32,9 +35,10 @@ pub(super) const SERIES: u8 = 2;
 pub(super) const BATCH: u8 = 3;
 pub(super) const SILENCE: u8 = 4;
 pub(super) const FORGET: u8 = 5;
+pub(super) const ERASE: u8 = 6;
 
 /// Kinds are 1 to this.
-pub(super) const KIND_MAX: u8 = FORGET;
+pub(super) const KIND_MAX: u8 = ERASE;
 
 const RAW: u64 = 0;
 const WHOLE: u64 = 1;
@@ -55,6 +59,7 @@ pub(super) enum Entry {
     Batch { frame: Option<FrameId>, ticks: Vec<TickBatch> },
     Silence { marks: Vec<(GroupId, Mark)> },
     Forget { group: GroupId, slots: Vec<Slot> },
+    Erase { group: GroupId, erased: Erased },
 }
 
 pub(super) fn put_group(out: &mut Vec<u8>, group: GroupId, key: &GroupKey, mode: WriteMode) {
@@ -152,6 +157,14 @@ pub(super) fn put_forget(out: &mut Vec<u8>, group: GroupId, slots: &[u32]) {
     slots.iter().for_each(|slot| put_varint(out, u64::from(*slot)));
 }
 
+pub(super) fn put_erase(out: &mut Vec<u8>, group: GroupId, erased: &Erased) {
+    put_varint(out, u64::from(group.0));
+    put_signed(out, erased.from_ms);
+    put_signed(out, erased.to_ms);
+    // Writing to a vector cannot fail.
+    let _ = erased.slots.serialize_into(out);
+}
+
 /// Reads the payload behind its LSN.
 pub(super) fn read(kind: u8, reader: &mut Reader<'_>) -> Option<Entry> {
     match kind {
@@ -173,6 +186,12 @@ pub(super) fn read(kind: u8, reader: &mut Reader<'_>) -> Option<Entry> {
             let group = GroupId(reader.varint32()?);
             let slots = (0..reader.count()?).map(|_| reader.varint32().map(Slot)).collect::<Option<_>>()?;
             Some(Entry::Forget { group, slots })
+        }
+        ERASE => {
+            let group = GroupId(reader.varint32()?);
+            let (from_ms, to_ms) = (reader.signed()?, reader.signed()?);
+            let slots = RoaringBitmap::deserialize_from(reader.0).ok()?;
+            Some(Entry::Erase { group, erased: Erased { slots, from_ms, to_ms } })
         }
         _ => None,
     }

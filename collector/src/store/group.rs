@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::base::{Base, whole};
 use super::block::{Address, SealedRun};
 use super::column::{Samples, same_value};
+use super::erase::Erased;
 use super::run::{Carried, Run};
 use super::{GroupId, GroupKey, Run as Lane, Slot, TickBatch, Value, WriteMode};
 
@@ -77,6 +78,8 @@ pub(super) struct State {
     late_lsn: u64,
     pub frozen: Vec<Arc<Frozen>>,
     pub sealed: Arc<Vec<Arc<SealedRun>>>,
+    /// What was deleted.
+    pub erased: Arc<Vec<Erased>>,
     pub marks: Vec<Mark>,
     /// Those of them that are not in the manifest yet.
     pub marks_unsaved: Vec<Mark>,
@@ -130,6 +133,7 @@ impl State {
             late_lsn: 0,
             frozen: Vec::new(),
             sealed: Arc::default(),
+            erased: Arc::default(),
             marks: Vec::new(),
             marks_unsaved: Vec::new(),
             begun_ms: 0,

@@ -122,6 +122,12 @@ impl Store {
         self.core.silence(agent, at_ms);
     }
 
+    /// Deletes the samples in `[from_ms, to_ms]` of the series that meet any of the lists of matchers, as far as there are any;
+    /// says of how many series. They are hidden at once, and durably when this returns. Not for a tokio worker.
+    pub fn erase(&self, any_of: &[Vec<Matcher>], from_ms: i64, to_ms: i64) -> Result<u64, AppendError> {
+        self.core.erase(any_of, from_ms, to_ms)
+    }
+
     /// Waits until all that was appended is durable; false when that takes longer. Not for a tokio worker.
     pub fn flush(&self, within: Duration) -> bool {
         self.core.log.flush(within)

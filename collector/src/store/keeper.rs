@@ -313,6 +313,7 @@ fn forget_old(core: &Core, group: &Group, oldest_ms: i64) -> Forgotten {
         state.sealed = Arc::new(kept);
     }
     state.marks.retain(|mark| mark.at_ms >= oldest_ms);
+    state.forget_erased(oldest_ms);
     state.carried.retain(|carried| carried.timestamp_ms >= oldest_ms);
     if state.last_ms < oldest_ms {
         state.forget_kept();

@@ -22,6 +22,7 @@ mod core;
 mod datadir;
 mod disk;
 mod entry;
+mod erase;
 mod files;
 mod fold;
 mod group;

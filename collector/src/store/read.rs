@@ -11,6 +11,7 @@ use roaring::RoaringBitmap;
 use super::blocks;
 use super::column::Samples;
 use super::core::Core;
+use super::erase::hide;
 use super::group::{Group, Mark, State};
 use super::run::{Run, RunCopy, has_tick_in};
 use super::{
@@ -96,7 +97,8 @@ impl Core {
         let plain = |at_ms| last && marks.is_empty() && state.is_plain() && late_ms.is_none_or(|late| late < at_ms);
         let mut slow = Vec::new();
         for (series, slot) in wanted {
-            match state.current(slot.0).filter(|(at_ms, _)| (from_ms..=to_ms).contains(at_ms) && plain(*at_ms)) {
+            let near = |at_ms: i64| (from_ms..=to_ms).contains(&at_ms) && !state.is_erased(slot.0, at_ms);
+            match state.current(slot.0).filter(|(at_ms, _)| near(*at_ms) && plain(*at_ms)) {
                 Some((at_ms, value)) => {
                     budget.take(1)?;
                     found.push((*series, one(at_ms, value)));
@@ -119,7 +121,7 @@ impl Core {
             state.late(slot.0, low_ms, to_ms, into);
         }
         let mut marks: Vec<Mark> = marks.into_iter().filter(|mark| state.is_silent(mark)).collect();
-        let sealed = state.sealed.clone();
+        let (sealed, erased) = (state.sealed.clone(), state.erased.clone());
         drop(state);
         let mut head = vec![Samples::default(); slow.len()];
         let add = |into: &mut Samples, expand: &dyn Fn(&mut Samples) -> bool| {
@@ -146,9 +148,12 @@ impl Core {
         self.blocks.read(&wanted, &sealed, &mut samples, budget, |ticks| {
             marks.retain(|mark| !has_tick_in(ticks, mark.after_ms, mark.at_ms));
         })?;
-        for (((series, _), mut samples), head) in slow.into_iter().zip(samples).zip(head) {
+        for (((series, slot), mut samples), head) in slow.into_iter().zip(samples).zip(head) {
             merge(&mut samples, head);
+            // Before the marks, because a deleted sample does not end, and after them, because their own times may be deleted.
+            hide(&erased, slot.0, &mut samples);
             finish(&mut samples, &marks, from_ms);
+            hide(&erased, slot.0, &mut samples);
             found.push((series, samples));
         }
         Ok(found)
@@ -235,7 +240,8 @@ impl Core {
 
     fn current(&self, (group, slot): (GroupId, Slot)) -> Option<(i64, Value)> {
         let group = self.groups.read().get(group).cloned()?;
-        group.state.lock().current(slot.0)
+        let state = group.state.lock();
+        state.current(slot.0).filter(|(at_ms, _)| !state.is_erased(slot.0, *at_ms))
     }
 }
 

@@ -48,6 +48,11 @@ impl Restored {
                     }
                 }
             }
+            Entry::Erase { group, erased } => {
+                if let Some(group) = self.groups.get(group) {
+                    group.state.lock().erase(erased);
+                }
+            }
             Entry::Forget { group, slots } => {
                 slots.into_iter().for_each(|slot| self.forget(group, slot, now_ms));
             }

@@ -241,6 +241,11 @@ impl Sealer {
             if !state.marks.is_empty() {
                 transaction.marks(group.id, &state.marks);
             }
+            for erased in state.erased.iter() {
+                let mut payload = Vec::new();
+                entry::put_erase(&mut payload, group.id, erased);
+                transaction.raw(entry::ERASE, &payload);
+            }
         }
         for (agent, epochs) in core.sequences.all() {
             transaction.frames(agent, &epochs.lock());

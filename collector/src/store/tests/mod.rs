@@ -5,6 +5,7 @@ mod compact;
 mod crash;
 mod damage;
 mod disk;
+mod erase;
 mod integers;
 mod journal;
 mod model;
