@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use lampad_tests::load::{self, Plan, Record, Verdict, verify};
-use lampad_tests::{Collector, PATIENCE, binary};
+use lampad_tests::{Collector, PATIENCE, binary, until_ok};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -87,7 +87,8 @@ async fn campaign(args: &Args, kills: u32, harmed: bool, random: &mut StdRng) ->
     let unacked: usize = records.iter().map(|record: &Record| record.unacked.len()).sum();
     ensure!(unacked == 0, "{unacked} ticks were never acked: what was not acked is sent again");
     let verdict = verify(&collector.api(), &records).await?;
-    let counted = collector.own("lampad_collector_damaged_total").await?;
+    let api = collector.api();
+    let counted = until_ok("the own metrics", PATIENCE, || api.value("max(lampad_collector_damaged_total)")).await?;
     let reported = if harmed {
         format!("{told}: counted {counted}, check: {}", checked.as_deref().unwrap_or("nothing"))
     } else {
