@@ -144,6 +144,7 @@ async fn what_is_switched_off_is_neither_denied_nor_empty() -> Result<()> {
     }
     assert!(text.lines().any(|line| line.contains("not here") && line.contains("mysql.group_members")), "{text}");
     assert!(text.contains("not asked for: engine_innodb_status"), "{text}");
+    assert!(report.revokes().is_empty() && text.contains("account of the agent's own"), "root stays root: {text}");
     Ok(())
 }
 

@@ -141,6 +141,17 @@ async fn mysql_up_follows_the_server() -> Result<()> {
     .await
 }
 
+/// A module that asks a statement per schema asks again the moment it has an answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_may_be_asked_again_as_soon_as_it_is_answered() -> Result<()> {
+    let server = Server::mariadb(&[]).await?;
+    let session = session(settings(server.dsn()));
+    for _ in 0..300 {
+        session.query("again", |_| Ok(Cow::Borrowed("SELECT 1"))).await?;
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_statement_past_its_deadline_is_killed_and_two_connections_suffice() -> Result<()> {
     with_each_server(&[], |server| async move {

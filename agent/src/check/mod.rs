@@ -68,7 +68,11 @@ async fn look_at(target: &Target, settings: &MysqlSettings, around: &Surrounding
     let held: Vec<held::Held> = shown.iter().flat_map(Rows::iter).filter_map(|row| held::parse(row.at(0)?)).collect();
     let modules: Vec<_> =
         sampled.into_iter().map(|(module, outcome)| (module, verdict(module, outcome, &server, &missing))).collect();
-    let (revokes, grants) = changes(&held, &wanted, &missing, settings, &account);
+    let (mut revokes, mut grants) = changes(&held, &wanted, &missing, settings, &account);
+    if account.is_administrator() {
+        // It is not the agent's, and nobody else could give it back what it needs.
+        (revokes, grants) = (Vec::new(), missing.clone());
+    }
     let buys = |right: Right| {
         let modules = modules.iter().map(|(module, _)| *module);
         modules.filter(|module| rights::needed(module, &server).contains(&right)).collect()

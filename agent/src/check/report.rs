@@ -140,6 +140,11 @@ impl fmt::Display for Found {
         if self.missing.is_empty() {
             writeln!(out, "\nNo right is missing.")?;
         }
+        if self.account.is_administrator() {
+            writeln!(out, "\nThis is the administrator's account; an account of the agent's own needs only:")?;
+            let own = Account::new("lampad", "localhost");
+            create_user(out, &self.server.to_string(), &own, &self.server)?;
+        }
         if !self.revokes.is_empty() {
             writeln!(out, "\nRights that no module needs; an administrator takes them away by, in this order:")?;
             self.revokes.iter().try_for_each(|revoke| writeln!(out, "  {revoke}"))?;

@@ -14,6 +14,11 @@ impl Account {
         Self { user: user.to_owned(), host: host.to_owned() }
     }
 
+    /// Whether it is the one that other accounts are made with.
+    pub fn is_administrator(&self) -> bool {
+        self.user == "root"
+    }
+
     /// What CURRENT_USER() says: the last `@` parts user and host.
     pub fn parse(text: &str) -> Self {
         let (user, host) = text.rsplit_once('@').unwrap_or((text, "%"));

@@ -279,6 +279,24 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        /// Whatever a password is made of, its `%XX` form is that password, and nothing else of the address changes.
+        #[test]
+        fn any_password_passes_through_a_dsn(password in ".{1,40}") {
+            let encoded: String = password.bytes().map(|byte| format!("%{byte:02X}")).collect();
+            let target = dsn(&format!("mysql://u:{encoded}@h:3307?ssl-mode=required")).unwrap();
+            proptest::prop_assert_eq!(target.password.as_ref().map(Secret::reveal), Some(password.as_str()));
+            proptest::prop_assert_eq!(format!("{} as {}", target.address, target.user), "h:3307 as u");
+        }
+
+        /// As it stands it may be written too, unless it has what ends an address or begins a `%XX`.
+        #[test]
+        fn most_passwords_need_no_encoding(password in "[^%]{1,40}") {
+            let target = dsn(&format!("mysql://u:{password}@h:3307")).unwrap();
+            proptest::prop_assert_eq!(target.password.as_ref().map(Secret::reveal), Some(password.as_str()));
+        }
+    }
+
     #[test]
     fn a_wrong_dsn_is_told_without_its_password() {
         for text in ["u:geheim@h", "mysql://u:geheim@h:port", "mysql://u:geheim@", "mysql://u:geheim@h?colour=red"] {

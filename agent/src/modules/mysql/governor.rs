@@ -6,7 +6,8 @@
 //!
 //! * Vital signs that would be dearer are read at twice or four times their interval, but at least every second.
 //! * Of the others the cheapest go first. Those that fit run at their interval; the first that does not runs as often as what
-//!   is left allows; for dearer ones nothing is left, and they are tried again every ten minutes.
+//!   is left allows; for dearer ones nothing is left. None is held back for more than ten times its interval: what is dearest
+//!   on a server in trouble, such as its status, is what one wants to see then.
 //!
 //! A read that is held is no failure and no tick; it is counted.
 
@@ -30,10 +31,10 @@ pub const SHARE: f64 = 0.01;
 const SHARE_TO_GO_BACK: f64 = 0.7 * SHARE;
 /// Vital signs are never read less often than this.
 const VITAL_MOST: Duration = Duration::from_secs(1);
-/// A module that found nothing left is read once in this time, to see whether it has become cheaper.
-const TRY_AGAIN: Duration = Duration::from_secs(600);
-/// Reads whose cost is remembered.
-const COSTS: usize = 4;
+/// A module for which nothing is left is still read once in this many of its intervals.
+const HELD_MOST: f64 = 10.0;
+/// Reads whose cost is remembered: enough that one of them was not disturbed on a busy machine.
+const COSTS: usize = 8;
 
 tokio::task_local! {
     /// What the module that is being read has taken so far, in microseconds.
@@ -149,12 +150,13 @@ impl Account {
         if self.vital {
             return self.allowed_vital();
         }
+        let most = HELD_MOST * self.interval;
         if self.load() <= left {
             self.interval
         } else if left <= 0.0 {
-            TRY_AGAIN.as_secs_f64()
+            most
         } else {
-            (self.cost() / left).min(TRY_AGAIN.as_secs_f64())
+            (self.cost() / left).min(most)
         }
     }
 

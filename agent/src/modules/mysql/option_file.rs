@@ -164,6 +164,25 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        /// Quoted, with backslash, quote and line ends escaped, any text is a value.
+        #[test]
+        fn any_password_passes_through_an_option_file(password in "(?s).{0,40}") {
+            let mut written = String::from('"');
+            for character in password.chars() {
+                match character {
+                    '\\' => written.push_str("\\\\"),
+                    '"' => written.push_str("\\\""),
+                    '\n' => written.push_str("\\n"),
+                    '\r' => written.push_str("\\r"),
+                    other => written.push(other),
+                }
+            }
+            written.push('"');
+            proptest::prop_assert_eq!(value_of(&written), password);
+        }
+    }
+
     #[test]
     fn groups_includes_and_comments() {
         let dir = tempfile::tempdir().unwrap();

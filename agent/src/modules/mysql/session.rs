@@ -164,8 +164,9 @@ impl Session {
             return; // waited past its deadline behind others
         }
         let outcome = match self.open(&mut state).await {
-            Ok(()) => self.ask(&mut state, sql, reply, meter).await,
+            Ok(()) => self.ask(&mut state, sql, flight, reply, meter).await,
             Err(trouble) => {
+                drop(flight);
                 let _ = reply.send(Err(trouble.into()));
                 Ok(())
             }
@@ -175,14 +176,15 @@ impl Session {
             tracing::debug!(%lost, "connection to MySQL given up");
             state.link = None;
         }
-        drop(flight);
     }
 
-    /// Asks on the open connection. `Err` when that connection is of no use any more.
+    /// Asks on the open connection. The flight ends before its answer is told, so that whoever hears it may ask again at once.
+    /// `Err` when that connection is of no use any more.
     async fn ask<F>(
         &self,
         state: &mut State,
         sql: F,
+        flight: Flight,
         reply: oneshot::Sender<Result<Answer, ModuleError>>,
         meter: Option<Arc<AtomicU64>>,
     ) -> Result<(), String>
@@ -193,6 +195,7 @@ impl Session {
         let sql = match sql(server) {
             Ok(sql) => sql,
             Err(error) => {
+                drop(flight);
                 let _ = reply.send(Err(error));
                 return Ok(());
             }
@@ -214,11 +217,13 @@ impl Session {
             Err(_) => {
                 self.set_health(Health::Down);
                 let _ = reply.send(Err(ModuleError::TimedOut { deadline }));
-                return end_statement(target, id, fetch)
-                    .await
-                    .map(|()| self.set_health(Health::Up(Arc::clone(server))));
+                // This one is under way until the server has confirmed its end.
+                let ended = end_statement(target, id, fetch).await;
+                drop(flight);
+                return ended.map(|()| self.set_health(Health::Up(Arc::clone(server))));
             }
         };
+        drop(flight);
         match fetched {
             Ok(rows) => {
                 self.set_health(Health::Up(Arc::clone(server)));
