@@ -23,6 +23,8 @@ struct Kept {
     flushes: bool,
     /// Takes nothing new, as a store whose disk is full.
     full: bool,
+    /// As a store whose disk does not keep up.
+    busy: bool,
     /// How many more series are taken in this minute.
     new_series: Option<usize>,
 }
@@ -47,6 +49,11 @@ impl Recorder {
     /// Whether everything is refused from now on, in passing.
     pub fn fill(&self, full: bool) {
         self.kept.lock().full = full;
+    }
+
+    /// Whether the disk is behind.
+    pub fn keep_busy(&self, busy: bool) {
+        self.kept.lock().busy = busy;
     }
 
     /// Takes so many new series more, until it is told otherwise.
@@ -130,6 +137,10 @@ impl Sink for Recorder {
             self.durable.send_replace(lsn);
         }
         Ok(Appended { lsn, duplicate, refused: Vec::new() })
+    }
+
+    fn is_busy(&self) -> bool {
+        self.kept.lock().busy
     }
 
     fn durable(&self) -> watch::Receiver<Lsn> {

@@ -42,6 +42,10 @@ pub trait Sink: Send + Sync + 'static {
     fn append(&self, batch: &Batch) -> Result<Appended, Unavailable>;
     /// Up to where everything is on disk.
     fn durable(&self) -> watch::Receiver<Lsn>;
+    /// More comes in than the disk takes at present: who can wait for [`Sink::durable`] to move should.
+    fn is_busy(&self) -> bool {
+        false
+    }
     /// Somebody does nothing else until what is appended is durable: it need not wait for company as long as others.
     fn flush_soon(&self) {}
     /// Frames of this epoch that are appended, durable or soon to be.
@@ -67,6 +71,10 @@ impl Sink for Store {
 
     fn durable(&self) -> watch::Receiver<Lsn> {
         Store::durable(self)
+    }
+
+    fn is_busy(&self) -> bool {
+        Store::is_busy(self)
     }
 
     fn flush_soon(&self) {

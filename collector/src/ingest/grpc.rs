@@ -24,6 +24,9 @@ use super::{Gate, Ingest};
 /// Time for the first message.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long a stream waits for the disk before it goes on: less than the lease, after which its agent would count as silent.
+const CATCH_UP_WITHIN: Duration = Duration::from_secs(if cfg!(test) { 20 } else { 1 });
+
 /// At shutdown, time for what was taken to become durable, so that its ack still leaves.
 const LAST_ACKS_WITHIN: Duration = Duration::from_secs(2);
 
@@ -143,7 +146,27 @@ async fn read(ingest: &Arc<Ingest>, session: Session, mut upward: Streaming<Upwa
             let through = *durable.borrow_and_update();
             session.settle(through);
         }
+        if ingest.sink.is_busy() {
+            let_catch_up(ingest, &mut session, &mut durable).await;
+        }
     }
+}
+
+/// Reads nothing more until the disk has caught up: the transport's windows fill, and the agent sends slower. Without it the
+/// stream would end when the log is full, and the agent come again with key frames, which are longer still.
+async fn let_catch_up(
+    ingest: &Ingest,
+    session: &mut Session,
+    durable: &mut tokio::sync::watch::Receiver<crate::store::Lsn>,
+) {
+    let caught_up = async {
+        while ingest.sink.is_busy() && durable.changed().await.is_ok() {
+            let through = *durable.borrow_and_update();
+            session.settle(through);
+        }
+    };
+    // A disk that hangs is the store's to answer for.
+    let _ = timeout(CATCH_UP_WITHIN, caught_up).await;
 }
 
 async fn take(mut session: Box<Session>, message: Message) -> Result<Box<Session>, Status> {

@@ -232,6 +232,26 @@ async fn series_that_are_too_many_in_a_minute_are_asked_for_after_it() {
     assert_eq!(stored, [1, 2]);
 }
 
+/// Streams were ended when the log was full; their agents came again with key frames, and it was full at once.
+#[tokio::test]
+async fn a_disk_that_is_behind_slows_a_stream_and_does_not_end_it() {
+    let server = server(false, Rules::default()).await;
+    let mut agent = server.connect(hello(1, "db1")).await.unwrap();
+    agent.dictionary().await;
+    agent.frame(1, true, &[(0, 1.0), (1, 2.0)]).await;
+    until("the first frame", || server.recorder.ticks().len() == 1).await;
+    server.recorder.keep_busy(true);
+    agent.frame(2, false, &[(0, 2.0)]).await;
+    until("the second frame", || server.recorder.ticks().len() == 2).await;
+    agent.frame(3, false, &[(0, 3.0)]).await;
+    server.recorder.flush();
+    assert_eq!(through(&agent.next().await), Some(2), "acks go on");
+    assert_eq!(server.recorder.ticks().len(), 2, "and nothing is read meanwhile");
+    server.recorder.keep_busy(false);
+    server.recorder.flush();
+    until("the third frame", || server.recorder.ticks().len() == 3).await;
+}
+
 #[tokio::test]
 async fn a_repeated_frame_is_acked_and_the_next_tick_lists_all() {
     let server = server(true, Rules::default()).await;

@@ -107,6 +107,11 @@ impl Store {
         self.core.durable()
     }
 
+    /// Whether more comes in than the disk takes at present: who can wait should, or soon all are refused.
+    pub fn is_busy(&self) -> bool {
+        self.core.log.is_busy()
+    }
+
     /// Has what was appended made durable after a few milliseconds, for those that wait for it and send nothing meanwhile.
     pub fn flush_soon(&self) {
         self.core.log.flush_soon();

@@ -39,6 +39,9 @@ const SOON: Duration = Duration::from_millis(5);
 /// A batch of this size is written without waiting for the rest of the commit delay.
 const EAGER_BYTES: usize = 4 * 1024 * 1024;
 
+/// Bytes beyond which those who push are asked to wait: some rounds of the writer, so that it never waits for them.
+const BUSY_BYTES: u64 = 3 * EAGER_BYTES as u64;
+
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
@@ -158,6 +161,11 @@ impl Log {
 
     pub fn is_full(&self) -> bool {
         self.behind_bytes() > QUEUE_BYTES_MAX as u64
+    }
+
+    /// Whether more comes in than the disk takes at present.
+    pub fn is_busy(&self) -> bool {
+        self.behind_bytes() > BUSY_BYTES
     }
 
     /// Takes a record; says its number.
