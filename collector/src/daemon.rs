@@ -20,6 +20,7 @@ use anyhow::Context;
 use axum_server::Handle;
 use parking_lot::Mutex;
 use sd_notify::NotifyState;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -273,6 +274,8 @@ fn api_state(config: &Config, source: Arc<Store>) -> ApiState {
         ..BuildInfo::default()
     };
     ApiState {
+        arrivals: source.durable(),
+        live: Arc::new(Semaphore::new(api::LIVE_MAX)),
         source,
         engine: Engine::new(query::Limits::default(), features),
         build: Arc::new(build),

@@ -51,6 +51,8 @@ fn app() -> axum::Router {
         config: "".into(),
         retention: "30d".into(),
         started: jiff::Timestamp::UNIX_EPOCH,
+        arrivals: tokio::sync::watch::channel(lampad_collector::store::Lsn(0)).1,
+        live: Arc::new(tokio::sync::Semaphore::new(1)),
     };
     router(state)
 }

@@ -5,6 +5,7 @@
 mod admin;
 mod federate;
 mod format;
+mod live;
 mod params;
 mod query;
 mod reply;
@@ -22,6 +23,7 @@ use tower_http::compression::CompressionLayer;
 
 pub use admin::admin_router;
 pub use format::Format;
+pub use live::LIVE_MAX;
 pub use state::{ApiState, BuildInfo};
 
 /// The read API under `/api/v1` and `/federate`.
@@ -30,6 +32,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/query", get(query::instant).post(query::instant))
         .route("/query_range", get(query::range).post(query::range))
         .route("/query_exemplars", get(query::exemplars).post(query::exemplars))
+        .route("/live", get(live::live))
         .route("/format_query", get(query::format).post(query::format))
         .route("/parse_query", get(query::parse).post(query::parse))
         .route("/series", get(series::series).post(series::series))

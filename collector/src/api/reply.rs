@@ -125,6 +125,19 @@ const PIECE_BYTES: usize = 64 * 1024;
 
 /// A query's answer. `stats` adds timings and counts.
 pub fn answer(answer: Answer, limit: Option<usize>, stats: bool) -> Response {
+    let pieces = pieces(answer, limit, stats);
+    let body = Body::from_stream(futures::stream::iter(pieces.map(Ok::<_, std::convert::Infallible>)));
+    (StatusCode::OK, content_type(), body).into_response()
+}
+
+/// The same body, whole.
+pub fn text(answer: Answer, limit: Option<usize>) -> String {
+    let bytes: Vec<u8> = pieces(answer, limit, false).flatten().collect();
+    // JSON is UTF-8 as it is written.
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn pieces(answer: Answer, limit: Option<usize>, stats: bool) -> impl Iterator<Item = Bytes> {
     let mut tail = String::from("]");
     if stats {
         tail.push_str(&format!(",\"stats\":{}", stats_json(&answer)));
@@ -154,9 +167,7 @@ pub fn answer(answer: Answer, limit: Option<usize>, stats: bool) -> Response {
         Output::Points(points) => ("matrix", Box::new(points.into_iter().map(|points| points_row(&points)))),
     };
     let head = format!("{{\"status\":\"success\",\"data\":{{\"resultType\":{kind:?},\"result\":[");
-    let pieces = joined(head.into_bytes(), pieces, tail.into_bytes());
-    let body = Body::from_stream(futures::stream::iter(pieces.map(Ok::<_, std::convert::Infallible>)));
-    (StatusCode::OK, content_type(), body).into_response()
+    joined(head.into_bytes(), pieces, tail.into_bytes())
 }
 
 /// Rows with commas between them, gathered into pieces of [`PIECE_BYTES`].

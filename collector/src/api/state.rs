@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::query::Engine;
-use crate::store::Source;
+use tokio::sync::{Semaphore, watch};
+
+use crate::store::{Lsn, Source};
 
 /// What `/api/v1/status/buildinfo` tells.
 #[derive(Debug, Clone, Default)]
@@ -28,4 +30,8 @@ pub struct ApiState {
     /// As people write it: `30d`.
     pub retention: Arc<str>,
     pub started: jiff::Timestamp,
+    /// Changes whenever samples have come.
+    pub arrivals: watch::Receiver<Lsn>,
+    /// Places of live queries.
+    pub live: Arc<Semaphore>,
 }

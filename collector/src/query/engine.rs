@@ -272,6 +272,9 @@ fn instant(eval: &Eval<'_>, expr: &Expr, at_ms: i64) -> Result<Output, QueryErro
         Value::Rows(rows) => {
             let mut rows = finished(rows)?;
             rows.retain(|row| !is_absent(row.cells[0]));
+            if !expr.orders() {
+                rows.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+            }
             Output::Vector { at_ms, rows }
         }
     })

@@ -321,6 +321,40 @@ impl Expr {
         }
     }
 
+    /// Shows every selector of it.
+    pub fn each_selector(&self, visit: &mut impl FnMut(&Selector)) {
+        match self {
+            Self::Selector(selector) | Self::Range { selector, .. } => visit(selector),
+            Self::Subquery { inner, .. } | Self::Unary { inner, .. } | Self::Paren { inner, .. } => {
+                inner.each_selector(visit);
+            }
+            Self::Call { args, .. } => args.iter().for_each(|arg| arg.each_selector(visit)),
+            Self::Aggregate { param, inner, .. } => {
+                param.iter().for_each(|param| param.each_selector(visit));
+                inner.each_selector(visit);
+            }
+            Self::Binary { left, right, .. } => {
+                left.each_selector(visit);
+                right.each_selector(visit);
+            }
+            Self::Number { .. } | Self::Text { .. } => {}
+        }
+    }
+
+    /// Whether something in it gives an order to its rows.
+    pub fn orders(&self) -> bool {
+        match self {
+            Self::Call { function, args, .. } => function.name.starts_with("sort") || args.iter().any(Self::orders),
+            Self::Aggregate { op: AggregateOp::Topk | AggregateOp::Bottomk, .. } => true,
+            Self::Aggregate { inner, .. }
+            | Self::Unary { inner, .. }
+            | Self::Paren { inner, .. }
+            | Self::Subquery { inner, .. } => inner.orders(),
+            Self::Binary { left, right, .. } => left.orders() || right.orders(),
+            Self::Number { .. } | Self::Text { .. } | Self::Selector(_) | Self::Range { .. } => false,
+        }
+    }
+
     pub fn without_parens(&self) -> &Expr {
         match self {
             Self::Paren { inner, .. } => inner.without_parens(),

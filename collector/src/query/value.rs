@@ -176,7 +176,7 @@ pub fn filter(labels: &Labels, keep: impl Fn(&str) -> bool) -> Labels {
     if labels.iter().all(|label| keep(&label.name)) {
         return labels.clone();
     }
-    Labels::new(labels.iter().filter(|label| keep(&label.name)).cloned())
+    labels.retained(keep)
 }
 
 /// Sets labels; an empty value takes the label away.

@@ -38,6 +38,11 @@ impl Labels {
         Self(labels.into())
     }
 
+    /// Those that are to stay. Without sorting: they are sorted already.
+    pub fn retained(&self, keep: impl Fn(&str) -> bool) -> Self {
+        Self(self.0.iter().filter(|label| keep(&label.name)).cloned().collect())
+    }
+
     pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         Self::new(pairs.into_iter().map(|(name, value)| Label { name: name.into(), value: value.into() }))
     }

@@ -6,13 +6,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use roaring::RoaringBitmap;
 
 use super::blocks;
 use super::column::Samples;
 use super::core::Core;
 use super::erase::hide;
-use super::group::{Group, Mark, State};
+use super::group::{FORGOTTEN, Group, Mark, State};
+use super::index::Index;
 use super::run::{Run, RunCopy, has_tick_in};
 use super::{
     Budget, GroupId, Labels, Latest, METRIC_NAME, Matcher, Meta, Sample, Select, SelectError, Series, Slot, Value,
@@ -21,6 +23,9 @@ use super::{
 
 /// A series without a sample for longer than this has no current value, as in an instant query.
 const LOOKBACK_MS: i64 = 5 * 60 * 1000;
+
+/// From so many series on, groups are read in parallel; fewer are read before other threads have woken.
+const PARALLEL_SERIES: usize = 1024;
 
 /// Samples of one wanted series from one group.
 type Wanted = (usize, Slot);
@@ -34,10 +39,19 @@ impl Core {
         let last = matches!(select, Select::Last { .. });
         let (labels, by_group) = self.wanted(matchers);
         let mut found: Vec<Samples> = vec![Samples::default(); labels.len()];
-        for (group, wanted) in by_group {
+        let read = |(group, wanted): (GroupId, Vec<Wanted>)| {
             budget.check()?;
-            let Some(group) = self.groups.read().get(group).cloned() else { continue };
-            for (series, samples) in self.read_group(&group, &wanted, from_ms, to_ms, last, budget)? {
+            match self.groups.read().get(group).cloned() {
+                Some(group) => self.read_group(&group, &wanted, from_ms, to_ms, last, budget),
+                None => Ok(Vec::new()),
+            }
+        };
+        let of_groups: Result<Vec<_>, SelectError> = match labels.len() < PARALLEL_SERIES {
+            true => by_group.into_iter().map(read).collect(),
+            false => by_group.into_par_iter().map(read).collect(),
+        };
+        for samples in of_groups? {
+            for (series, samples) in samples {
                 let into = &mut found[series];
                 if into.len() == 0 {
                     *into = samples;
@@ -115,7 +129,7 @@ impl Core {
         let frozen = state.frozen.clone();
         let slots: Vec<Slot> = slow.iter().map(|(_, slot)| *slot).collect();
         let near = |run: &&Run| run.span().is_some_and(|(min, max)| max >= low_ms && min <= to_ms);
-        let growing: Vec<RunCopy> = state.growing().filter(near).map(|run| run.copy(&slots)).collect();
+        let growing: Vec<RunCopy> = state.growing().filter(near).map(|run| run.copy(&slots, low_ms)).collect();
         let mut late = vec![Samples::default(); slow.len()];
         for (slot, into) in slots.iter().zip(&mut late) {
             state.late(slot.0, low_ms, to_ms, into);
@@ -125,6 +139,10 @@ impl Core {
         drop(state);
         let mut head = vec![Samples::default(); slow.len()];
         let add = |into: &mut Samples, expand: &dyn Fn(&mut Samples) -> bool| {
+            if into.len() == 0 {
+                expand(into);
+                return budget.take(if last { into.len().min(1) } else { into.len() } as u64);
+            }
             let mut more = Samples::default();
             expand(&mut more);
             budget.take(if last { more.len().min(1) } else { more.len() } as u64)?;
@@ -159,42 +177,42 @@ impl Core {
         Ok(found)
     }
 
-    /// Series that match and whose groups have times near the range.
-    fn near(&self, any_of: &[Vec<Matcher>], from_ms: i64, to_ms: i64) -> RoaringBitmap {
+    /// Groups without times near the range.
+    fn far(&self, from_ms: i64, to_ms: i64) -> Far {
         let from_ms = from_ms.max(self.oldest_ms(self.options.clock.now_ms()));
         let groups: Vec<Arc<Group>> = self.groups.read().all.clone();
-        let near: Vec<bool> = groups
-            .iter()
-            .map(|group| group.state.lock().span().is_some_and(|(min, max)| max >= from_ms && min <= to_ms))
-            .collect();
-        let index = self.index.read();
-        let mut found = index.postings.any_of(any_of);
-        if near.contains(&false) {
-            let is_near = |(group, _): &(GroupId, Slot)| near.get(group.0 as usize).copied().unwrap_or(true);
-            let far = |series: &u32| !index.get(*series).is_some_and(|entry| entry.places.iter().any(is_near));
-            let far: RoaringBitmap = found.iter().filter(far).collect();
-            found -= far;
+        let mut far = Far { groups: vec![false; groups.len()], series: Vec::new() };
+        for (group, is_far) in groups.iter().zip(&mut far.groups) {
+            let state = group.state.lock();
+            *is_far = state.span().is_none_or(|(min, max)| max < from_ms || min > to_ms);
+            if *is_far {
+                far.series.extend(state.series.iter().copied().filter(|series| *series != FORGOTTEN));
+            }
         }
-        found
+        far
     }
 
     pub fn series(&self, any_of: &[Vec<Matcher>], from_ms: i64, to_ms: i64) -> Vec<Labels> {
-        let found = self.near(any_of, from_ms, to_ms);
+        let far = self.far(from_ms, to_ms);
         let index = self.index.read();
+        let found = far.near(&index, any_of).unwrap_or_else(|| index.postings.any_of(&[]));
         found.iter().filter_map(|series| index.get(series)).map(|entry| entry.labels.clone()).collect()
     }
 
     pub fn label_names(&self, any_of: &[Vec<Matcher>], from_ms: i64, to_ms: i64) -> Vec<Arc<str>> {
-        let found = self.near(any_of, from_ms, to_ms);
+        let far = self.far(from_ms, to_ms);
         let index = self.index.read();
-        index.postings.names().filter(|(_, any)| !any.is_disjoint(&found)).map(|(name, _)| name.clone()).collect()
+        let found = far.near(&index, any_of);
+        let meets = |series: &RoaringBitmap| found.as_ref().is_none_or(|found| !series.is_disjoint(found));
+        index.postings.names().filter(|(_, any)| meets(any)).map(|(name, _)| name.clone()).collect()
     }
 
     pub fn label_values(&self, name: &str, any_of: &[Vec<Matcher>], from_ms: i64, to_ms: i64) -> Vec<Arc<str>> {
-        let found = self.near(any_of, from_ms, to_ms);
+        let far = self.far(from_ms, to_ms);
         let index = self.index.read();
-        let values = index.postings.values(name).filter(|(_, series)| !series.is_disjoint(&found));
-        values.map(|(value, _)| value.clone()).collect()
+        let found = far.near(&index, any_of);
+        let meets = |series: &RoaringBitmap| found.as_ref().is_none_or(|found| !series.is_disjoint(found));
+        index.postings.values(name).filter(|(_, series)| meets(series)).map(|(value, _)| value.clone()).collect()
     }
 
     pub fn metadata(&self, metric: Option<&str>) -> Vec<(Arc<str>, Meta)> {
@@ -242,6 +260,26 @@ impl Core {
         let group = self.groups.read().get(group).cloned()?;
         let state = group.state.lock();
         state.current(slot.0).filter(|(at_ms, _)| !state.is_erased(slot.0, *at_ms))
+    }
+}
+
+/// Groups without times near a range, by number, and their series.
+struct Far {
+    groups: Vec<bool>,
+    series: Vec<u32>,
+}
+
+impl Far {
+    /// Series that match and of which a group is not far; `None` where that is every series.
+    fn near(self, index: &Index, any_of: &[Vec<Matcher>]) -> Option<RoaringBitmap> {
+        if any_of.is_empty() && self.series.is_empty() {
+            return None;
+        }
+        // A series of a far group may have a place in a near one. Only these series are looked at, one by one.
+        let is_near = |(group, _): &(GroupId, Slot)| !self.groups.get(group.0 as usize).copied().unwrap_or(false);
+        let is_far = |series: &u32| !index.get(*series).is_some_and(|entry| entry.places.iter().any(is_near));
+        let far: RoaringBitmap = self.series.iter().copied().filter(is_far).collect();
+        Some(index.postings.any_of(any_of) - far)
     }
 }
 

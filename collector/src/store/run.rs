@@ -3,7 +3,7 @@
 //! The newest data of a group is one run; late data makes further ones. A run grows in memory, is then frozen, and is sealed
 //! into blocks as it is. What silence means depends on the group's `WriteMode`.
 
-use super::column::{Column, OPEN, Samples, expand, value_at};
+use super::column::{Column, OPEN, Points, Samples, Waypoint, expand_points, value_at};
 use super::{Slot, Value};
 
 /// No column for this slot.
@@ -77,7 +77,7 @@ impl Run {
 
     pub(super) fn grown(&mut self, at: usize, before: usize) {
         let length = self.columns[at].bytes.len();
-        self.bytes += length - before;
+        self.bytes += length - before + self.columns[at].waypoint_bytes_since(before);
         self.longest = self.longest.max(length);
     }
 
@@ -173,8 +173,14 @@ impl Run {
         Some((self.ticks[last], column.last()?))
     }
 
-    pub fn copy(&self, slots: &[Slot]) -> RunCopy {
-        let column = |slot: &Slot| self.column(slot.0).map(|column| (column.bytes.clone(), column.through));
+    /// What is needed for samples from this time on.
+    pub fn copy(&self, slots: &[Slot], from_ms: i64) -> RunCopy {
+        let low = self.ticks.partition_point(|tick| *tick < from_ms);
+        let column = |slot: &Slot| {
+            let column = self.column(slot.0)?;
+            let (start, bytes) = column.from_tick(low);
+            Some(Tail { start, bytes: bytes.to_vec(), through: column.through })
+        };
         RunCopy { ticks: self.ticks.clone(), columns: slots.iter().map(column).collect() }
     }
 
@@ -188,7 +194,7 @@ impl Run {
     /// Adds the samples of one series in `[from_ms, to_ms]`.
     pub fn expand(&self, slot: u32, from_ms: i64, to_ms: i64, out: &mut Samples) -> bool {
         match self.column(slot) {
-            Some(column) => expand(&column.bytes, column.through, &self.ticks, from_ms, to_ms, out),
+            Some(column) => column.expand(&self.ticks, from_ms, to_ms, out),
             None => true,
         }
     }
@@ -198,15 +204,25 @@ impl Run {
 #[derive(Debug)]
 pub(super) struct RunCopy {
     ticks: Vec<i64>,
-    /// Bytes and `through` of each wanted slot.
-    columns: Vec<Option<(Vec<u8>, u32)>>,
+    /// Of each wanted slot.
+    columns: Vec<Option<Tail>>,
+}
+
+/// The end of a column as it was.
+#[derive(Debug)]
+struct Tail {
+    start: Option<Waypoint>,
+    bytes: Vec<u8>,
+    through: u32,
 }
 
 impl RunCopy {
     /// Adds the samples of the wanted slot at this place in `[from_ms, to_ms]`.
     pub fn expand(&self, at: usize, from_ms: i64, to_ms: i64, out: &mut Samples) -> bool {
         match &self.columns[at] {
-            Some((bytes, through)) => expand(bytes, *through, &self.ticks, from_ms, to_ms, out),
+            Some(Tail { start, bytes, through }) => {
+                expand_points(Points::from(*start, bytes), *through, &self.ticks, from_ms, to_ms, out)
+            }
             None => true,
         }
     }

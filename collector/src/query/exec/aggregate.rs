@@ -1,6 +1,7 @@
 //! Aggregations: `sum by (..)`, `topk`, `quantile`, `count_values` and the rest.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::query::QueryError;
 use crate::query::functions::kahan::{Mean, Sum, Variance};
@@ -178,15 +179,41 @@ fn grouped(rows: Vec<Row>, grouping: &Grouping) -> Vec<Group> {
     let named = matches!(grouping, Grouping::By(names) if names.iter().any(|name| name == METRIC_NAME));
     let mut groups: Vec<Group> = Vec::new();
     let mut at: HashMap<Labels, usize> = HashMap::new();
+    // The store's labels share their strings, so that where a string lies mostly tells its group. Rows stay in their groups
+    // until all are placed: no string is freed meanwhile.
+    let mut by_strings: HashMap<Vec<usize>, usize> = HashMap::new();
+    let mut strings = Vec::new();
     for row in rows {
-        let labels = group_labels(&row.labels, grouping);
-        let index = *at.entry(labels.clone()).or_insert_with(|| {
-            groups.push(Group { labels, rows: Vec::new(), drop_name: named && row.drop_name });
-            groups.len() - 1
-        });
+        shared_strings(&row.labels, grouping, &mut strings);
+        let index = match by_strings.get(&strings) {
+            Some(index) => *index,
+            None => {
+                let labels = group_labels(&row.labels, grouping);
+                let index = *at.entry(labels.clone()).or_insert_with(|| {
+                    groups.push(Group { labels, rows: Vec::new(), drop_name: named && row.drop_name });
+                    groups.len() - 1
+                });
+                by_strings.insert(strings.clone(), index);
+                index
+            }
+        };
         groups[index].rows.push(row);
     }
     groups
+}
+
+/// Where the strings lie that make the row's group.
+fn shared_strings(labels: &Labels, grouping: &Grouping, strings: &mut Vec<usize>) {
+    let address = |text: &Arc<str>| text.as_ptr() as usize;
+    strings.clear();
+    match grouping {
+        Grouping::By(names) => strings.extend(names.iter().map(|name| labels.get(name).map_or(0, address))),
+        Grouping::Without(names) => {
+            let kept =
+                labels.iter().filter(|label| *label.name != *METRIC_NAME && !names.iter().any(|n| *n == *label.name));
+            strings.extend(kept.flat_map(|label| [address(&label.name), address(&label.value)]));
+        }
+    }
 }
 
 /// Folds each column of a group into one cell.

@@ -20,7 +20,7 @@ use crate::store::{Budget, Labels, Source};
 use super::histogram::Histogram;
 use super::length::{Length, Scale};
 use super::plan::Expr;
-use super::value::{Cell, Row, Steps, Value, is_absent, is_float, without_name};
+use super::value::{Cell, Row, Steps, Value, is_absent, is_float, is_metadata, without_name};
 use super::{Features, QueryError};
 
 pub use notes::{Here, Notes};
@@ -106,9 +106,19 @@ impl Eval<'_> {
             rows.iter_mut().for_each(|row| row.drop_name = true);
             return Ok(rows);
         }
+        let stay_apart = have_one_name(&rows);
         rows.iter_mut().for_each(|row| row.labels = without_name(&row.labels));
-        merge(rows)
+        if stay_apart { Ok(rows) } else { merge(rows) }
     }
+}
+
+/// Whether all rows bear one name, and nothing else goes with it: without it they differ as before.
+fn have_one_name(rows: &[Row]) -> bool {
+    let Some(first) = rows.first() else { return true };
+    let name = first.labels.metric();
+    rows.iter().all(|row| {
+        row.labels.metric() == name && row.labels.iter().filter(|label| is_metadata(&label.name)).count() < 2
+    })
 }
 
 /// Joins rows of equal labels; two samples at one step are an error.

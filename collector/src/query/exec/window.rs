@@ -2,13 +2,13 @@
 
 use crate::query::functions::{Floats, Function, Histograms, Mixed, Window};
 use crate::query::plan::{Edges, Place};
-use crate::query::value::{Cell, Points, Row, Steps, absent, is_float, without_name};
+use crate::query::value::{Cell, Points, Row, Steps, absent, is_float};
 use crate::query::{Expr, QueryError};
 use crate::store::METRIC_NAME;
 
 use super::aggregate::check_quantile;
 use super::selector::{Ends, Ranged, map_rows};
-use super::{Eval, Here, merge};
+use super::{Eval, Here};
 
 impl Eval<'_> {
     pub fn over_windows(
@@ -26,7 +26,7 @@ impl Eval<'_> {
         let here = self.notes.at(range.place());
         self.check_args(function, args, places.first().copied().unwrap_or_default())?;
         let ranged = self.ranged(range, steps)?;
-        let mut rows = match ranged.edges {
+        let rows = match ranged.edges {
             Edges::Plain => self.windows_of(body, mixed, ranged, args, here, steps)?,
             _ => self.edged_windows(function.name, ranged, here, steps)?,
         };
@@ -36,12 +36,7 @@ impl Eval<'_> {
         if function.keeps_name() {
             return Ok(rows);
         }
-        if self.features.delayed_name_removal {
-            rows.iter_mut().for_each(|row| row.drop_name = true);
-            return Ok(rows);
-        }
-        rows.iter_mut().for_each(|row| row.labels = without_name(&row.labels));
-        merge(rows)
+        self.nameless(rows)
     }
 
     /// One row per series, under its own labels, name included.
