@@ -32,6 +32,7 @@ use crate::config::{Args, Config};
 use crate::control;
 use crate::fleet::{self, Liveness, Registry};
 use crate::ingest::{Gate, Ingest, remote_write_router};
+use crate::limits::Limits;
 use crate::logging::{LogLevel, Repeats, chain};
 use crate::query::{self, Engine, Features};
 use crate::sink::Sink;
@@ -277,12 +278,23 @@ fn api_state(config: &Config, source: Arc<Store>) -> ApiState {
         arrivals: source.durable(),
         live: Arc::new(Semaphore::new(api::LIVE_MAX)),
         source,
-        engine: Engine::new(query::Limits::default(), features),
+        engine: Engine::new(query_limits(&config.limits), features),
         build: Arc::new(build),
         flags: Arc::new(flags),
         config: text.into(),
         retention,
         started: jiff::Timestamp::now(),
+    }
+}
+
+fn query_limits(limits: &Limits) -> query::Limits {
+    query::Limits {
+        timeout: Duration::from_secs(limits.query_seconds as u64),
+        samples: limits.query_samples as u64,
+        series: limits.query_series as u64,
+        bytes: limits.query_bytes as u64,
+        concurrency: limits.queries,
+        ..query::Limits::default()
     }
 }
 

@@ -1,5 +1,5 @@
 //! What one agent, one kind of writer, and all together may bring, so that no single server can hurt the collector (rule 14
-//! of the design).
+//! of the design); and what a query may use.
 //!
 //! One table: each row is a key of `[limits]` in the file, a flag `--limit-...` and a variable `LAMPAD_LIMIT_...`. What is
 //! over a limit is refused series by series, with a text for the person who reads it; the rest is stored.
@@ -89,6 +89,16 @@ limits! {
         "Values of a frame";
     histogram_buckets = 4_096, "limit-histogram-buckets", "LAMPAD_LIMIT_HISTOGRAM_BUCKETS",
         "Buckets of a native histogram, and spans on each of its sides";
+    queries = 20, "limit-queries", "LAMPAD_LIMIT_QUERIES",
+        "Queries that run at once; others wait";
+    query_seconds = 120, "limit-query-seconds", "LAMPAD_LIMIT_QUERY_SECONDS",
+        "Seconds that a query may take, waiting included";
+    query_series = 2_000_000, "limit-query-series", "LAMPAD_LIMIT_QUERY_SERIES",
+        "Series that a query may select; one that crosses this or the next two ends with an error";
+    query_samples = 50_000_000, "limit-query-samples", "LAMPAD_LIMIT_QUERY_SAMPLES",
+        "Samples that a query may load";
+    query_bytes = 2_147_483_648, "limit-query-bytes", "LAMPAD_LIMIT_QUERY_BYTES",
+        "Bytes that samples and results of a query may take in memory";
 }
 
 #[cfg(test)]

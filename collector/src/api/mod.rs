@@ -49,6 +49,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/status/runtimeinfo", get(status::runtimeinfo))
         .route("/status/tsdb", get(status::tsdb))
         .route("/admin/tsdb/{action}", post(status::admin).put(status::admin))
+        .route("/otlp/v1/metrics", post(status::otlp))
         .layer(middleware::from_fn(cors));
     Router::new()
         .nest("/api/v1", api)

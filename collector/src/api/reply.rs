@@ -32,6 +32,11 @@ impl ApiError {
         Self { status: StatusCode::SERVICE_UNAVAILABLE, kind: "unavailable", message: message.into() }
     }
 
+    /// What is not there: status 501.
+    pub fn missing(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::NOT_IMPLEMENTED, kind: "not_implemented", message: message.into() }
+    }
+
     pub fn message(&self) -> &str {
         &self.message
     }

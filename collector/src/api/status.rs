@@ -43,6 +43,13 @@ pub async fn buildinfo(State(state): State<ApiState>) -> Response {
     }))
 }
 
+/// Not 503: senders would come again for ever.
+pub async fn otlp() -> ApiError {
+    ApiError::missing(
+        "OTLP is not taken yet; send remote_write 1.0 to /api/v1/write, from an OpenTelemetry collector too",
+    )
+}
+
 /// Deleting and snapshots over HTTP are not offered; this is Prometheus' answer where they are switched off.
 pub async fn admin() -> ApiError {
     ApiError::unavailable("admin APIs disabled")

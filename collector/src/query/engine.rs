@@ -63,6 +63,10 @@ pub struct Limits {
     pub timeout: Duration,
     /// Samples that one query may load.
     pub samples: u64,
+    /// Series that one query may select.
+    pub series: u64,
+    /// Bytes of samples and results of one query.
+    pub bytes: u64,
     /// Queries that run at the same time; others wait up to their timeout.
     pub concurrency: usize,
     pub lookback: Duration,
@@ -76,6 +80,8 @@ impl Default for Limits {
         Self {
             timeout: Duration::from_secs(120),
             samples: 50_000_000,
+            series: 2_000_000,
+            bytes: 2 << 30,
             concurrency: 20,
             lookback: Duration::from_secs(300),
             subquery_step: Duration::from_secs(60),
@@ -152,7 +158,7 @@ pub struct Engine {
 }
 
 /// A query that takes longer is logged with its text.
-const SLOW_SECONDS: f64 = 5.0;
+const SLOW: Duration = Duration::from_secs(5);
 
 /// Cancels a query when whoever waits for it goes away.
 struct CancelOnDrop(Arc<Budget>);
@@ -181,7 +187,8 @@ impl Engine {
     pub async fn query(&self, source: Arc<dyn Source>, request: Request) -> Result<Answer, QueryError> {
         let begin = Instant::now();
         let timeout = request.timeout.unwrap_or(self.limits.timeout).min(self.limits.timeout);
-        let budget = Arc::new(Budget::new(self.limits.samples, begin + timeout));
+        let budget = Budget::new(self.limits.samples, begin + timeout).bounded(self.limits.series, self.limits.bytes);
+        let budget = Arc::new(budget);
         let _guard = CancelOnDrop(budget.clone());
         let permit = match tokio::time::timeout(timeout, self.gate.clone().acquire_owned()).await {
             Ok(Ok(permit)) => permit,
@@ -191,7 +198,7 @@ impl Engine {
         let queued_seconds = begin.elapsed().as_secs_f64();
         let engine = self.clone();
         let text = request.text.clone();
-        let task = tokio::task::spawn_blocking(move || {
+        let mut task = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let run = || {
                 let expr = parse(&request.text, engine.features)?;
@@ -199,11 +206,18 @@ impl Engine {
             };
             if openings(&request.text) < OPENINGS_SHALLOW { run() } else { with_room(run)? }
         });
-        let answer = task.await.map_err(|error| QueryError::Internal(format!("evaluation ended early: {error}")))?;
-        let seconds = begin.elapsed().as_secs_f64();
-        if seconds > SLOW_SECONDS {
-            tracing::warn!(query = text, seconds, queued_seconds, ok = answer.is_ok(), "slow query");
-        }
+        let early = |error| QueryError::Internal(format!("evaluation ended early: {error}"));
+        let answer = match tokio::time::timeout(SLOW, &mut task).await {
+            Ok(answer) => answer.map_err(early)?,
+            Err(_) => {
+                // Told while it runs: should it never end, or take the collector with it, its text is in the log.
+                tracing::warn!(query = text, queued_seconds, "a query runs for more than {SLOW:?}");
+                let answer = task.await.map_err(early)?;
+                let seconds = begin.elapsed().as_secs_f64();
+                tracing::warn!(query = text, seconds, queued_seconds, ok = answer.is_ok(), "slow query");
+                answer
+            }
+        };
         let mut answer = answer?;
         answer.queued_seconds = queued_seconds;
         Ok(answer)

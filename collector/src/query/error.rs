@@ -33,6 +33,12 @@ impl From<SelectError> for QueryError {
             SelectError::TooManySamples => {
                 Self::Execution("query processing would load too many samples into memory in query execution".into())
             }
+            SelectError::TooManySeries => {
+                Self::Execution("query processing would select too many series; see --limit-query-series".into())
+            }
+            SelectError::TooMuchMemory => {
+                Self::Execution("query processing would take too much memory; see --limit-query-bytes".into())
+            }
             SelectError::Cancelled => Self::Cancelled,
             SelectError::TimedOut => Self::TimedOut,
             SelectError::Storage(reason) => Self::Internal(format!("the store cannot be read: {reason}")),

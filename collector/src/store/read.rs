@@ -38,6 +38,7 @@ impl Core {
         let from_ms = from_ms.max(self.oldest_ms(self.options.clock.now_ms()));
         let last = matches!(select, Select::Last { .. });
         let (labels, by_group) = self.wanted(matchers);
+        budget.take_series(labels.len() as u64)?;
         let mut found: Vec<Samples> = vec![Samples::default(); labels.len()];
         let read = |(group, wanted): (GroupId, Vec<Wanted>)| {
             budget.check()?;

@@ -65,23 +65,43 @@ pub enum Select {
 #[derive(Debug)]
 pub struct Budget {
     samples_left: AtomicU64,
+    series_left: AtomicU64,
+    bytes_left: AtomicU64,
     cancelled: AtomicBool,
     deadline: std::time::Instant,
 }
 
 impl Budget {
     pub fn new(samples: u64, deadline: std::time::Instant) -> Self {
-        Self { samples_left: AtomicU64::new(samples), cancelled: AtomicBool::new(false), deadline }
+        Self {
+            samples_left: AtomicU64::new(samples),
+            series_left: AtomicU64::new(u64::MAX),
+            bytes_left: AtomicU64::new(u64::MAX),
+            cancelled: AtomicBool::new(false),
+            deadline,
+        }
+    }
+
+    /// The same with a bound on series, and on the bytes of samples and results.
+    pub fn bounded(self, series: u64, bytes: u64) -> Self {
+        Self { series_left: AtomicU64::new(series), bytes_left: AtomicU64::new(bytes), ..self }
+    }
+
+    /// Takes `series` from those that may still be selected.
+    pub fn take_series(&self, series: u64) -> Result<(), SelectError> {
+        take(&self.series_left, series).ok_or(SelectError::TooManySeries)
+    }
+
+    /// Takes memory for results. None is given back: what a query used up in all is bounded, so what it holds is too.
+    pub fn take_bytes(&self, bytes: u64) -> Result<(), SelectError> {
+        take(&self.bytes_left, bytes).ok_or(SelectError::TooMuchMemory)
     }
 
     /// Takes `samples` from what is left; an error ends the query.
     pub fn take(&self, samples: u64) -> Result<(), SelectError> {
         self.check()?;
-        let enough = |left: u64| left.checked_sub(samples);
-        match self.samples_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, enough) {
-            Ok(_) => Ok(()),
-            Err(_) => Err(SelectError::TooManySamples),
-        }
+        take(&self.samples_left, samples).ok_or(SelectError::TooManySamples)?;
+        self.take_bytes(samples.saturating_mul(size_of::<Sample>() as u64))
     }
 
     /// Whether the query may go on.
@@ -100,8 +120,16 @@ impl Budget {
     }
 }
 
+fn take(left: &AtomicU64, amount: u64) -> Option<()> {
+    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(amount)).ok().map(|_| ())
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum SelectError {
+    #[error("the query selects more series than one query may")]
+    TooManySeries,
+    #[error("the query takes more memory than one query may")]
+    TooMuchMemory,
     #[error("the query selects more samples than one query may load")]
     TooManySamples,
     #[error("the query was cancelled")]

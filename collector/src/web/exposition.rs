@@ -132,6 +132,11 @@ impl<'a> Exposition<'a> {
         let _ = write!(self.text, "# HELP {name} ");
         quote(&mut self.text, help, self.format == Format::OpenMetrics);
         let _ = writeln!(self.text, "\n# TYPE {name} {kind}");
+        // OpenMetrics wants the unit at the end of the name, or none told at all.
+        let ends_so = || name.strip_suffix(&*meta.unit).is_some_and(|base| base.ends_with('_'));
+        if self.format == Format::OpenMetrics && !meta.unit.is_empty() && ends_so() {
+            let _ = writeln!(self.text, "# UNIT {name} {}", meta.unit);
+        }
     }
 
     fn pass_if_full(&mut self) {

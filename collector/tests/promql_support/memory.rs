@@ -56,6 +56,7 @@ impl Source for Memory {
         let inside = |at: i64| (from_ms..=to_ms).contains(&at);
         let mut found = Vec::new();
         for series in self.series.iter().filter(|series| meets(series, matchers)) {
+            budget.take_series(1)?;
             let mut floats: Vec<_> = series.floats.iter().copied().filter(|s| inside(s.timestamp_ms)).collect();
             let mut histograms: Vec<_> = series.histograms.iter().filter(|(at, _)| inside(*at)).cloned().collect();
             if last {

@@ -72,6 +72,12 @@ impl Eval<'_> {
         Ok(self.source.select(&selector.matchers, select, self.budget)?)
     }
 
+    /// Before so many rows are made.
+    pub fn take_rows(&self, rows: usize, steps: Steps) -> Result<(), QueryError> {
+        let cells = (rows as u64).saturating_mul(steps.count as u64);
+        Ok(self.budget.take_bytes(cells.saturating_mul(size_of::<f64>() as u64))?)
+    }
+
     pub fn instant_rows(&self, selector: &Selector, steps: Steps) -> Result<Vec<Row>, QueryError> {
         if selector.edges == Edges::Smoothed {
             return self.smoothed_rows(selector, steps);
@@ -105,6 +111,7 @@ impl Eval<'_> {
             Select::Range { from_ms, to_ms: last_ms }
         };
         let series = self.fetch(selector, select)?;
+        self.take_rows(series.len(), steps)?;
         let rows = map_rows(series, steps.count, |series| {
             let samples = &series.floats;
             let mut next = 0;

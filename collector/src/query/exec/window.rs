@@ -50,6 +50,7 @@ impl Eval<'_> {
         steps: Steps,
     ) -> Result<Vec<Row>, QueryError> {
         let Ranged { points, ends, range_ms, .. } = ranged;
+        self.take_rows(points.len(), steps)?;
         let by_step = transposed(args, steps);
         // With `@` every step sees the same window; only arguments and the step's own time can make cells differ.
         let once = ends.is_fixed() && args.is_empty();
