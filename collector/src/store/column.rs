@@ -102,7 +102,7 @@ impl Column {
         }
     }
 
-    /// As [`expand`], from the last waypoint before.
+    /// As [`expand_points`], from the last waypoint before.
     pub fn expand(&self, ticks: &[i64], from_ms: i64, to_ms: i64, out: &mut Samples) -> bool {
         let (start, bytes) = self.from_tick(ticks.partition_point(|tick| *tick < from_ms));
         expand_points(Points::from(start, bytes), self.through, ticks, from_ms, to_ms, out)
@@ -348,13 +348,14 @@ impl Samples {
     }
 }
 
-/// Adds the samples of a column in `[from_ms, to_ms]`: one per tick while a point holds. False when the bytes are damaged;
-/// what could be read is there.
+/// As [`expand_points`], of a whole column of codec 1.
+#[cfg(test)]
 pub(super) fn expand(bytes: &[u8], through: u32, ticks: &[i64], from_ms: i64, to_ms: i64, out: &mut Samples) -> bool {
     expand_points(Points::new(bytes), through, ticks, from_ms, to_ms, out)
 }
 
-/// The same of points out of any codec.
+/// Adds the samples of a column in `[from_ms, to_ms]`: one per tick while a point holds. Points may come out of any codec.
+/// False when the bytes are damaged; what could be read is there.
 pub(super) fn expand_points<'a>(
     mut points: impl Walk<'a>,
     through: u32,

@@ -177,6 +177,6 @@ fn number(text: &str) -> Option<(Kind, usize)> {
     }
     let end = bytes.iter().position(|c| !in_word(*c)).unwrap_or(bytes.len());
     // Whether its units are in order is told when it is read.
-    let is_duration = text[..end].bytes().all(|c| c.is_ascii_digit() || b"smhdwy".contains(&c));
+    let is_duration = end > 0 && text[..end].bytes().all(|c| c.is_ascii_digit() || b"smhdwy".contains(&c));
     is_duration.then_some((Kind::Duration, end))
 }

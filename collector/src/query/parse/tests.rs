@@ -108,6 +108,8 @@ fn errors_are_prometheus_own() {
         ("a[5m] anchored smoothed", "1:16: parse error: anchored and smoothed modifiers cannot be used together"),
         ("\"\\q\"", "1:1: parse error: unknown escape sequence in \"\\q\""),
         ("\"a", "1:1: parse error: unterminated quoted string"),
+        // Once read as a duration of no length, again and again.
+        (".5m", "1:1: parse error: unexpected character: '.'"),
     ] {
         assert_eq!(wrong(text), message, "{text}");
     }
