@@ -135,7 +135,7 @@ fn text(rng: &mut StdRng) -> String {
 fn no_text_makes_the_parser_panic_and_layouts_are_read_back() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seed = number("LAMPAD_SEED").unwrap_or_else(|| rand::rng().random());
-    let count = number("LAMPAD_FUZZ").unwrap_or(20_000);
+    let count = number("LAMPAD_FUZZ").unwrap_or(5_000);
     println!("LAMPAD_SEED={seed} LAMPAD_FUZZ={count}");
     let mut rng = StdRng::seed_from_u64(seed);
     let mut read = 0;
