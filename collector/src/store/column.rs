@@ -94,7 +94,7 @@ impl Column {
     }
 
     /// The last waypoint whose point holds at this tick or before, and the bytes from there on.
-    pub fn from_tick(&self, tick: usize) -> (Option<Waypoint>, &[u8]) {
+    pub fn tail_at(&self, tick: usize) -> (Option<Waypoint>, &[u8]) {
         let next = self.waypoints.partition_point(|waypoint| waypoint.tick as usize <= tick);
         match next.checked_sub(1).map(|at| self.waypoints[at]) {
             Some(waypoint) => (Some(waypoint), &self.bytes[waypoint.at as usize..]),
@@ -104,7 +104,7 @@ impl Column {
 
     /// As [`expand_points`], from the last waypoint before.
     pub fn expand(&self, ticks: &[i64], from_ms: i64, to_ms: i64, out: &mut Samples) -> bool {
-        let (start, bytes) = self.from_tick(ticks.partition_point(|tick| *tick < from_ms));
+        let (start, bytes) = self.tail_at(ticks.partition_point(|tick| *tick < from_ms));
         expand_points(Points::from(start, bytes), self.through, ticks, from_ms, to_ms, out)
     }
 

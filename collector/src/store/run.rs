@@ -178,7 +178,7 @@ impl Run {
         let low = self.ticks.partition_point(|tick| *tick < from_ms);
         let column = |slot: &Slot| {
             let column = self.column(slot.0)?;
-            let (start, bytes) = column.from_tick(low);
+            let (start, bytes) = column.tail_at(low);
             Some(Tail { start, bytes: bytes.to_vec(), through: column.through })
         };
         RunCopy { ticks: self.ticks.clone(), columns: slots.iter().map(column).collect() }
