@@ -160,7 +160,7 @@ impl Store {
             tracing::error!(
                 "the disk does not take the log; what is not acked is lost here and comes again from the agents"
             );
-        } else if !self.seal(CLOSE_WITHIN) {
+        } else if !self.seal_all_of_log() {
             tracing::warn!("not all samples are sealed; they are in the log and are read back at the next start");
         }
         self.end_keeper();
@@ -169,6 +169,12 @@ impl Store {
         let StoreStats { series, sealed_bytes, log_written_bytes, .. } = self.stats();
         tracing::info!(series, sealed_bytes, log_written_bytes, "the store is closed");
         durable
+    }
+
+    /// Seals until nothing of the log is needed. What was let in just before the store closed may come after the first time.
+    fn seal_all_of_log(&self) -> bool {
+        let needed = || self.core.released_lsn.load(Ordering::Relaxed) < self.core.log.last_lsn();
+        self.seal(CLOSE_WITHIN) && (!needed() || self.seal(CLOSE_WITHIN))
     }
 
     fn end_keeper(&self) {

@@ -176,3 +176,14 @@ fn series_that_ended_long_ago_make_room_for_new_ones() {
     assert!(define("d").is_err(), "a and c are live");
     assert_eq!(range(&store, "b", 0, i64::MAX).len(), 2, "b is still there");
 }
+
+#[test]
+fn a_clean_end_leaves_no_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let group = group(&store, 1, "g", WriteMode::Delta);
+    let slots = series(&store, group, &["m"]);
+    store.append(&frame(1, vec![tick(group, NOW_MS, true, &[(slots[0], 1.0)])])).unwrap();
+    assert!(store.shutdown());
+    assert_eq!(std::fs::read_dir(dir.path().join("log")).unwrap().count(), 0);
+}
