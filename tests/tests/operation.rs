@@ -179,7 +179,8 @@ async fn data_of_a_newer_format_is_refused_and_left_alone() -> anyhow::Result<()
     collector.process.terminate(PATIENCE).await?;
     let format = collector.data().join("FORMAT");
     let ours = std::fs::read_to_string(&format)?;
-    std::fs::write(&format, ours.replace('1', "99"))?;
+    let (words, _) = ours.trim_end().rsplit_once(' ').context("FORMAT")?;
+    std::fs::write(&format, format!("{words} 99\n"))?;
     let logs = TempDir::new()?;
     let refused = Collector::program(collector.data(), logs.path(), collector.http(), collector.grpc())?;
     let (status, said) = refused.run(PATIENCE).await?;

@@ -134,10 +134,11 @@ impl Engine for Sled {
 
 pub(super) fn open_database(path: &Path) -> sled::Result<sled::Db> {
     // Flushes are ours to time: the store must know what is durable before it releases the log.
-    let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
-    match config.clone().segment_size(SEGMENT_BYTES).open() {
+    let config = || sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+    // Each try has a config of its own: sled logs an error when one that has a copy is changed.
+    match config().segment_size(SEGMENT_BYTES).open() {
         // Made by a version that left the size to sled, which holds a database to the one it began with.
-        Err(sled::Error::Unsupported(_)) => config.open(),
+        Err(sled::Error::Unsupported(_)) => config().open(),
         opened => opened,
     }
 }
