@@ -24,7 +24,7 @@ use serde::Deserialize;
 
 use crate::module::Spec;
 use crate::modules::host::HostSettings;
-use crate::modules::mysql::{MysqlSettings, Secret};
+use crate::modules::mysql::{MysqlSettings, Secret, Surroundings, Watched};
 use crate::schedule::Schedule;
 use crate::uplink::Target;
 
@@ -56,9 +56,9 @@ pub struct Flags {
     /// Where identity and spool are kept [default: $STATE_DIRECTORY, else /var/lib/lampad-agent]
     #[arg(long, env = "LAMPAD_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// The MySQL or MariaDB server to sample; without it the usual places are looked at
+    /// A MySQL or MariaDB server to sample; repeatable, NAME=DSN names its `instance`; without it the usual places are looked at
     #[arg(long, env = "LAMPAD_MYSQL", value_name = "DSN", hide_env_values = true)]
-    pub mysql: Option<Secret>,
+    pub mysql: Vec<Secret>,
     /// Configuration file (TOML); read again on SIGHUP
     #[arg(long, env = "LAMPAD_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -157,7 +157,8 @@ pub struct Config {
     pub host: HostSettings,
     /// `[host]` as it was written, to see on reload whether it changed: patterns cannot be compared.
     pub host_written: Option<toml::Value>,
-    pub mysql: MysqlSettings,
+    /// The servers that are watched.
+    pub mysql: Vec<Watched>,
 }
 
 impl Config {
@@ -172,7 +173,8 @@ impl Config {
 
     /// When a module is read, and whether it is.
     pub fn schedule(&self, spec: &Spec) -> Option<Schedule> {
-        let settings = self.modules.get(spec.name).cloned().unwrap_or_default();
+        let settings =
+            self.modules.get(&spec.id()).or_else(|| self.modules.get(spec.name)).cloned().unwrap_or_default();
         if settings.enabled == Some(false) {
             return None;
         }
@@ -230,9 +232,10 @@ fn merge(flags: &Flags, mut file: File, host_written: Option<toml::Value>) -> Re
             format!("{spool_bytes} is below the least, {}", 2 * crate::spool::SEGMENT_BYTES),
         ));
     }
-    if let Some(server) = &flags.mysql {
-        file.mysql.server = Some(server.clone());
-    }
+    file.mysql.replace(&flags.mysql);
+    let labels = labels(flags, file.labels, instance)?;
+    let own = labels.iter().find(|label| label.name == "instance").map_or("", |label| &label.value);
+    let mysql = file.mysql.watched(own, &Surroundings::of_this_process());
     place_host(flags, &mut file.host)?;
     for (name, module) in &file.module {
         check_module(name, module)?;
@@ -240,7 +243,7 @@ fn merge(flags: &Flags, mut file: File, host_written: Option<toml::Value>) -> Re
     Ok(Config {
         target: Target { collector, tls_ca, tls_identity, token_file },
         state_dir: flags.state_dir.clone().or(file.state_dir).unwrap_or_else(default_state_dir),
-        labels: labels(flags, file.labels, instance)?,
+        labels,
         hostname,
         spool_bytes,
         log_format: flags.log_format.or(file.log_format).unwrap_or_default(),
@@ -248,7 +251,7 @@ fn merge(flags: &Flags, mut file: File, host_written: Option<toml::Value>) -> Re
         modules: file.module,
         host: file.host,
         host_written,
-        mysql: file.mysql,
+        mysql: mysql.map_err(|error| value("--mysql, [mysql]", error.to_string()))?,
     })
 }
 

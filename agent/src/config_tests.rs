@@ -33,7 +33,7 @@ fn modules_are_set_one_by_one() {
         "[module.\"host.cpu\"]\ninterval = \"100ms\"\n[module.\"host.disk\"]\nenabled = false\n",
     )
     .unwrap();
-    let spec = |name| Spec { name, collector: "", job: "node", tier: Tier::Standard };
+    let spec = |name| Spec { name, instance: None, collector: "", job: "node", tier: Tier::Standard };
     let cpu = config.schedule(&spec("host.cpu")).unwrap();
     assert_eq!((cpu.interval, cpu.deadline), (Duration::from_millis(100), Duration::from_secs(1)));
     assert_eq!(config.schedule(&spec("host.disk")), None);

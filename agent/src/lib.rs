@@ -104,7 +104,7 @@ impl Agent {
     /// Runs until stopped. What was sampled and not acked by then is on disk when this returns.
     pub async fn run(self, mut signals: Signals) -> anyhow::Result<()> {
         let Self { flags, mut config, mut roster, control, flow, shared } = self;
-        config.check_modules(names(&config, &shared).iter().copied())?;
+        config.check_modules(names(&config, &shared).iter().map(String::as_str))?;
         for section in SECTIONS {
             roster.replace(section.prefix, (section.make)(&config, &shared), &config).await;
         }
@@ -149,11 +149,20 @@ const SECTIONS: [Section; 3] = [
         make: |config, _| modules::mysql::modules(&config.mysql),
         changed: |old, new| old.mysql != new.mysql,
     },
-    Section { prefix: "lampad.", make: |_, shared| telemetry::modules(shared), changed: |_, _| false },
+    Section {
+        prefix: "lampad.",
+        make: |config, shared| telemetry::modules(shared, config.mysql.iter().map(|one| one.instance.clone())),
+        changed: |old, new| !old.mysql.iter().map(|one| &one.instance).eq(new.mysql.iter().map(|one| &one.instance)),
+    },
 ];
 
-fn names(config: &Config, shared: &Shared) -> Vec<&'static str> {
-    SECTIONS.iter().flat_map(|section| (section.make)(config, shared)).map(|entry| entry.spec.name).collect()
+/// What `[module."..."]` may be: the modules, and those of one server among several.
+fn names(config: &Config, shared: &Shared) -> Vec<String> {
+    let entries = SECTIONS.iter().flat_map(|section| (section.make)(config, shared));
+    let mut names: Vec<_> = entries.flat_map(|entry| [entry.spec.name.to_owned(), entry.spec.id()]).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 /// Reads the configuration again and puts into force what differs.
@@ -165,7 +174,7 @@ async fn reload(
     shared: &Shared,
 ) -> anyhow::Result<Config> {
     let new = Config::load(flags)?;
-    new.check_modules(names(&new, shared).iter().copied())?;
+    new.check_modules(names(&new, shared).iter().map(String::as_str))?;
     if new.state_dir != old.state_dir || new.spool_bytes != old.spool_bytes {
         tracing::warn!("state_dir and spool_bytes are in force after a restart only");
     }
@@ -173,7 +182,7 @@ async fn reload(
     for section in &SECTIONS {
         let entries = (section.make)(&new, shared);
         // A module that was off and is on now has to be made.
-        let begun = entries.iter().any(|entry| new.schedule(&entry.spec).is_some() && !roster.runs(entry.spec.name));
+        let begun = entries.iter().any(|entry| new.schedule(&entry.spec).is_some() && !roster.runs(&entry.spec.id()));
         if (section.changed)(old, &new) || begun {
             changed = true;
             roster.replace(section.prefix, entries, &new).await;

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use lampad_proto::v1::MetricType;
@@ -72,13 +73,26 @@ pub enum Tier {
 /// What the sampler must know of a module before it runs.
 #[derive(Debug, Clone)]
 pub struct Spec {
-    /// `host.cpu`, `mysql.status`, ...: unique; the key in the configuration and in `lampad_module_*` series.
+    /// `host.cpu`, `mysql.status`, ...: the key in the configuration.
     pub name: &'static str,
+    /// Of several servers that are watched, the one that this module reads: label `instance` of its series. `None` where there
+    /// is only one; its series carry the agent's own.
+    pub instance: Option<Arc<str>>,
     /// The exporter's collector that this module stands in for: `cpu`, `collect.global_status`; empty for our own.
     pub collector: &'static str,
     /// Label `job` of all its series: `node` or `mysql`.
     pub job: &'static str,
     pub tier: Tier,
+}
+
+impl Spec {
+    /// Unique within the agent: the name, of several servers with the one that is read, as in `mysql.status@db1:3307`.
+    pub fn id(&self) -> String {
+        match &self.instance {
+            Some(instance) => format!("{}@{instance}", self.name),
+            None => self.name.to_owned(),
+        }
+    }
 }
 
 /// One reader of one source.

@@ -28,13 +28,13 @@ pub struct Surroundings {
     pub shared: Shared,
 }
 
-/// All modules, running or not.
+/// All modules, running or not, by [`crate::module::Spec::id`].
 pub struct Roster {
     around: Surroundings,
     told: Arc<Told>,
-    running: BTreeMap<&'static str, Running>,
+    running: BTreeMap<String, Running>,
     /// Of modules that are off: their groups' numbers must not be given again.
-    retired: BTreeMap<&'static str, Remains>,
+    retired: BTreeMap<String, Remains>,
 }
 
 struct Running {
@@ -52,21 +52,21 @@ impl Roster {
     /// Makes the running modules those of `entries`: all modules of the sections that are new or have changed. Modules whose
     /// names begin with `prefix` and that are not among them are ended.
     pub async fn replace(&mut self, prefix: &str, entries: Vec<Entry>, config: &Config) {
-        let old: Vec<_> = self.running.keys().copied().filter(|name| name.starts_with(prefix)).collect();
-        for name in old {
-            self.stop(name).await;
+        let old: Vec<_> = self.running.keys().filter(|id| id.starts_with(prefix)).cloned().collect();
+        for id in old {
+            self.stop(&id).await;
         }
         for entry in entries {
             if let Some(schedule) = config.schedule(&entry.spec) {
                 self.start(entry, schedule);
             }
         }
-        let gone: Vec<_> = self.retired.keys().copied().filter(|name| name.starts_with(prefix)).collect();
-        for name in gone {
-            self.end(name).await;
+        let gone: Vec<_> = self.retired.keys().filter(|id| id.starts_with(prefix)).cloned().collect();
+        for id in gone {
+            self.end(&id).await;
         }
         self.publish();
-        let begun = self.running.range(prefix..).take_while(|(name, _)| name.starts_with(prefix));
+        let begun = self.running.iter().filter(|(id, _)| id.starts_with(prefix));
         tokio::spawn(tell_absent(begun.map(|(_, running)| running.health.clone()).collect()));
     }
 
@@ -76,16 +76,16 @@ impl Roster {
         let changed: Vec<_> = self
             .running
             .iter()
-            .filter_map(|(name, running)| {
+            .filter_map(|(id, running)| {
                 let schedule = config.schedule(&running.health.spec);
-                (schedule != Some(running.schedule)).then_some((*name, schedule))
+                (schedule != Some(running.schedule)).then_some((id.clone(), schedule))
             })
             .collect();
-        for (name, schedule) in &changed {
-            let Some(entry) = self.stop(name).await else { continue };
+        for (id, schedule) in &changed {
+            let Some(entry) = self.stop(id).await else { continue };
             match schedule {
                 Some(schedule) => self.start(entry, *schedule),
-                None => self.end(name).await,
+                None => self.end(id).await,
             }
         }
         self.publish();
@@ -93,15 +93,14 @@ impl Roster {
     }
 
     /// Whether this module runs.
-    pub fn runs(&self, name: &str) -> bool {
-        self.running.contains_key(name)
+    pub fn runs(&self, id: &str) -> bool {
+        self.running.contains_key(id)
     }
 
     fn start(&mut self, entry: Entry, schedule: Schedule) {
-        let spec = entry.spec.clone();
         let group = self.group(&entry, schedule);
-        let health = Arc::new(ModuleHealth::new(spec.clone(), schedule));
-        let remains = self.retired.remove(spec.name).unwrap_or_default();
+        let health = Arc::new(ModuleHealth::new(entry.spec.clone(), schedule));
+        let remains = self.retired.remove(&health.id).unwrap_or_default();
         let around = &self.around;
         let sampler = Sampler::new(
             entry,
@@ -114,43 +113,44 @@ impl Roster {
         );
         let stop = CancellationToken::new();
         let task = tokio::spawn(sampler.run(phase(&around.agent_id), stop.clone()));
-        self.running.insert(spec.name, Running { schedule, stop, task, health });
+        self.running.insert(health.id.clone(), Running { schedule, stop, task, health });
     }
 
     /// The number of the module's group; a restarted module keeps its own.
     fn group(&self, entry: &Entry, schedule: Schedule) -> u32 {
         let mut catalog = self.around.catalog.write().unwrap_or_else(PoisonError::into_inner);
         let interval_ms = schedule.interval.as_millis() as u32;
-        match catalog.find(entry.spec.name) {
+        let id = entry.spec.id();
+        match catalog.find(&id) {
             Some(number) => {
                 if let Some(group) = catalog.group_mut(number) {
                     group.interval_ms = interval_ms;
                 }
                 number
             }
-            None => catalog.add(Group::new(entry.spec.name, entry.spec.job, interval_ms)),
+            None => catalog.add(Group::of(&entry.spec, interval_ms)),
         }
     }
 
-    async fn stop(&mut self, name: &'static str) -> Option<Entry> {
-        let running = self.running.remove(name)?;
+    async fn stop(&mut self, id: &str) -> Option<Entry> {
+        let running = self.running.remove(id)?;
         running.stop.cancel();
         match running.task.await {
             Ok((entry, remains)) => {
-                self.retired.insert(name, remains);
+                self.retired.insert(id.to_owned(), remains);
                 Some(entry)
             }
             Err(error) => {
                 // Its panic was printed. The group ends with the stream; the agent goes on.
-                tracing::error!(module = name, %error, "module broke");
+                tracing::error!(module = id, %error, "module broke");
                 None
             }
         }
     }
 
-    async fn end(&mut self, name: &'static str) {
-        let number = self.around.catalog.read().unwrap_or_else(PoisonError::into_inner).find(name);
-        if let Some(remains) = self.retired.get_mut(name)
+    async fn end(&mut self, id: &str) {
+        let number = self.around.catalog.read().unwrap_or_else(PoisonError::into_inner).find(id);
+        if let Some(remains) = self.retired.get_mut(id)
             && let Some(group) = number
         {
             sampler::end(group, remains, &self.around.clock, &self.around.out).await;
@@ -182,7 +182,7 @@ async fn tell_absent(modules: Vec<Arc<ModuleHealth>>) {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let absent = modules.iter().filter(|module| module.absent.load(Ordering::Relaxed));
-    let names: Vec<_> = absent.map(|module| module.spec.name).collect();
+    let names: Vec<_> = absent.map(|module| module.id.as_str()).collect();
     if !names.is_empty() {
         tracing::info!(modules = names.join(" "), "not on this machine; each is read again at its interval");
     }

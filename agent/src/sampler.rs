@@ -49,6 +49,8 @@ pub struct Sampled {
 /// How a module does, for `lampad_module_*`, for Hello and for Ping.
 #[derive(Debug)]
 pub struct ModuleHealth {
+    /// [`Spec::id`], which is asked for every tick.
+    pub id: String,
     pub spec: Spec,
     pub schedule: Mutex<Schedule>,
     pub up: AtomicBool,
@@ -65,6 +67,7 @@ pub struct ModuleHealth {
 impl ModuleHealth {
     pub fn new(spec: Spec, schedule: Schedule) -> Self {
         Self {
+            id: spec.id(),
             spec,
             schedule: Mutex::new(schedule),
             up: AtomicBool::new(false),
@@ -220,7 +223,7 @@ impl Sampler {
         if let Some(failing) = self.failing.take() {
             let seconds = failing.since.elapsed().as_secs_f64();
             if self.told.end(&self.health.error()) {
-                tracing::info!(module = self.entry.spec.name, failures = failing.count, seconds, "module works again");
+                tracing::info!(module = self.health.id, failures = failing.count, seconds, "module works again");
             }
             self.health.set_error(String::new());
         }
@@ -234,7 +237,7 @@ impl Sampler {
             self.health.errors.fetch_add(1, Ordering::Relaxed);
         }
         let text = chain(error);
-        let module = self.entry.spec.name;
+        let module = &self.health.id;
         let before = self.health.error();
         if self.failing.is_none() || before != text {
             if self.failing.is_some() {

@@ -49,7 +49,7 @@ impl Rig {
     }
 
     fn start(&self, group: u32, script: impl IntoIterator<Item = Read>) -> Arc<ModuleHealth> {
-        let spec = Spec { name: "test.scripted", collector: "", job: "node", tier: Tier::Standard };
+        let spec = Spec { name: "test.scripted", instance: None, collector: "", job: "node", tier: Tier::Standard };
         let health = Arc::new(ModuleHealth::new(spec.clone(), Schedule::of(Tier::Standard)));
         let module = Box::new(Scripted(script.into_iter().collect()));
         let sampler = Sampler::new(

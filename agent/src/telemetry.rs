@@ -121,19 +121,18 @@ const PROCESS: [Desc; 7] = [
     Desc::gauge("process_start_time_seconds", "Start time of the process since unix epoch in seconds."),
 ];
 
-/// The modules that tell of the others.
-pub fn modules(shared: &Shared) -> Vec<Entry> {
-    let spec = |name, job| Spec { name, collector: "", job, tier: Tier::Heavy };
-    vec![
-        Entry {
-            spec: spec("lampad.agent", "node"),
-            module: Box::new(Agent { shared: shared.clone(), settled: false }),
-        },
-        Entry {
-            spec: spec("lampad.mysql", "mysql"),
-            module: Box::new(MysqlScrapes { shared: shared.clone(), settled: false }),
-        },
-    ]
+/// The modules that tell of the others, those of each server apart.
+pub fn modules(shared: &Shared, servers: impl Iterator<Item = Option<Arc<str>>>) -> Vec<Entry> {
+    let spec = |name, job, instance| Spec { name, instance, collector: "", job, tier: Tier::Heavy };
+    let agent = Entry {
+        spec: spec("lampad.agent", "node", None),
+        module: Box::new(Agent { shared: shared.clone(), settled: false }),
+    };
+    let scrapes = servers.map(|instance| Entry {
+        spec: spec("lampad.mysql", "mysql", instance.clone()),
+        module: Box::new(MysqlScrapes { shared: shared.clone(), instance, settled: false }),
+    });
+    std::iter::once(agent).chain(scrapes).collect()
 }
 
 struct Agent {
@@ -153,7 +152,7 @@ impl Module for Agent {
         settle(&mut self.settled).await;
         let modules = self.shared.modules();
         for module in modules.iter().filter(|module| module.reads.load(Ordering::Relaxed) > 0) {
-            let name = [module.spec.name];
+            let name = [module.id.as_str()];
             out.push(&UP, &name, success(module));
             out.push(&DURATION, &name, of(&module.duration_us) / 1e6);
             out.push(&ERRORS, &name, of(&module.errors));
@@ -167,8 +166,10 @@ impl Module for Agent {
     }
 }
 
+/// The exporter's own series of one server.
 struct MysqlScrapes {
     shared: Shared,
+    instance: Option<Arc<str>>,
     settled: bool,
 }
 
@@ -180,7 +181,9 @@ impl Module for MysqlScrapes {
 
     async fn sample(&mut self, out: &mut Tick) -> Result<(), ModuleError> {
         settle(&mut self.settled).await;
-        scrapes(&self.shared.modules(), "mysql", (&MYSQL_SUCCESS, &MYSQL_DURATION), out);
+        let mut modules = self.shared.modules();
+        modules.retain(|module| module.spec.instance == self.instance);
+        scrapes(&modules, "mysql", (&MYSQL_SUCCESS, &MYSQL_DURATION), out);
         Ok(())
     }
 }
@@ -258,7 +261,7 @@ mod tests {
     use crate::schedule::Schedule;
 
     fn health(name: &'static str, collector: &'static str, job: &'static str, up: bool, us: u64) -> Arc<ModuleHealth> {
-        let spec = Spec { name, collector, job, tier: Tier::Standard };
+        let spec = Spec { name, instance: None, collector, job, tier: Tier::Standard };
         let health = ModuleHealth::new(spec, Schedule::of(Tier::Standard));
         health.up.store(up, Ordering::Relaxed);
         health.reads.store(1, Ordering::Relaxed);
@@ -275,7 +278,7 @@ mod tests {
             health("mysql.status", "collect.global_status", "mysql", true, 2000),
         ]);
         let mut lines = Vec::new();
-        for mut entry in modules(&shared) {
+        for mut entry in modules(&shared, [None].into_iter()) {
             let mut tick = Tick::new();
             entry.module.sample(&mut tick).await.unwrap();
             lines.extend(tick.samples().map(|(name, labels, value)| format!("{name} {labels:?} {value}")));

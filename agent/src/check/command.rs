@@ -10,9 +10,9 @@ use crate::modules::mysql::{MysqlSettings, Secret, Surroundings};
 /// Tell which MySQL modules can run here, and the GRANT statements that are missing
 #[derive(Debug, Args)]
 pub struct Check {
-    /// The MySQL or MariaDB server to look at; without it the usual places are
+    /// A MySQL or MariaDB server to look at; repeatable; without it the configured ones or the usual places are
     #[arg(long, env = "LAMPAD_MYSQL", value_name = "DSN", hide_env_values = true)]
-    mysql: Option<String>,
+    mysql: Vec<Secret>,
     /// The agent's configuration file, for its section [mysql]
     #[arg(long, env = "LAMPAD_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -25,15 +25,23 @@ impl Check {
             Some(path) => section(path)?,
             None => MysqlSettings::default(),
         };
-        if let Some(dsn) = self.mysql.filter(|dsn| !dsn.is_empty()) {
-            settings.server = Some(Secret::new(dsn));
+        settings.replace(&self.mysql);
+        let around = Surroundings::of_this_process();
+        // The name of this host is only there to tell several servers apart here.
+        let watched = settings.watched("this host", &around)?;
+        let mut is_ok = true;
+        for one in &watched {
+            let report = super::check(&one.settings, &around).await;
+            is_ok &= report.is_ok();
+            #[allow(clippy::print_stdout)] // this is what the command is for
+            {
+                if let Some(instance) = &one.instance {
+                    println!("instance {instance}");
+                }
+                print!("{report}");
+            }
         }
-        let report = super::check(&settings, &Surroundings::of_this_process()).await;
-        #[allow(clippy::print_stdout)] // this is what the command is for
-        {
-            print!("{report}");
-        }
-        if !report.is_ok() {
+        if !is_ok {
             bail!("not every MySQL module can run; see above");
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! What groups and series are called, and what one frame says of them.
 
-use crate::module::Desc;
+use crate::module::{Desc, Spec};
 use crate::tick::Changes;
 
 /// A series of a group: the family and the values of its labels.
@@ -15,7 +15,7 @@ pub struct Series {
 pub struct Group {
     /// The module's name, unique within the agent.
     pub name: String,
-    /// Put on every series of the group, beside the agent's own labels: `job`.
+    /// Put on every series of the group, beside the agent's own labels and before them: `job`, `instance`.
     pub labels: Vec<(String, String)>,
     pub interval_ms: u32,
     /// A number, once given, stays: it is what [`Changes`] speak of.
@@ -26,6 +26,14 @@ impl Group {
     pub fn new(name: impl Into<String>, job: &str, interval_ms: u32) -> Self {
         let labels = if job.is_empty() { Vec::new() } else { vec![("job".to_owned(), job.to_owned())] };
         Self { name: name.into(), labels, interval_ms, series: Vec::new() }
+    }
+
+    /// The group of a module.
+    pub fn of(spec: &Spec, interval_ms: u32) -> Self {
+        let mut group = Self::new(spec.id(), spec.job, interval_ms);
+        // Goes before the agent's own label of this name.
+        group.labels.extend(spec.instance.iter().map(|instance| ("instance".to_owned(), instance.to_string())));
+        group
     }
 }
 

@@ -11,6 +11,7 @@ use lampad_proto::v1::MetricType;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::job::Job;
 use super::registry::{Registry, hex};
 use crate::clock::now_ms;
 use crate::own::{Own, OwnSample};
@@ -91,9 +92,11 @@ impl Liveness {
                 continue;
             }
             let (labels, jobs) = agent.jobs();
-            for job in jobs {
+            for Job { name, instance } in jobs {
+                let mut labels = labels.clone();
+                labels.extend(instance.map(|instance| ("instance".to_owned(), instance)));
                 // A replaced server has the labels of the old one: it is up if any of them is.
-                *current.entry((job, labels.clone())).or_insert(false) |= is_up;
+                *current.entry((name, labels)).or_insert(false) |= is_up;
             }
         }
         current
@@ -156,9 +159,12 @@ mod tests {
         let mut attach = attach(1, "db1");
         attach.hello.labels = BTreeMap::from([("env".to_owned(), "prod".to_owned())]);
         let lease = registry.attach(attach).unwrap();
-        lease.jobs([Arc::from("node")].iter());
-        let series = r#"up{env="prod", instance="db1", job="node"}"#;
-        until("up", || up(&recorder).get(series) == Some(&1.0)).await;
+        lease.jobs([Job::at("node", None), Job::at("mysql", Some("db1:3307"))].into_iter());
+        for series in
+            [r#"up{env="prod", instance="db1", job="node"}"#, r#"up{env="prod", instance="db1:3307", job="mysql"}"#]
+        {
+            until("up", || up(&recorder).get(series) == Some(&1.0)).await;
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -168,7 +174,7 @@ mod tests {
         let liveness = Liveness::new(registry.clone(), recorder.clone(), Duration::from_secs(60));
         tokio::spawn(liveness.run(CancellationToken::new()));
         let lease = registry.attach(attach(1, "db1")).unwrap();
-        lease.jobs([Arc::from("node")].iter());
+        lease.jobs([Job::at("node", None)].into_iter());
         until("up", || up(&recorder).get(DB1) == Some(&1.0)).await;
 
         let died = Instant::now();
@@ -192,7 +198,7 @@ mod tests {
     async fn a_known_agent_is_down_after_a_restart_until_it_is_forgotten() {
         let recorder = Arc::new(Recorder::new(true));
         let hello = Hello { instance: "old".into(), ..Hello::default() };
-        let state = State::known(hello, ["mysql".to_owned()].into(), BTreeMap::new(), now_ms() - 60_000);
+        let state = State::known(hello, [Job::at("mysql", None)].into(), BTreeMap::new(), now_ms() - 60_000);
         let registry = Registry::new(9, [(AgentId([7; 16]), state)]);
         let started = Instant::now();
         let liveness = Liveness::new(registry.clone(), recorder.clone(), Duration::from_secs(3600));

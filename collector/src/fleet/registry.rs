@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::job::Job;
 use crate::store::AgentId;
 
 /// Silence after which an agent counts as down. Agents say something every second, so two of these may be lost; `up` is 0
@@ -50,7 +51,7 @@ pub struct Module {
 #[derive(Debug, Clone)]
 pub struct State {
     pub hello: Hello,
-    pub jobs: BTreeSet<String>,
+    pub jobs: BTreeSet<Job>,
     pub modules: BTreeMap<String, Module>,
     /// Address of its stream; `None` where there has been none since this collector started.
     pub peer: Option<SocketAddr>,
@@ -109,7 +110,7 @@ impl Agent {
     }
 
     /// The labels of the agent's `up` series, which are those of all its series, and its jobs.
-    pub(super) fn jobs(&self) -> (BTreeMap<String, String>, Vec<String>) {
+    pub(super) fn jobs(&self) -> (BTreeMap<String, String>, Vec<Job>) {
         let state = self.state.lock();
         let mut labels = state.hello.labels.clone();
         labels.insert("instance".to_owned(), state.hello.instance.clone());
@@ -245,7 +246,7 @@ impl Registry {
 
 impl State {
     /// An agent that is known and has no stream.
-    pub fn known(hello: Hello, jobs: BTreeSet<String>, modules: BTreeMap<String, Module>, last_push_ms: i64) -> Self {
+    pub fn known(hello: Hello, jobs: BTreeSet<Job>, modules: BTreeMap<String, Module>, last_push_ms: i64) -> Self {
         Self {
             hello,
             jobs,
@@ -321,13 +322,9 @@ impl Lease {
         }
     }
 
-    pub fn jobs<'a>(&self, jobs: impl Iterator<Item = &'a Arc<str>>) {
+    pub fn jobs(&self, jobs: impl Iterator<Item = Job>) {
         let mut added = false;
-        self.with(|state| {
-            for job in jobs {
-                added |= !state.jobs.contains(&**job) && state.jobs.insert(job.to_string());
-            }
-        });
+        self.with(|state| jobs.for_each(|job| added |= state.jobs.insert(job)));
         if added {
             self.registry.touched();
         }

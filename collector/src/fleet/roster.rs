@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::job::Job;
 use super::registry::{Agent, Hello, Module, State, hex};
 use crate::store::AgentId;
 
@@ -40,7 +41,7 @@ struct Entry {
     #[serde(flatten)]
     hello: Hello,
     #[serde(default)]
-    jobs: BTreeSet<String>,
+    jobs: BTreeSet<Job>,
     #[serde(default)]
     modules: BTreeMap<String, Module>,
     #[serde(default)]
@@ -115,12 +116,12 @@ mod tests {
         let peer = ([127, 0, 0, 1], 1).into();
         let id = AgentId([0xab; 16]);
         let lease = registry.attach(Attach { id, hello: hello.clone(), modules: vec![], peer, now_ms: 0 }).unwrap();
-        lease.jobs([std::sync::Arc::from("node")].iter());
+        lease.jobs([Job::at("node", None)].into_iter());
         write(dir.path(), registry.agents().iter().map(|agent| &**agent)).unwrap();
 
         let known = read(dir.path()).unwrap();
         assert_eq!((known[0].0, &known[0].1.hello), (id, &hello));
-        assert_eq!(known[0].1.jobs, ["node".to_owned()].into());
+        assert_eq!(known[0].1.jobs, [Job::at("node", None)].into());
 
         fs::write(dir.path().join(NAME), b"{\"version\":1,\"agents\":[{").unwrap();
         assert!(read(dir.path()).unwrap().is_empty());

@@ -21,7 +21,7 @@ use tonic::{Code, Status, Streaming};
 use super::{Gate, Ingest, serve};
 use crate::auth::{Access, Rules};
 use crate::clock::now_ms;
-use crate::fleet::Registry;
+use crate::fleet::{Job, Registry};
 use crate::limits::Limits;
 use crate::logging::Repeats;
 use crate::recorder::{Recorder, until};
@@ -187,7 +187,7 @@ async fn no_ack_leaves_before_the_flush_and_the_newest_covers_all() {
     let tick = &server.recorder.ticks()[0];
     let labels = server.recorder.labels(tick.group, tick.values[0].0);
     assert_eq!(labels, r#"a_total{instance="db1", job="node"}"#);
-    assert_eq!(server.ingest.registry.agents()[0].state().jobs, ["node".to_owned()].into());
+    assert_eq!(server.ingest.registry.agents()[0].state().jobs, [Job::at("node", None)].into());
 }
 
 #[tokio::test]

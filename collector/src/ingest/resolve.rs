@@ -9,6 +9,7 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 
 use super::decode::{Added, NewGroup, NewSeries, Tick};
+use crate::fleet::Job;
 use crate::sink::{Sink, Unavailable};
 use crate::store::{
     AgentId, GroupId, GroupKey, Label, Labels, METRIC_NAME, Refused, Run, SeriesKey, Slot, TickBatch, WriteMode,
@@ -175,9 +176,11 @@ impl References {
         ticks.into_iter().filter_map(batch).collect()
     }
 
-    /// Values of label `job` among the groups.
-    pub fn jobs(&self) -> impl Iterator<Item = &Arc<str>> {
-        let labels = self.groups.iter().flatten().flat_map(|group| &group.labels);
-        labels.filter(|label| &*label.name == "job").map(|label| &label.value)
+    /// What the groups are for, by their labels.
+    pub fn jobs(&self) -> impl Iterator<Item = Job> {
+        self.groups.iter().flatten().filter_map(|group| {
+            let value = |name| group.labels.iter().find(|label| &*label.name == name).map(|label| &*label.value);
+            Some(Job::at(value("job")?, value("instance")))
+        })
     }
 }

@@ -43,7 +43,7 @@ pub async fn page(State(web): State<Arc<Web>>) -> Html<String> {
     for agent in &agents {
         let state = agent.state();
         let health = if agent.is_up(now) { r#"<b class="up">UP</b>"# } else { r#"<b class="down">DOWN</b>"# };
-        let jobs: Vec<String> = state.jobs.iter().map(|job| escape(job)).collect();
+        let jobs: Vec<String> = state.jobs.iter().map(|job| escape(&job.to_string())).collect();
         let _ = write!(
             out,
             "<tr><td>{}<br><small>{}</small>",

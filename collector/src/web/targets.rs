@@ -71,13 +71,14 @@ fn of_agent(agent: &Agent, now: Instant) -> Vec<Target> {
     });
     let interval_ms =
         state.modules.values().map(|module| module.interval_ms).filter(|ms| *ms > 0).min().unwrap_or(1000);
-    let target = |job: &String| {
+    let target = |job: &fleet::Job| {
         let mut labels = state.hello.labels.clone();
-        labels.insert("job".into(), job.clone());
+        labels.insert("job".into(), job.name.clone());
+        labels.extend(job.instance.clone().map(|instance| ("instance".into(), instance)));
         Target {
             discovered_labels: BTreeMap::new(),
             labels,
-            scrape_pool: job.clone(),
+            scrape_pool: job.name.clone(),
             scrape_url: String::new(),
             global_url: String::new(),
             last_error: last_error(&state, is_up),

@@ -7,7 +7,7 @@ use lampad_proto::v1::MetricType;
 use super::*;
 use crate::auth::Rules;
 use crate::clock::now_ms;
-use crate::fleet::{Attach, Hello};
+use crate::fleet::{Attach, Hello, Job};
 use crate::own::{Own, OwnSample};
 use crate::sink::Sink;
 use crate::store::{AgentId, Label, Labels, METRIC_NAME, Meta, Options, RealDisk, Store};
@@ -141,7 +141,7 @@ fn attach(site: &Site) -> crate::fleet::Lease {
     let modules = vec![module("host.cpu", ""), module("mysql.status", "access <denied>")];
     let peer = ([127, 0, 0, 1], 5).into();
     let lease = site.registry.attach(Attach { id: AgentId([1; 16]), hello, modules, peer, now_ms: 5 }).unwrap();
-    lease.jobs([Arc::from("mysql"), Arc::from("node")].iter());
+    lease.jobs(["mysql", "node"].map(|job| Job::at(job, None)).into_iter());
     lease.pushed(1_000, 7);
     lease
 }

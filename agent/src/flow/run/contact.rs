@@ -61,7 +61,7 @@ impl Flow {
 
     fn modules(&self) -> Vec<ModuleState> {
         let state = |module: &Arc<crate::sampler::ModuleHealth>| ModuleState {
-            name: module.spec.name.to_owned(),
+            name: module.id.clone(),
             interval_ms: module.schedule().interval.as_millis() as u32,
             up: module.up.load(Ordering::Relaxed),
             error: module.error(),

@@ -212,6 +212,6 @@ fn all_names() -> impl Iterator<Item = &'static str> {
 
 impl Row {
     fn spec(&self) -> Spec {
-        Spec { name: self.name, collector: self.collector, job: "node", tier: self.tier }
+        Spec { name: self.name, instance: None, collector: self.collector, job: "node", tier: self.tier }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Source: the first of these that says anything: the configuration (`--mysql`, `LAMPAD_MYSQL`, `[mysql] server`); an
 //!         option file (configured, or `mysql.cnf` of systemd's credentials, or `~/.my.cnf`); the usual sockets; 127.0.0.1:3306.
+//!         `socket` and `port` of the configuration go before those of the option file and leave it its login.
 //! Shape:  a list of targets, likeliest first. A server that somebody named is the only one on the list.
 //! Errors: a name that cannot be understood, or an option file that cannot be read, with what to write instead.
 
@@ -72,16 +73,17 @@ fn account() -> (String, Option<PathBuf>) {
 
 /// Servers to try, likeliest first.
 pub fn targets(settings: &MysqlSettings, around: &Surroundings) -> Result<Vec<Target>, DiscoveryError> {
-    if let Some(dsn) = settings.server.as_ref().or(around.server.as_ref()) {
+    let placed = settings.socket.is_some() || settings.port.is_some();
+    if let Some(dsn) = settings.server.as_ref().or(around.server.as_ref().filter(|_| !placed)) {
         return Ok(vec![parse_dsn(dsn, &around.user)?]);
     }
     let configured = settings.option_file.clone();
     let credential = around.credentials.as_ref().map(|dir| dir.join("mysql.cnf")).filter(|file| file.exists());
     let personal = around.home.as_ref().map(|home| home.join(".my.cnf")).filter(|file| file.exists());
     let Some(file) = configured.or(credential).or(personal) else {
-        let login =
-            Login { user: around.user.clone(), password: None, tls: Tls::default(), origin: "a usual place".into() };
-        return Ok(login.usual_places(&around.root));
+        let origin = if placed { "the configuration" } else { "a usual place" };
+        let login = Login { user: around.user.clone(), password: None, tls: Tls::default(), origin: origin.into() };
+        return Ok(login.placed(settings).unwrap_or_else(|| login.usual_places(&around.root)));
     };
     let options = Options::read(&file)?;
     let wrong = |detail: String| DiscoveryError::Option { path: file.clone(), detail };
@@ -91,6 +93,9 @@ pub fn targets(settings: &MysqlSettings, around: &Surroundings) -> Result<Vec<Ta
         tls: tls_of(&options).map_err(wrong)?,
         origin: file.display().to_string(),
     };
+    if let Some(placed) = login.placed(settings) {
+        return Ok(placed);
+    }
     let port = match options.get("port") {
         Some(port) => Some(port.parse::<u16>().map_err(|_| wrong(format!("port = {port} is not a port")))?),
         None => None,
@@ -127,6 +132,16 @@ impl Login {
             origin: self.origin.clone(),
             explicit,
         }
+    }
+
+    /// Where the configuration says, if it does.
+    fn placed(&self, settings: &MysqlSettings) -> Option<Vec<Target>> {
+        let address = match (&settings.socket, settings.port) {
+            (Some(socket), _) => Address::Socket(socket.clone()),
+            (None, Some(port)) => Address::Tcp { host: "127.0.0.1".into(), port },
+            (None, None) => return None,
+        };
+        Some(vec![self.target(address, true)])
     }
 
     fn usual_places(&self, root: &Path) -> Vec<Target> {
@@ -335,6 +350,23 @@ mod tests {
                     .unwrap();
             assert_eq!(found.iter().map(|target| target.address.to_string()).collect::<Vec<_>>(), places, "{text}");
             assert!(found.iter().all(|target| target.explicit == explicit), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_place_that_is_configured_has_the_login_of_the_option_file() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join(".my.cnf"), "[client]\nuser=a\nsocket=/other\nport=1\n").unwrap();
+        let with_file = Surroundings { home: Some(home.path().into()), server: Some(Secret::new("/env")), ..around() };
+        let settings = |text: &str| toml::from_str::<MysqlSettings>(text).unwrap();
+        for (text, around, expected) in [
+            ("port = 3307", &with_file, "127.0.0.1:3307 as a"),
+            ("socket = '/s'", &with_file, "/s as a"),
+            ("socket = '/s'", &around(), "/s as os"),
+        ] {
+            let found = targets(&settings(text), around).unwrap();
+            let told: Vec<_> = found.iter().map(|target| format!("{} as {}", target.address, target.user)).collect();
+            assert_eq!(told, [expected], "{text}");
         }
     }
 

@@ -12,6 +12,7 @@ mod info_schema;
 mod innodb_cmp;
 mod innodb_metrics;
 mod innodb_status;
+mod instances;
 mod login;
 mod option_file;
 mod perf_schema;
@@ -41,6 +42,7 @@ pub use account::Account;
 pub use dialect::{Flavor, Right, Server};
 pub use discovery::Surroundings;
 pub use heartbeat::quoted as quoted_table;
+pub use instances::{Instance, InstanceError, Watched};
 pub use login::{Link, LoginError, error_number, log_in};
 pub use rows::{Row, Rows};
 pub use session::{Answer, Health, Session};
@@ -50,13 +52,15 @@ pub use target::{Address, Target, Tls, TlsMode};
 use self::table::{Table, TableModule};
 use crate::module::{Entry, Module, Spec, Tier};
 
-/// The modules that these settings ask for, on one shared session. Nothing is connected before the first sample.
-pub fn modules(settings: &MysqlSettings) -> Vec<Entry> {
-    if !settings.enabled {
-        return Vec::new();
-    }
-    let session = Session::new(settings.clone(), Surroundings::of_this_process());
-    governed(&session)
+/// The modules of these servers, on one shared session each. Nothing is connected before the first sample.
+pub fn modules(watched: &[Watched]) -> Vec<Entry> {
+    let of_one = |one: &Watched| {
+        let session = Session::new(one.settings.clone(), Surroundings::of_this_process());
+        let mut entries = governed(&session);
+        entries.iter_mut().for_each(|entry| entry.spec.instance.clone_from(&one.instance));
+        entries
+    };
+    watched.iter().flat_map(of_one).collect()
 }
 
 /// As [`modules_on`], each held to its share of the server's time, and one more that tells of it.
@@ -213,7 +217,7 @@ const TABLES: &[&Table] = &[
 ];
 
 fn entry(name: &'static str, collector: &'static str, tier: Tier, module: impl Module + 'static) -> Entry {
-    Entry { spec: Spec { name, collector, job: "mysql", tier }, module: Box::new(module) }
+    Entry { spec: Spec { name, instance: None, collector, job: "mysql", tier }, module: Box::new(module) }
 }
 
 #[cfg(test)]
@@ -225,7 +229,8 @@ mod tests {
     #[test]
     fn every_table_can_be_asked_for_and_its_labels_fit() {
         let settings = MysqlSettings { extra: Extra::ALL.to_vec(), ..MysqlSettings::default() };
-        let names: Vec<_> = modules(&settings).iter().map(|entry| entry.spec.name).collect();
+        let watched = Watched { instance: None, settings };
+        let names: Vec<_> = modules(&[watched]).iter().map(|entry| entry.spec.name).collect();
         assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "a name twice: {names:?}");
         for table in TABLES {
             assert!(names.contains(&table.name), "{} is in no setting", table.name);

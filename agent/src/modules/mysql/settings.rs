@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::instances::Instance;
+
 /// Where the server is, how long it may take, and which dearer modules run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -14,6 +16,9 @@ pub struct MysqlSettings {
     /// `mysql://user:password@host:port` or `mysql://user@localhost?socket=/run/mysqld/mysqld.sock`; see
     /// [`super::discovery`]. Empty: the usual places are looked at.
     pub server: Option<Secret>,
+    /// Where the server is, when login and TLS are those of the option file.
+    pub socket: Option<PathBuf>,
+    pub port: Option<u16>,
     /// An option file to read in place of `~/.my.cnf`.
     pub option_file: Option<PathBuf>,
     /// How long one statement may run before it is ended with KILL QUERY.
@@ -25,6 +30,9 @@ pub struct MysqlSettings {
     pub objects_max: usize,
     /// `database.table` that pt-heartbeat writes, for `heartbeat`.
     pub heartbeat_table: String,
+    /// Several servers; see [`Instance`].
+    #[serde(rename = "instance")]
+    pub instances: Vec<Instance>,
 }
 
 impl Default for MysqlSettings {
@@ -32,11 +40,14 @@ impl Default for MysqlSettings {
         Self {
             enabled: true,
             server: None,
+            socket: None,
+            port: None,
             option_file: None,
             statement_deadline: Duration::from_secs(2),
             extra: Vec::new(),
             objects_max: 250,
             heartbeat_table: "heartbeat.heartbeat".to_owned(),
+            instances: Vec::new(),
         }
     }
 }
