@@ -103,6 +103,7 @@ impl Daemon {
             limits: Arc::new(config.limits.clone()),
             access: access.clone(),
             repeats: Repeats::default(),
+            symbols: Arc::default(),
             shutdown: shutdown.clone(),
         });
         let (tasks, tasks_end) = (TaskTracker::new(), CancellationToken::new());

@@ -9,10 +9,14 @@
 mod dictionary;
 mod frame;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use lampad_proto::v1::MetricType;
+
+use super::Symbols;
 use crate::limits::Limits;
-use crate::store::{Meta, Value};
+use crate::store::Value;
 
 pub use dictionary::{Added, NewGroup, NewSeries};
 pub use frame::LeftOut;
@@ -47,25 +51,32 @@ struct Group {
     name: Arc<str>,
     series: Vec<u32>,
     /// Counts key ticks: a series is present only if it was seen since the last one.
-    generation: u64,
+    generation: u32,
     /// What goes to the store next must list all present series.
     key_owed: bool,
     /// Counts ticks, to find a series that comes twice in one.
-    round: u64,
+    round: u32,
 }
 
-#[derive(Debug)]
+/// There is one per series of every stream, so every byte counts.
+#[derive(Debug, Clone, Copy)]
 struct Series {
+    /// The last value, where that is a float.
+    last: f64,
     group: u32,
-    generation: u64,
-    round: u64,
-    last: Value,
+    generation: u32,
+    round: u32,
+    /// The last value is among the lane's `others`.
+    is_other: bool,
 }
 
-#[derive(Debug, Clone)]
+/// A family, by the numbers of its symbols.
+#[derive(Debug)]
 struct Metric {
-    name: Option<Arc<str>>,
-    meta: Meta,
+    kind: MetricType,
+    name: u32,
+    help: u32,
+    unit: u32,
 }
 
 /// The decoder's state of one lane.
@@ -79,6 +90,9 @@ pub struct Lane {
     groups: Vec<Group>,
     metrics: Vec<Metric>,
     series: Vec<Series>,
+    /// Last values that are no floats: integers and histograms.
+    others: HashMap<u32, Value>,
+    shared: Arc<Symbols>,
     /// Definitions behind those of the tables that are over a limit. They have numbers and nothing else, so that they cost
     /// nothing however many come.
     over: Counts,
@@ -95,15 +109,17 @@ struct Counts {
 }
 
 impl Lane {
-    pub fn new(limits: Arc<Limits>) -> Self {
+    pub fn new(limits: Arc<Limits>, shared: Arc<Symbols>) -> Self {
         Self {
             limits,
+            shared,
             sound: false,
             symbols: Vec::new(),
             symbol_bytes: 0,
             groups: Vec::new(),
             metrics: Vec::new(),
             series: Vec::new(),
+            others: HashMap::new(),
             over: Counts::default(),
             left_out: LeftOut::default(),
         }
@@ -117,6 +133,13 @@ impl Lane {
     /// Takes nothing until the next reset: the stream is out of step.
     pub fn spoil(&mut self) {
         self.sound = false;
+    }
+
+    /// The value that a series had last, present or not.
+    fn last(&self, reference: u32) -> Value {
+        let series = &self.series[reference as usize];
+        let other = || self.others.get(&reference).cloned();
+        series.is_other.then(other).flatten().unwrap_or(Value::Float(series.last))
     }
 
     /// The store has ended what was present: the next tick of every group must list everything.

@@ -27,7 +27,7 @@ fn dictionary() -> Dictionary {
 }
 
 fn lane() -> Lane {
-    let mut lane = Lane::new(Arc::new(Limits::default()));
+    let mut lane = Lane::new(Arc::new(Limits::default()), Arc::default());
     let added = lane.define(dictionary()).unwrap();
     assert!(added.groups.iter().all(|group| group.definition.is_ok()));
     assert!(added.series.iter().all(|series| series.definition.is_ok()));
@@ -234,7 +234,7 @@ fn what_is_wrong_with_a_frame_is_named() {
 #[test]
 fn what_is_over_a_limit_is_refused_alone() {
     let limits = Limits { series_per_agent: 3, dictionary_bytes: 19, labels_per_series: 1, ..Limits::default() };
-    let mut lane = Lane::new(Arc::new(limits));
+    let mut lane = Lane::new(Arc::new(limits), Arc::default());
     let symbols = ["", "g", "m", "a", "b", "0123456789abcdef"].map(String::from).into();
     let series = |labels: &[u32]| SeriesDef { group: 0, metric: 0, labels: labels.into() };
     let added = lane.define(Dictionary {
@@ -262,7 +262,7 @@ fn what_is_over_a_limit_is_refused_alone() {
 #[test]
 fn a_dictionary_of_any_size_costs_what_is_taken_of_it() {
     let limits = Limits { series_per_agent: 4, groups_per_agent: 1, ..Limits::default() };
-    let mut lane = Lane::new(Arc::new(limits));
+    let mut lane = Lane::new(Arc::new(limits), Arc::default());
     let add = |reset, first: u32| Dictionary {
         reset,
         symbols: (first..first + 50).map(|at| format!("s{at}")).collect(),
@@ -293,7 +293,7 @@ fn a_dictionary_of_any_size_costs_what_is_taken_of_it() {
 
 #[test]
 fn ticks_beyond_the_limit_are_left_out_and_the_next_one_says_all() {
-    let mut lane = Lane::new(Arc::new(Limits { ticks_per_frame: 2, ..Limits::default() }));
+    let mut lane = Lane::new(Arc::new(Limits { ticks_per_frame: 2, ..Limits::default() }), Arc::default());
     lane.define(dictionary()).unwrap();
     let tick = |key, value: f64| GroupTick {
         key,
@@ -345,7 +345,7 @@ fn a_series_that_ended_begins_from_zero() {
 /// Such a frame was answered with the wish for a key frame, which is larger still, for ever.
 #[test]
 fn of_a_frame_with_too_many_values_the_rest_is_stored() {
-    let mut lane = Lane::new(Arc::new(Limits { values_per_frame: 8, ..Limits::default() }));
+    let mut lane = Lane::new(Arc::new(Limits { values_per_frame: 8, ..Limits::default() }), Arc::default());
     lane.define(dictionary()).unwrap();
     let mut sender = Sender::default();
     let all = |value: f64| (0..6).map(|series| (series, value.to_bits())).collect();

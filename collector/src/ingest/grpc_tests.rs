@@ -44,6 +44,7 @@ async fn server(flushes: bool, rules: Rules) -> Server {
         limits: Arc::new(Limits::default()),
         access: Arc::new(Access::new(rules)),
         repeats: Repeats::default(),
+        symbols: Arc::default(),
         shutdown: CancellationToken::new(),
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -16,6 +16,7 @@ mod remote_write;
 mod resolve;
 mod session;
 mod skew;
+mod symbols;
 
 use std::sync::Arc;
 
@@ -32,6 +33,7 @@ pub use gate::Gate;
 pub use grpc::{Service, serve};
 pub use remote_write::remote_write_router;
 pub use session::WINDOW_FRAMES;
+pub use symbols::Symbols;
 
 /// What all streams share.
 pub struct Ingest {
@@ -41,6 +43,7 @@ pub struct Ingest {
     pub limits: Arc<Limits>,
     pub access: Arc<Access>,
     pub repeats: Repeats,
+    pub symbols: Arc<Symbols>,
     /// Streams end when this does.
     pub shutdown: CancellationToken,
 }

@@ -52,13 +52,17 @@ struct Group {
     taken: RoaringBitmap,
 }
 
+/// No slot. The store numbers a group's series from 0, and no group has so many.
+const NONE: u32 = u32::MAX;
+
 /// The references of one lane.
 #[derive(Debug)]
 pub struct References {
     agent: AgentId,
     labels: Arc<[Label]>,
     groups: Vec<Option<Group>>,
-    slots: Vec<Option<Slot>>,
+    /// Slot of each series, [`NONE`] where it was refused.
+    slots: Vec<u32>,
 }
 
 impl References {
@@ -83,7 +87,8 @@ impl References {
             self.groups.push(group);
         }
         let mut by_group = BTreeMap::<u32, Vec<(u32, SeriesKey)>>::new();
-        self.slots.resize(self.slots.len() + added.series.len(), None);
+        self.slots.reserve_exact(added.series.len());
+        self.slots.resize(self.slots.len() + added.series.len(), NONE);
         for series in added.series {
             let (group, reference) = (series.group, series.reference);
             match self.key(series) {
@@ -141,7 +146,7 @@ impl References {
         for ((reference, key), slot) in references.into_iter().zip(keys).zip(slots) {
             let reason = match Unavailable::unless_lasting(slot)? {
                 Ok(slot) if group.taken.insert(slot.0) => {
-                    self.slots[reference as usize] = Some(slot);
+                    self.slots[reference as usize] = slot.0;
                     continue;
                 }
                 Ok(_) => format!("{} is defined twice; define each series once", key.labels),
@@ -166,7 +171,8 @@ impl References {
     pub fn batches(&self, ticks: Vec<Tick>, run: Run, shift_ms: i64) -> Vec<TickBatch> {
         let batch = |tick: Tick| {
             let group = self.groups.get(tick.group as usize)?.as_ref()?;
-            let slot = |reference: u32| self.slots.get(reference as usize).copied().flatten();
+            let slot =
+                |reference: u32| self.slots.get(reference as usize).copied().filter(|slot| *slot != NONE).map(Slot);
             let mut values: Vec<_> =
                 tick.values.into_iter().filter_map(|(reference, value)| Some((slot(reference)?, value))).collect();
             values.sort_unstable_by_key(|(slot, _)| *slot);

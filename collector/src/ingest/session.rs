@@ -80,7 +80,7 @@ pub struct Session {
 impl Session {
     pub fn new(ingest: Arc<Ingest>, who: Who, lease: Lease, outbox: Arc<Outbox>, limits: Arc<Limits>) -> Self {
         let track = || Track {
-            decoder: Lane::new(limits.clone()),
+            decoder: Lane::new(limits.clone(), ingest.symbols.clone()),
             references: References::new(who.id, who.labels.clone()),
             unacked: VecDeque::new(),
             last: None,

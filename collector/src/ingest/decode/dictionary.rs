@@ -7,7 +7,7 @@ use lampad_proto::v1;
 
 use super::{Group, Lane, Metric, Series};
 use crate::ingest::admit::cut;
-use crate::store::{Label, Labels, METRIC_NAME, Meta, Value};
+use crate::store::{Label, Labels, METRIC_NAME, Meta};
 
 /// What a dictionary added, for `resolve`.
 #[derive(Debug, Default)]
@@ -58,7 +58,7 @@ impl Lane {
     /// Adds to the tables. `None` where the lane awaits a reset and this is none: it belongs to what was lost.
     pub fn define(&mut self, dictionary: v1::Dictionary) -> Option<Added> {
         if dictionary.reset {
-            *self = Self::new(self.limits.clone());
+            *self = Self::new(self.limits.clone(), self.shared.clone());
             self.sound = true;
         } else if !self.sound {
             return None;
@@ -82,6 +82,8 @@ impl Lane {
             self.add_metric(&metric);
         }
         let mut over: Option<Over> = None;
+        let room = self.limits.series_per_agent.saturating_sub(self.series.len());
+        self.series.reserve_exact(dictionary.series.len().min(room));
         for series in dictionary.series {
             if self.series.len() < self.limits.series_per_agent {
                 added.series.push(self.add_series(&series));
@@ -93,6 +95,7 @@ impl Lane {
             over.series.end = reference.saturating_add(1);
         }
         added.over.extend(over);
+        self.groups.iter_mut().for_each(|group| group.series.shrink_to_fit());
         Some(added)
     }
 
@@ -101,25 +104,25 @@ impl Lane {
             self.over.metrics += 1;
             return;
         }
-        let text = |symbol: u32| self.symbol(symbol).unwrap_or_else(|_| Arc::from(""));
-        let meta = Meta { kind: metric.r#type(), help: text(metric.help), unit: text(metric.unit) };
-        let name = self.symbol(metric.name).ok();
-        self.metrics.push(Metric { name, meta });
+        let v1::MetricDef { name, help, unit, .. } = *metric;
+        self.metrics.push(Metric { kind: metric.r#type(), name, help, unit });
     }
 
     /// Symbols end at the first one that is too much: their numbers go on, their texts are not kept.
     fn add_symbols(&mut self, symbols: Vec<String>) {
         let most = self.limits.series_per_agent.saturating_mul(SYMBOLS_FACTOR);
+        let mut kept = Vec::with_capacity(symbols.len());
         for symbol in symbols {
             let bytes = self.symbol_bytes.saturating_add(symbol.len());
-            let fits = bytes <= self.limits.dictionary_bytes && self.symbols.len() < most;
+            let fits = bytes <= self.limits.dictionary_bytes && self.symbols.len() + kept.len() < most;
             if self.over.symbols > 0 || !fits {
                 self.over.symbols += 1;
                 continue;
             }
             self.symbol_bytes = bytes;
-            self.symbols.push(symbol.into());
+            kept.push(symbol);
         }
+        self.symbols.extend(self.shared.share(kept));
     }
 
     fn symbol(&self, reference: u32) -> Result<Arc<str>, String> {
@@ -137,7 +140,7 @@ impl Lane {
 
     /// A series that is more than the agent may have; `series` is the first one.
     fn over_limit(&self, reference: u32, series: &v1::SeriesDef) -> Over {
-        let name = self.metrics.get(series.metric as usize).and_then(|metric| metric.name.clone());
+        let name = self.metrics.get(series.metric as usize).and_then(|metric| self.symbol(metric.name).ok());
         let labels = self.labels(&series.labels).unwrap_or_default();
         let metric = Label { name: METRIC_NAME.into(), value: name.unwrap_or_else(|| Arc::from("?")) };
         let first = Labels::new(labels.into_iter().chain([metric])).to_string();
@@ -186,8 +189,7 @@ impl Lane {
     fn add_series(&mut self, series: &v1::SeriesDef) -> NewSeries {
         let reference = self.series.len() as u32;
         let definition = self.definition(series);
-        let last = Value::Float(0.0);
-        self.series.push(Series { group: series.group, generation: 0, round: 0, last });
+        self.series.push(Series { last: 0.0, group: series.group, generation: 0, round: 0, is_other: false });
         if let Some(group) = self.groups.get_mut(series.group as usize) {
             group.series.push(reference);
         }
@@ -203,10 +205,12 @@ impl Lane {
                 self.metrics.len()
             ));
         };
-        let name = metric.name.clone().unwrap_or_else(|| Arc::from(""));
+        let text = |symbol: u32| self.symbol(symbol).unwrap_or_else(|_| Arc::from(""));
+        let name = text(metric.name);
         self.limits.metric(&name)?;
         self.limits.label_count(&name, series.labels.len() / 2)?;
         let labels = self.labels(&series.labels).map_err(|trouble| format!("{}: {trouble}", cut(&name)))?;
-        Ok(Definition { metric: name, labels, meta: Some(metric.meta.clone()) })
+        let meta = Meta { kind: metric.kind, help: text(metric.help), unit: text(metric.unit) };
+        Ok(Definition { metric: name, labels, meta: Some(meta) })
     }
 }

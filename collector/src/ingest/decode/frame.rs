@@ -109,8 +109,9 @@ impl Lane {
         if !tick.key && group.generation == 0 {
             return Err(DecodeError::NoBase(cut(&group.name).to_owned()));
         }
-        group.generation += u64::from(tick.key);
-        group.round += 1;
+        // No series has 0 while it is present, nor after a tick in which it came.
+        group.generation = group.generation.wrapping_add(u32::from(tick.key)).max(1);
+        group.round = group.round.wrapping_add(1).max(1);
         let key = tick.key || std::mem::take(&mut group.key_owed);
         group.key_owed = false;
         let at = At { group: tick.group, generation: group.generation, round: group.round };
@@ -188,9 +189,9 @@ impl Lane {
     }
 
     /// `None` for a series that is over the limit.
-    fn find(&mut self, at: &At, reference: u32) -> Result<Option<&mut Series>, Trouble> {
+    fn find(&self, at: &At, reference: u32) -> Result<Option<Series>, Trouble> {
         let known = self.series.len() + self.over.series;
-        let Some(series) = self.series.get_mut(reference as usize) else {
+        let Some(series) = self.series.get(reference as usize) else {
             if (reference as usize) < known {
                 return Ok(None);
             }
@@ -200,7 +201,7 @@ impl Lane {
         if series.group != at.group {
             return Err(format!("series {reference} is of another group").into());
         }
-        Ok(Some(series))
+        Ok(Some(*series))
     }
 
     fn set(
@@ -215,11 +216,19 @@ impl Lane {
             return Err(format!("series {reference} comes twice in a tick").into());
         }
         let present = series.generation == at.generation;
-        let value = next(present.then_some(&series.last))?;
-        series.round = at.round;
-        // No key tick has generation 0, so a series with it is not present.
-        series.generation = if is_stale(&value) { 0 } else { at.generation };
-        series.last = value.clone();
+        let value = next(present.then(|| self.last(reference)).as_ref())?;
+        let (last, is_other) = match &value {
+            Value::Float(value) => (*value, false),
+            other => {
+                self.others.insert(reference, other.clone());
+                (0.0, true)
+            }
+        };
+        if series.is_other && !is_other {
+            self.others.remove(&reference);
+        }
+        let generation = if is_stale(&value) { 0 } else { at.generation };
+        self.series[reference as usize] = Series { last, group: at.group, generation, round: at.round, is_other };
         out.push((reference, value));
         Ok(())
     }
@@ -227,16 +236,15 @@ impl Lane {
     /// All present series of a group with their values.
     fn present(&self, group: u32) -> Vec<(u32, Value)> {
         let group = &self.groups[group as usize];
-        let series = group.series.iter().map(|reference| (*reference, &self.series[*reference as usize]));
-        let present = series.filter(|(_, series)| series.generation == group.generation);
-        present.map(|(reference, series)| (reference, series.last.clone())).collect()
+        let is_present = |series: &&u32| self.series[**series as usize].generation == group.generation;
+        group.series.iter().filter(is_present).map(|reference| (*reference, self.last(*reference))).collect()
     }
 }
 
 struct At {
     group: u32,
-    generation: u64,
-    round: u64,
+    generation: u32,
+    round: u32,
 }
 
 /// What is wrong with a tick; its group is added by the caller.

@@ -36,6 +36,7 @@ impl Site {
             limits: Arc::new(limits),
             access: Arc::new(Access::new(Rules::default())),
             repeats: Repeats::default(),
+            symbols: Arc::default(),
             shutdown: CancellationToken::new(),
         });
         Self { store, router: remote_write_router(ingest.clone()), ingest, _dir: dir }
