@@ -154,8 +154,8 @@ impl Core {
         let group = self.groups.read().get(group).cloned();
         let series = group.and_then(|group| group.state.lock().series.get(slot.0 as usize).copied());
         let index = self.index.read();
-        match series.and_then(|series| index.get(series)) {
-            Some(entry) => entry.labels.to_string(),
+        match series.and_then(|series| index.labels(series)) {
+            Some(labels) => labels.to_string(),
             None => "an unknown series".to_owned(),
         }
     }

@@ -90,6 +90,11 @@ impl Packer {
         self.bytes = 0;
     }
 
+    /// Bytes of the values that are closed.
+    pub fn closed_bytes(&self) -> usize {
+        self.values.iter().map(|(_, value)| value.len()).sum()
+    }
+
     /// Closes the last value; says the next free number.
     pub fn finish(&mut self) -> u32 {
         self.close();

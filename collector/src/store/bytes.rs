@@ -4,24 +4,39 @@
 //! string is its length as varint, then the bytes. Fixed-width numbers are little-endian. A reader never panics: what is
 //! cut short or impossible is `None`, and the caller knows which file and record that was.
 
+/// What bytes are appended to.
+pub(super) trait Put {
+    fn put(&mut self, bytes: &[u8]);
+}
+
+impl Put for Vec<u8> {
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
 /// Appends an unsigned number.
-pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub(super) fn put_varint(out: &mut impl Put, mut value: u64) {
+    let mut bytes = [0; 10];
+    let mut length = 0;
     while value >= 0x80 {
-        out.push(value as u8 | 0x80);
+        bytes[length] = value as u8 | 0x80;
+        length += 1;
         value >>= 7;
     }
-    out.push(value as u8);
+    bytes[length] = value as u8;
+    out.put(&bytes[..=length]);
 }
 
 /// Appends a signed number.
-pub(super) fn put_signed(out: &mut Vec<u8>, value: i64) {
+pub(super) fn put_signed(out: &mut impl Put, value: i64) {
     put_varint(out, zigzag(value));
 }
 
 /// Appends a length and the bytes.
-pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn put_bytes(out: &mut impl Put, bytes: &[u8]) {
     put_varint(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
+    out.put(bytes);
 }
 
 fn zigzag(value: i64) -> u64 {

@@ -220,10 +220,8 @@ fn place(address: Address) -> String {
 /// As people know a group: the module, and the instance of its series.
 pub(super) fn named(index: &Index, group: &Group) -> String {
     let series: Vec<u32> = group.state.lock().series.iter().copied().take(16).collect();
-    let labels = series.into_iter().find_map(|series| index.get(series));
-    let instance = labels.and_then(|entry| entry.labels.iter().find(|label| &*label.name == "instance"));
-    match instance {
-        Some(label) => format!("{} of {}", group.key.name, label.value),
+    match series.into_iter().find_map(|series| index.label(series, "instance")) {
+        Some(instance) => format!("{} of {instance}", group.key.name),
         None => group.key.name.to_string(),
     }
 }

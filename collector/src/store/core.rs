@@ -1,8 +1,9 @@
 //! The store: groups, index and log put together, and what ingest defines there. How a batch is taken is in append.rs.
 //!
-//! Order of locks: an agent's epochs, the index, groups by ascending number, the log's queue.
+//! Order of locks: an agent's epochs, the index, groups by ascending number, admission, the log's queue.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -56,9 +57,16 @@ pub(super) struct Counters {
 
 /// A definition that is in the log and not in the manifest yet.
 #[derive(Debug)]
-pub(super) struct Definition {
-    pub kind: u8,
-    pub payload: Vec<u8>,
+pub(super) enum Definition {
+    Record {
+        kind: u8,
+        payload: Vec<u8>,
+    },
+    /// Series by their slots; what they are is in the index, and not here again.
+    Series {
+        group: GroupId,
+        slots: Range<u32>,
+    },
 }
 
 /// All in memory; the threads share it.
@@ -143,50 +151,66 @@ impl Core {
     pub fn define(&self, kind: u8, payload: Vec<u8>) {
         let mut definitions = self.definitions.lock();
         self.log.push(kind, payload.clone());
-        definitions.push(Definition { kind, payload });
+        definitions.push(Definition::Record { kind, payload });
+    }
+
+    /// `payload` defines series that have these slots.
+    fn define_slots(&self, group: GroupId, slots: Range<u32>, payload: Vec<u8>) {
+        let mut definitions = self.definitions.lock();
+        self.log.push(entry::SERIES, payload);
+        match definitions.last_mut() {
+            Some(Definition::Series { group: last, slots: before }) if *last == group && before.end == slots.start => {
+                before.end = slots.end;
+            }
+            _ => definitions.push(Definition::Series { group, slots }),
+        }
     }
 
     pub fn define_series(&self, group: GroupId, series: &[SeriesKey]) -> Vec<Result<Slot, Refused>> {
-        let found = self.groups.read().get(group).cloned();
+        let known = self.groups.read().get(group).cloned();
         let refuse = |refused: Refused| series.iter().map(|_| Err(refused.clone())).collect();
-        let Some(group) = found else {
+        let Some(group) = known else {
             return refuse(Refused::Invalid(format!("group {} is not defined; define it first", group.0)));
         };
         // What is known already is answered whatever the disk does.
         let may_define = self.may_define();
         let mut index = self.index.write();
         let mut state = group.state.lock();
-        let mut slots = Vec::with_capacity(series.len());
+        let mut found = Vec::with_capacity(series.len());
         let mut new = Vec::new();
-        let mut count = 0;
+        let mut admission = self.admission.lock();
+        let now_ms = self.options.clock.now_ms();
+        let begun = state.series.len() as u32;
         for key in series {
             if let Some(meta) = &key.meta {
                 index.describe(&key.labels, meta);
             }
-            if let Some(slot) = index.slot(&key.labels, group.id) {
-                slots.push(Ok(slot));
+            let known = index.look_up(&key.labels);
+            if let Some(slot) = index.slot(known, group.id) {
+                found.push(Ok(slot));
                 continue;
             }
-            let now_ms = self.options.clock.now_ms();
             let admitted = may_define.clone().and_then(|()| {
-                self.admission.lock().admit(&self.options.limits, (&group.key, group.mode), key, index.len(), now_ms)
+                admission.admit(&self.options.limits, (&group.key, group.mode), key, index.len(), now_ms)
             });
-            slots.push(admitted.map(|()| {
+            found.push(admitted.map(|()| {
                 let slot = Slot(state.series.len() as u32);
-                let series = index.place(&key.labels, group.id, slot);
+                let series = index.add(known, &key.labels, group.id, slot);
                 state.add_slot(series, now_ms);
                 entry::put_series(&mut new, slot, &key.labels, key.meta.as_ref());
-                count += 1;
                 slot
             }));
         }
-        if count > 0 {
+        drop(admission);
+        state.fit();
+        let slots = begun..state.series.len() as u32;
+        if !slots.is_empty() {
             let mut payload = Vec::with_capacity(new.len() + 10);
-            entry::put_series_head(&mut payload, group.id, count);
+            entry::put_series_head(&mut payload, group.id, slots.len());
             payload.extend_from_slice(&new);
-            self.define(entry::SERIES, payload);
+            self.define_slots(group.id, slots, payload);
         }
-        slots
+        found
     }
 
     /// Samples before this are gone.

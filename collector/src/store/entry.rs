@@ -28,7 +28,9 @@ use roaring::RoaringBitmap;
 use super::bytes::{Reader, put_bytes, put_signed, put_varint};
 use super::erase::Erased;
 use super::group::Mark;
-use super::{AgentId, FrameId, GroupId, GroupKey, Labels, Meta, Run, SeriesKey, Slot, TickBatch, Value, WriteMode};
+use super::{
+    AgentId, FrameId, GroupId, GroupKey, Label, Labels, Meta, Run, SeriesKey, Slot, TickBatch, Value, WriteMode,
+};
 
 pub(super) const GROUP: u8 = 1;
 pub(super) const SERIES: u8 = 2;
@@ -171,7 +173,10 @@ pub(super) fn read(kind: u8, reader: &mut Reader<'_>) -> Option<Entry> {
         GROUP => read_group(reader),
         SERIES => {
             let group = GroupId(reader.varint32()?);
-            let series = (0..reader.count()?).map(|_| read_series(reader)).collect::<Option<_>>()?;
+            let mut series: Vec<(Slot, SeriesKey)> = Vec::new();
+            for _ in 0..reader.count()? {
+                series.push(read_series(reader, series.last())?);
+            }
             Some(Entry::Series { group, series })
         }
         BATCH => read_batch(reader),
@@ -208,22 +213,30 @@ fn read_group(reader: &mut Reader<'_>) -> Option<Entry> {
     Some(Entry::Group { group, key: GroupKey { agent, name: reader.str()?.into() }, mode })
 }
 
-fn read_series(reader: &mut Reader<'_>) -> Option<(Slot, SeriesKey)> {
+/// `before` is the series before: what both have in common is kept once.
+fn read_series(reader: &mut Reader<'_>, before: Option<&(Slot, SeriesKey)>) -> Option<(Slot, SeriesKey)> {
     let slot = Slot(reader.varint32()?);
-    let mut pairs = Vec::new();
+    let mut predecessors = before.iter().flat_map(|(_, key)| key.labels.iter());
+    let mut labels = Vec::new();
     for _ in 0..reader.count()? {
-        pairs.push((reader.str()?, reader.str()?));
+        let (name, value) = (reader.str()?, reader.str()?);
+        labels.push(Label::like(predecessors.next(), name, value));
     }
-    let labels = Labels::from_pairs(pairs);
+    let labels = Labels::new(labels);
     let meta = match reader.u8()? {
         0 => None,
-        _ => Some(Meta {
-            kind: MetricType::try_from(i32::try_from(reader.varint()?).ok()?).unwrap_or(MetricType::Unknown),
-            help: reader.str()?.into(),
-            unit: reader.str()?.into(),
-        }),
+        _ => Some(read_meta(reader, before.and_then(|(_, key)| key.meta.as_ref()))?),
     };
     Some((slot, SeriesKey { labels, meta }))
+}
+
+fn read_meta(reader: &mut Reader<'_>, before: Option<&Meta>) -> Option<Meta> {
+    let kind = MetricType::try_from(i32::try_from(reader.varint()?).ok()?).unwrap_or(MetricType::Unknown);
+    let (help, unit) = (reader.str()?, reader.str()?);
+    match before {
+        Some(same) if same.kind == kind && *same.help == *help && *same.unit == *unit => Some(same.clone()),
+        _ => Some(Meta { kind, help: help.into(), unit: unit.into() }),
+    }
 }
 
 fn read_batch(reader: &mut Reader<'_>) -> Option<Entry> {

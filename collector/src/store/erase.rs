@@ -69,10 +69,8 @@ impl Core {
         let series = {
             let index = self.index.read();
             let found = index.postings.any_of(any_of);
-            for (group, slot) in
-                found.iter().filter_map(|series| index.get(series)).flat_map(|entry| entry.places.iter())
-            {
-                by_group.entry(*group).or_default().insert(slot.0);
+            for (group, slot) in found.iter().flat_map(|series| index.places(series)) {
+                by_group.entry(group).or_default().insert(slot.0);
             }
             found.len()
         };

@@ -148,6 +148,12 @@ impl State {
         self.seen_ms.push(now_ms);
     }
 
+    /// Gives back what is kept free for more slots: most groups get theirs at once.
+    pub fn fit(&mut self) {
+        self.series.shrink_to_fit();
+        self.seen_ms.shrink_to_fit();
+    }
+
     pub fn is_defined(&self, slot: Slot) -> bool {
         self.series.get(slot.0 as usize).is_some_and(|series| *series != FORGOTTEN)
     }
@@ -251,7 +257,7 @@ impl State {
         }
         let before = self.present_at(Base::Newest);
         let values = whole(&before, &self.present_at(base), tick);
-        self.carried.clear();
+        self.carried = Vec::new();
         self.live.delta_tick(tick.timestamp_ms, true, &values);
         Outcome { whole: Some(values), ..Outcome::default() }
     }

@@ -2,63 +2,36 @@
 //!
 //! The same labels may lie in several groups, for example of an agent and of the one that took its place.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
-use std::ops::Deref;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use super::postings::Postings;
+use super::tuples::{Tuple, Tuples, make_room};
 use super::{GroupId, Label, Labels, METRIC_NAME, Meta, Slot};
 
 type Place = (GroupId, Slot);
 
-/// Of an array of labels beside the labels: its counters, and what the allocator adds.
-const ARRAY_BYTES: usize = 24;
-
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub labels: Labels,
-    pub places: Places,
+/// There is one per series, so every byte counts.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    /// Numbers of the labels, sorted by their names.
+    labels: Tuple,
+    /// Where its samples lie; further places are in [`Index::more_places`].
+    place: Place,
+    /// Of the labels' hash: a table that grows need not read all labels again.
+    hash: u32,
 }
 
-/// Where the samples of a series lie: mostly in one place, which then takes no memory of its own.
-#[derive(Debug, Clone)]
-pub(super) enum Places {
-    One([Place; 1]),
-    More(Box<[Place]>),
-}
-
-impl Deref for Places {
-    type Target = [Place];
-
-    fn deref(&self) -> &[Place] {
-        match self {
-            Self::One(place) => place,
-            Self::More(places) => places,
-        }
-    }
-}
-
-impl Places {
-    fn add(&mut self, place: Place) {
-        match self {
-            Self::One([first]) => *self = Self::More([*first, place].into()),
-            Self::More(places) => *self = Self::More(places.iter().copied().chain([place]).collect()),
-        }
-    }
-
-    /// `None` when nothing is left.
-    fn without(&self, place: Place) -> Option<Self> {
-        let left: Vec<Place> = self.iter().filter(|there| **there != place).copied().collect();
-        match left[..] {
-            [] => None,
-            [last] => Some(Self::One([last])),
-            _ => Some(Self::More(left.into())),
-        }
-    }
+/// The answer of [`Index::look_up`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LookedUp {
+    hash: u32,
+    series: Option<u32>,
 }
 
 #[derive(Debug, Default)]
@@ -68,10 +41,15 @@ pub(super) struct Index {
     /// Numbers of the series by the hash of their labels, which are in `entries` and not here again.
     by_labels: HashTable<u32>,
     hasher: RandomState,
-    /// Labels of all series.
-    labels: usize,
+    labels: Tuples,
+    more_places: HashMap<u32, Vec<Place>>,
     pub postings: Postings,
     pub meta: BTreeMap<Arc<str>, Meta>,
+}
+
+/// A table's hash of the 32 bits that are kept.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
 impl Index {
@@ -79,46 +57,95 @@ impl Index {
         self.by_labels.len()
     }
 
-    pub fn get(&self, series: u32) -> Option<&Entry> {
+    fn get(&self, series: u32) -> Option<&Entry> {
         self.entries.get(series as usize)?.as_ref()
+    }
+
+    fn labels_of(&self, entry: &Entry) -> impl Iterator<Item = &Label> {
+        self.labels.get(entry.labels).iter().filter_map(|number| self.postings.label(*number))
+    }
+
+    /// The labels of a series, put together.
+    pub fn labels(&self, series: u32) -> Option<Labels> {
+        let entry = self.get(series)?;
+        Some(Labels::sorted(self.labels_of(entry).cloned().collect()))
+    }
+
+    /// The value of one label of a series.
+    pub fn label(&self, series: u32, name: &str) -> Option<&Arc<str>> {
+        self.labels_of(self.get(series)?).find(|label| &*label.name == name).map(|label| &label.value)
+    }
+
+    /// Where the samples of a series lie.
+    pub fn places(&self, series: u32) -> impl Iterator<Item = Place> {
+        let first = self.get(series).map(|entry| entry.place);
+        let more = self.more_places.get(&series).into_iter().flatten().copied();
+        first.into_iter().chain(more)
+    }
+
+    /// Orders series by their labels.
+    pub fn compare(&self, a: u32, b: u32) -> Ordering {
+        let numbers = |series| self.get(series).map_or(&[][..], |entry| self.labels.get(entry.labels));
+        let (a, b) = (numbers(a), numbers(b));
+        match a.iter().zip(b).find(|(a, b)| a != b) {
+            Some((a, b)) => self.postings.label(*a).cmp(&self.postings.label(*b)),
+            None => a.len().cmp(&b.len()),
+        }
     }
 
     /// Memory that it takes, about.
     pub fn bytes(&self) -> usize {
         let lists = self.entries.capacity() * size_of::<Option<Entry>>() + self.free.capacity() * size_of::<u32>();
-        let labels = self.len() * ARRAY_BYTES + self.labels * size_of::<Label>();
-        lists + labels + self.by_labels.allocation_size() + self.postings.bytes()
+        // A place in a list of its own, in a table.
+        let more = self.more_places.len() * 64;
+        lists + more + self.labels.bytes() + self.by_labels.allocation_size() + self.postings.bytes()
     }
 
-    fn find(&self, labels: &Labels) -> Option<u32> {
-        let same = |series: &u32| self.get(*series).is_some_and(|entry| entry.labels == *labels);
-        self.by_labels.find(self.hasher.hash_one(labels), same).copied()
+    fn hash(&self, labels: &Labels) -> u32 {
+        self.hasher.hash_one(labels) as u32
     }
 
-    /// The slot of these labels in a group.
-    pub fn slot(&self, labels: &Labels, group: GroupId) -> Option<Slot> {
-        let entry = self.get(self.find(labels)?)?;
-        entry.places.iter().find(|(placed, _)| *placed == group).map(|(_, slot)| *slot)
+    fn find(&self, labels: &Labels, hash: u32) -> Option<u32> {
+        let same = |series: &u32| {
+            let entry = self.get(*series).filter(|entry| entry.hash == hash);
+            entry.is_some_and(|entry| self.labels_of(entry).eq(labels.iter()))
+        };
+        self.by_labels.find(spread(hash), same).copied()
+    }
+
+    /// What is known of these labels, for [`Self::add`].
+    pub fn look_up(&self, labels: &Labels) -> LookedUp {
+        let hash = self.hash(labels);
+        LookedUp { hash, series: self.find(labels, hash) }
+    }
+
+    /// The slot of what was looked up in a group.
+    pub fn slot(&self, found: LookedUp, group: GroupId) -> Option<Slot> {
+        self.places(found.series?).find(|(placed, _)| *placed == group).map(|(_, slot)| slot)
     }
 
     pub fn place(&mut self, labels: &Labels, group: GroupId, slot: Slot) -> u32 {
-        if let Some(series) = self.find(labels)
-            && let Some(entry) = self.entries[series as usize].as_mut()
-        {
-            entry.places.add((group, slot));
+        let found = self.look_up(labels);
+        self.add(found, labels, group, slot)
+    }
+
+    /// Adds a place to what was looked up just before.
+    pub fn add(&mut self, found: LookedUp, labels: &Labels, group: GroupId, slot: Slot) -> u32 {
+        let LookedUp { hash, series } = found;
+        if let Some(series) = series {
+            self.more_places.entry(series).or_default().push((group, slot));
             return series;
         }
         let series = self.free.pop().unwrap_or(self.entries.len() as u32);
         if series as usize == self.entries.len() {
+            make_room(&mut self.entries, 1);
             self.entries.push(None);
         }
-        let labels = self.postings.add(series, labels);
-        self.labels += labels.len();
-        let hash = self.hasher.hash_one(&labels);
-        self.entries[series as usize] = Some(Entry { labels, places: Places::One([(group, slot)]) });
-        let Self { entries, hasher, by_labels, .. } = self;
-        by_labels.insert_unique(hash, series, |series| {
-            entries[*series as usize].as_ref().map_or(0, |entry| hasher.hash_one(&entry.labels))
+        let labels = self.labels.add(&self.postings.add(series, labels));
+        self.entries[series as usize] = Some(Entry { labels, place: (group, slot), hash });
+        let entries = &self.entries;
+        self.by_labels.insert_unique(spread(hash), series, |series| {
+            entries[*series as usize].as_ref().map_or(0, |entry| spread(entry.hash))
         });
         series
     }
@@ -126,23 +153,31 @@ impl Index {
     /// Forgets one place; the series goes with its last one.
     pub fn displace(&mut self, series: u32, group: GroupId, slot: Slot) {
         let Some(Some(entry)) = self.entries.get_mut(series as usize) else { return };
-        if let Some(places) = entry.places.without((group, slot)) {
-            entry.places = places;
+        let mut left = self.more_places.remove(&series).unwrap_or_default();
+        left.insert(0, entry.place);
+        left.retain(|place| *place != (group, slot));
+        if !left.is_empty() {
+            entry.place = left.remove(0);
+            if !left.is_empty() {
+                self.more_places.insert(series, left);
+            }
             return;
         }
-        let hash = self.hasher.hash_one(&entry.labels);
-        if let Ok(found) = self.by_labels.find_entry(hash, |known| *known == series) {
+        let entry = *entry;
+        self.entries[series as usize] = None;
+        if let Ok(found) = self.by_labels.find_entry(spread(entry.hash), |known| *known == series) {
             found.remove();
         }
-        if let Some(entry) = self.entries[series as usize].take() {
-            self.labels -= entry.labels.len();
-            self.postings.remove(series, &entry.labels);
-            self.free.push(series);
-            if let Some(metric) = entry.labels.metric()
-                && !self.postings.has(METRIC_NAME, metric)
-            {
-                self.meta.remove(metric);
-            }
+        let numbers = self.labels.get(entry.labels).to_vec();
+        self.labels.remove(entry.labels);
+        let of_metric = |number: &u32| self.postings.label(*number).filter(|label| &*label.name == METRIC_NAME);
+        let metric = numbers.iter().find_map(of_metric).map(|label| label.value.clone());
+        self.postings.remove(series, &numbers);
+        self.free.push(series);
+        if let Some(metric) = metric
+            && !self.postings.has(METRIC_NAME, &metric)
+        {
+            self.meta.remove(&metric);
         }
     }
 
@@ -184,6 +219,7 @@ mod tests {
         assert!(host.upgrade().is_none(), "the label's text is gone, from what regexes have matched too");
         assert_eq!(index.place(&labels("m", "db7"), GroupId(0), Slot(200)), 0, "numbers are given out again");
         assert_eq!(index.entries.len(), 100);
+        assert_eq!(index.labels(0), Some(labels("m", "db7")));
         let per_series = |series: u32| {
             let mut index = Index::default();
             (0..series).for_each(|at| {
@@ -193,6 +229,21 @@ mod tests {
             (index.bytes() / index.len(), index.len())
         };
         let (bytes, series) = per_series(10_000);
-        assert!(series == 10_010 && (100..400).contains(&bytes), "{bytes} bytes for each of {series}");
+        assert!(series == 10_010 && (60..300).contains(&bytes), "{bytes} bytes for each of {series}");
+    }
+    #[test]
+    fn series_are_ordered_as_their_labels_are() {
+        let mut index = Index::default();
+        let lists: Vec<Labels> =
+            [&[("a", "1")][..], &[("a", "1"), ("b", "1")], &[("a", "2")], &[("b", "0")], &[("a", "10")], &[]]
+                .iter()
+                .map(|pairs| Labels::from_pairs(pairs.iter().copied()))
+                .collect();
+        let series: Vec<u32> = lists.iter().map(|labels| index.place(labels, GroupId(0), Slot(0))).collect();
+        for (a, of_a) in series.iter().zip(&lists) {
+            for (b, of_b) in series.iter().zip(&lists) {
+                assert_eq!(index.compare(*a, *b), of_a.cmp(of_b), "{of_a} {of_b}");
+            }
+        }
     }
 }

@@ -25,6 +25,9 @@ const GATHER: Duration = Duration::from_secs(10);
 /// How often old data is looked for.
 const RETAIN_EVERY: Duration = Duration::from_secs(60);
 
+/// Parts of the head that are sealed one after another when it is full.
+const SLICES: u64 = 8;
+
 /// After a failed checkpoint.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -190,13 +193,15 @@ impl Keeper {
         let core = &self.core;
         let mut early = std::collections::HashSet::new();
         let head = core.head_bytes.load(Ordering::Relaxed);
-        if head > core.options.head_bytes {
+        let most = core.options.head_bytes + core.options.head_bytes_per_series * core.index.read().len() as u64;
+        if head > most {
             let mut full: Vec<(usize, u32)> =
                 groups.iter().map(|group| (group.state.lock().bytes(), group.id.0)).collect();
             full.sort_unstable_by(|a, b| b.cmp(a));
             let mut freed = 0;
             for (bytes, group) in full {
-                if freed >= head / 2 {
+                // A little at a time, so that what it takes to seal stays small, and the fullest are sealed each time.
+                if freed >= head - most + most / SLICES {
                     break;
                 }
                 freed += bytes as u64;

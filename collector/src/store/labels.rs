@@ -12,6 +12,17 @@ pub struct Label {
     pub value: Arc<str>,
 }
 
+impl Label {
+    /// A label that takes its texts from another one where they are the same.
+    pub(super) fn like(other: Option<&Self>, name: &str, value: &str) -> Self {
+        let text = |text: &str, other: Option<&Arc<str>>| match other {
+            Some(other) if **other == *text => other.clone(),
+            _ => text.into(),
+        };
+        Self { name: text(name, other.map(|other| &other.name)), value: text(value, other.map(|other| &other.value)) }
+    }
+}
+
 /// Labels sorted by name, each name once, no empty value. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Labels(Arc<[Label]>);
@@ -20,6 +31,9 @@ impl Labels {
     /// Sorts; of a name that comes twice the last one counts; an empty value means that the label is not there.
     pub fn new(labels: impl IntoIterator<Item = Label>) -> Self {
         let mut labels: Vec<Label> = labels.into_iter().collect();
+        if labels.is_sorted_by(|a, b| a.name < b.name) && labels.iter().all(|label| !label.value.is_empty()) {
+            return Self(labels.into());
+        }
         labels.sort_by(|a, b| a.name.cmp(&b.name));
         let mut unique: Vec<Label> = Vec::with_capacity(labels.len());
         for label in labels {

@@ -37,7 +37,7 @@ use super::group::Mark;
 use super::names;
 use super::run::Carried;
 use super::sequences::Epochs;
-use super::{AgentId, GroupId};
+use super::{AgentId, GroupId, SeriesKey, Slot};
 
 const MAGIC: &[u8; 8] = b"LMPDMAN1";
 const HEADER_BYTES: usize = 16;
@@ -83,15 +83,14 @@ impl Transaction {
         self.0.append(&mut other.0);
     }
 
-    /// A record in the form of the log; series definitions are put shorter.
+    /// A record in the form of the log.
     pub fn raw(&mut self, kind: u8, payload: &[u8]) {
-        if kind == entry::SERIES
-            && let Some(entry::Entry::Series { group, series }) = entry::read(kind, &mut Reader(payload))
-        {
-            record::append(&mut self.0, NAMES, |out| names::put(out, group, &series));
-            return;
-        }
         record::append(&mut self.0, kind, |out| out.extend_from_slice(payload));
+    }
+
+    /// Definitions of series.
+    pub fn series(&mut self, group: GroupId, series: &[(Slot, SeriesKey)]) {
+        record::append(&mut self.0, NAMES, |out| names::put(out, group, series));
     }
 
     pub fn run(&mut self, group: GroupId, sealed_lsn: u64, run: &SealedRun) {
@@ -335,7 +334,7 @@ pub(super) fn load(path: &Path, header: Header, mut fact: impl FnMut(Fact)) -> i
 /// Whether a whole record of a known kind begins here.
 fn next_is_known(bytes: &[u8]) -> bool {
     let kind = bytes.get(4).copied().unwrap_or(0);
-    ((1..=entry::KIND_MAX).contains(&kind) || (RUN..=WHOLE).contains(&kind)) && Scan::new(bytes).next().is_some()
+    ((1..=entry::KIND_MAX).contains(&kind) || (RUN..=NAMES).contains(&kind)) && Scan::new(bytes).next().is_some()
 }
 
 /// Puts the header that belongs there before what follows it.

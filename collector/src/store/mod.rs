@@ -39,6 +39,7 @@ mod packed;
 mod piece;
 mod piece_old;
 mod postings;
+pub mod probe;
 mod progress;
 mod read;
 mod readback;
@@ -54,6 +55,7 @@ mod tests;
 mod ticks;
 #[cfg(test)]
 mod told;
+mod tuples;
 mod write;
 
 pub use append::Appended;

@@ -13,7 +13,7 @@ use lampad_proto::v1::MetricType;
 
 use super::bytes::{Reader, put_bytes, put_signed, put_varint};
 use super::entry::Entry;
-use super::{GroupId, Labels, Meta, SeriesKey, Slot};
+use super::{GroupId, Label, Labels, Meta, SeriesKey, Slot};
 
 /// Longest text that is put together on reading; a damaged record could ask for any.
 const TEXT_BYTES_MAX: usize = 1 << 20;
@@ -71,7 +71,9 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Entry> {
             read_text(reader, name)?;
             read_text(reader, value)?;
         }
-        let labels = Labels::from_pairs(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let mut predecessors = series.last().into_iter().flat_map(|(_, key): &(Slot, SeriesKey)| key.labels.iter());
+        let labels = pairs.iter().map(|(name, value)| Label::like(predecessors.next(), name, value));
+        let labels = Labels::new(labels.collect::<Vec<_>>());
         let of_series = match reader.u8()? {
             0 => None,
             1 => Some(meta.clone()?),

@@ -41,8 +41,9 @@ pub struct Options {
     pub retention: Duration,
     /// Longest time that a batch waits for others to share its flush.
     pub commit_delay: Duration,
-    /// Most bytes of samples in memory; over it the fullest groups are sealed early.
+    /// Most bytes of samples in memory, and how many more for each series; over it the fullest groups are sealed early.
     pub head_bytes: u64,
+    pub head_bytes_per_series: u64,
     /// Most bytes of log; over it the groups that hold it back are sealed.
     pub log_bytes: u64,
     /// Age at which a group's samples are sealed.
@@ -61,7 +62,9 @@ impl Options {
             data_dir: data_dir.into(),
             retention: Duration::from_secs(30 * 24 * 3600),
             commit_delay: Duration::from_millis(50),
-            head_bytes: 256 * 1024 * 1024,
+            head_bytes: 48 * 1024 * 1024,
+            // An empty column takes some 64, and a run that is sealed after a few ticks takes more than it holds.
+            head_bytes_per_series: 128,
             log_bytes: 512 * 1024 * 1024,
             window: Duration::from_secs(2 * 3600),
             reserve_bytes: 16 * 1024 * 1024,

@@ -17,11 +17,18 @@ const CACHED_MAX: usize = 256;
 
 #[derive(Debug, Default)]
 struct Name {
-    values: BTreeMap<Arc<str>, RoaringBitmap>,
+    /// Number of the label with each value.
+    values: BTreeMap<Arc<str>, u32>,
     /// Series with the label.
     any: RoaringBitmap,
     /// Counts additions and removals of values.
     version: u64,
+}
+
+#[derive(Debug)]
+struct Known {
+    label: Label,
+    series: RoaringBitmap,
 }
 
 /// The values that a regex matches, and the version of the label's values that were asked.
@@ -30,58 +37,96 @@ type Matched = (u64, Arc<[Arc<str>]>);
 #[derive(Debug, Default)]
 pub(super) struct Postings {
     names: BTreeMap<Arc<str>, Name>,
+    /// Every label once, by number; who has many series says numbers.
+    labels: Vec<Option<Known>>,
+    free: Vec<u32>,
+    /// Labels of the series that was added last: neighbours have most of them in common.
+    last: Vec<u32>,
     all: RoaringBitmap,
     cached: Mutex<HashMap<(String, String), Matched>>,
     /// What texts and bitmaps take, about.
     bytes: usize,
 }
 
-/// A text in a tree, with its bitmap: the text's counters, their part of a node, the bitmap with its first container.
-const VALUE_BYTES: usize = 128;
+/// A label with its bitmap: the text's counters, its part of a node, the bitmap with its first container, its number.
+const VALUE_BYTES: usize = 160;
 
 /// A series in two bitmaps, of the value and of the name.
 const MEMBER_BYTES: usize = 4;
 
 impl Postings {
-    /// Adds a series. The same labels come back, sharing their strings with those that were there before.
-    pub fn add(&mut self, series: u32, labels: &Labels) -> Labels {
+    /// Adds a series; says the numbers of its labels, in their order.
+    pub fn add(&mut self, series: u32, labels: &Labels) -> Vec<u32> {
         self.all.insert(series);
-        let shared = labels.iter().map(|label| {
-            let entry = self.names.entry(label.name.clone());
-            let shared_name = entry.key().clone();
-            let name = entry.or_default();
-            name.any.insert(series);
-            let entry = name.values.entry(label.value.clone());
-            let shared_value = entry.key().clone();
+        let before = std::mem::take(&mut self.last);
+        let number = |(at, label): (usize, &Label)| {
+            let same = before.get(at).copied().filter(|number| self.label(*number) == Some(label));
+            let number = same.unwrap_or_else(|| self.number(label));
             self.bytes += MEMBER_BYTES;
-            if matches!(entry, Entry::Vacant(_)) {
-                name.version += 1;
-                self.bytes += VALUE_BYTES + label.value.len();
+            if let Some(name) = self.names.get_mut(&label.name) {
+                name.any.insert(series);
             }
-            entry.or_default().insert(series);
-            Label { name: shared_name, value: shared_value }
-        });
-        Labels::sorted(shared.collect())
+            if let Some(Some(known)) = self.labels.get_mut(number as usize) {
+                known.series.insert(series);
+            }
+            number
+        };
+        self.last = labels.iter().enumerate().map(number).collect();
+        self.last.clone()
     }
 
-    pub fn remove(&mut self, series: u32, labels: &Labels) {
-        self.all.remove(series);
-        for label in labels.iter() {
-            let Some(name) = self.names.get_mut(&label.name) else { continue };
-            name.any.remove(series);
-            self.bytes = self.bytes.saturating_sub(MEMBER_BYTES);
-            if let Some(bitmap) = name.values.get_mut(&label.value) {
-                bitmap.remove(series);
-                if bitmap.is_empty() {
-                    name.values.remove(&label.value);
-                    name.version += 1;
-                    self.bytes = self.bytes.saturating_sub(VALUE_BYTES + label.value.len());
-                    // What a regex has matched would keep the text for as long as nobody asks again.
-                    self.cached.get_mut().retain(|(cached, _), _| **cached != *label.name);
+    /// The number of a label, a new one where there is none.
+    fn number(&mut self, label: &Label) -> u32 {
+        let entry = self.names.entry(label.name.clone());
+        let shared_name = entry.key().clone();
+        let name = entry.or_default();
+        match name.values.entry(label.value.clone()) {
+            Entry::Occupied(there) => *there.get(),
+            Entry::Vacant(new) => {
+                name.version += 1;
+                self.bytes += VALUE_BYTES + label.value.len();
+                let label = Label { name: shared_name, value: new.key().clone() };
+                let known = Some(Known { label, series: RoaringBitmap::new() });
+                let number = self.free.pop().unwrap_or(self.labels.len() as u32);
+                match self.labels.get_mut(number as usize) {
+                    Some(place) => *place = known,
+                    None => self.labels.push(known),
                 }
+                *new.insert(number)
             }
-            if name.values.is_empty() {
-                self.names.remove(&label.name);
+        }
+    }
+
+    fn known(&self, number: u32) -> Option<&Known> {
+        self.labels.get(number as usize)?.as_ref()
+    }
+
+    /// The label with this number.
+    pub fn label(&self, number: u32) -> Option<&Label> {
+        Some(&self.known(number)?.label)
+    }
+
+    /// `numbers` are those of the series' labels.
+    pub fn remove(&mut self, series: u32, numbers: &[u32]) {
+        self.all.remove(series);
+        for number in numbers {
+            let Some(Some(known)) = self.labels.get_mut(*number as usize) else { continue };
+            self.bytes = self.bytes.saturating_sub(MEMBER_BYTES);
+            known.series.remove(series);
+            let Some(name) = self.names.get_mut(&known.label.name) else { continue };
+            name.any.remove(series);
+            if known.series.is_empty() {
+                let Label { name: of, value } = known.label.clone();
+                name.values.remove(&value);
+                name.version += 1;
+                if name.values.is_empty() {
+                    self.names.remove(&of);
+                }
+                self.bytes = self.bytes.saturating_sub(VALUE_BYTES + value.len());
+                self.labels[*number as usize] = None;
+                self.free.push(*number);
+                // What a regex has matched would keep the text for as long as nobody asks again.
+                self.cached.get_mut().retain(|(cached, _), _| **cached != *of);
             }
         }
     }
@@ -97,7 +142,8 @@ impl Postings {
     }
 
     pub fn values(&self, name: &str) -> impl Iterator<Item = (&Arc<str>, &RoaringBitmap)> {
-        self.names.get(name).into_iter().flat_map(|name| &name.values)
+        let values = self.names.get(name).into_iter().flat_map(|name| &name.values);
+        values.filter_map(|(text, number)| Some((text, &self.known(*number)?.series)))
     }
 
     /// The names of labels, and the series that have them.
@@ -107,7 +153,11 @@ impl Postings {
 
     /// Series with this very label.
     pub fn of(&self, name: &str, value: &str) -> RoaringBitmap {
-        self.names.get(name).and_then(|name| name.values.get(value)).cloned().unwrap_or_default()
+        self.names.get(name).and_then(|name| self.with(name, value)).cloned().unwrap_or_default()
+    }
+
+    fn with(&self, name: &Name, value: &str) -> Option<&RoaringBitmap> {
+        Some(&self.known(*name.values.get(value)?)?.series)
     }
 
     /// Series that meet any of the lists; all where there is none.
@@ -143,7 +193,7 @@ impl Postings {
         let Some(name) = self.names.get(matcher.name.as_str()) else {
             return (RoaringBitmap::new(), matcher.matches(""));
         };
-        let value = |value: &str| name.values.get(value).cloned().unwrap_or_default();
+        let value = |value: &str| self.with(name, value).cloned().unwrap_or_default();
         match &matcher.op {
             MatchOp::Equal if matcher.value.is_empty() => (name.any.clone(), true),
             MatchOp::Equal => (value(&matcher.value), false),
@@ -158,11 +208,11 @@ impl Postings {
     fn regex(&self, name: &Name, matcher: &Matcher, empty: bool, positive: bool) -> (RoaringBitmap, bool) {
         let wanted = positive != empty;
         if let Some(alternatives) = literals(&matcher.value).filter(|_| wanted) {
-            let sets = alternatives.filter_map(|value| name.values.get(value));
+            let sets = alternatives.filter_map(|value| self.with(name, value));
             return (sets.fold(RoaringBitmap::new(), |found, set| found | set), empty);
         }
         let sets = self.matching(name, matcher);
-        let union = sets.iter().filter_map(|value| name.values.get(value)).fold(RoaringBitmap::new(), |a, b| a | b);
+        let union = sets.iter().filter_map(|value| self.with(name, value)).fold(RoaringBitmap::new(), |a, b| a | b);
         // `union` has the values that the regex matches. What meets the condition is that set or its complement.
         if wanted { (union, empty) } else { (&name.any - &union, empty) }
     }
@@ -219,12 +269,14 @@ mod tests {
             let mut postings = Postings::default();
             let labels: Vec<Labels> = series.iter()
                 .map(|pairs| Labels::from_pairs(pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())))).collect();
-            for (at, labels) in labels.iter().enumerate() {
-                postings.add(at as u32, labels);
+            let added: Vec<Vec<u32>> =
+                labels.iter().enumerate().map(|(at, labels)| postings.add(at as u32, labels)).collect();
+            for (labels, numbers) in labels.iter().zip(&added) {
+                prop_assert!(labels.iter().eq(numbers.iter().filter_map(|number| postings.label(*number))));
             }
             postings.all_of(&matchers);
-            for (at, labels) in labels.iter().enumerate().take(removed) {
-                postings.remove(at as u32, labels);
+            for (at, numbers) in added.iter().enumerate().take(removed) {
+                postings.remove(at as u32, numbers);
             }
             let wanted: Vec<u32> = (removed..labels.len())
                 .filter(|at| matchers.iter().all(|m| m.matches(labels[*at].get(&m.name).map_or("", |v| v))))

@@ -76,11 +76,12 @@ impl Core {
         let index = self.index.read();
         let mut labels = Vec::new();
         let mut by_group: BTreeMap<GroupId, Vec<Wanted>> = BTreeMap::new();
-        for entry in index.postings.all_of(matchers).iter().filter_map(|series| index.get(series)) {
-            for (group, slot) in entry.places.iter() {
-                by_group.entry(*group).or_default().push((labels.len(), *slot));
+        for series in &index.postings.all_of(matchers) {
+            let Some(of_series) = index.labels(series) else { continue };
+            for (group, slot) in index.places(series) {
+                by_group.entry(group).or_default().push((labels.len(), slot));
             }
-            labels.push(entry.labels.clone());
+            labels.push(of_series);
         }
         (labels, by_group)
     }
@@ -197,7 +198,7 @@ impl Core {
         let far = self.far(from_ms, to_ms);
         let index = self.index.read();
         let found = far.near(&index, any_of).unwrap_or_else(|| index.postings.any_of(&[]));
-        found.iter().filter_map(|series| index.get(series)).map(|entry| entry.labels.clone()).collect()
+        found.iter().filter_map(|series| index.labels(series)).collect()
     }
 
     pub fn label_names(&self, any_of: &[Vec<Matcher>], from_ms: i64, to_ms: i64) -> Vec<Arc<str>> {
@@ -241,8 +242,8 @@ impl Core {
             let places: Vec<(Labels, Vec<(GroupId, Slot)>)> = {
                 let index = self.index.read();
                 let series = index.postings.of(METRIC_NAME, &name) & &found;
-                let entries = series.iter().filter_map(|series| index.get(series));
-                entries.map(|entry| (entry.labels.clone(), entry.places.to_vec())).collect()
+                let found = series.iter();
+                found.filter_map(|series| Some((index.labels(series)?, index.places(series).collect()))).collect()
             };
             let current = places.into_iter().filter_map(|(labels, places)| {
                 let newest =
@@ -278,7 +279,7 @@ impl Far {
         }
         // A series of a far group may have a place in a near one. Only these series are looked at, one by one.
         let is_near = |(group, _): &(GroupId, Slot)| !self.groups.get(group.0 as usize).copied().unwrap_or(false);
-        let is_far = |series: &u32| !index.get(*series).is_some_and(|entry| entry.places.iter().any(is_near));
+        let is_far = |series: &u32| !index.places(*series).any(|place| is_near(&place));
         let far: RoaringBitmap = self.series.iter().copied().filter(is_far).collect();
         Some(index.postings.any_of(any_of) - far)
     }

@@ -3,7 +3,7 @@
 //! The newest data of a group is one run; late data makes further ones. A run grows in memory, is then frozen, and is sealed
 //! into blocks as it is. What silence means depends on the group's `WriteMode`.
 
-use super::column::{Column, OPEN, Points, Samples, Waypoint, expand_points, value_at};
+use super::column::{Column, OPEN, Points, Samples, Waypoint, expand_points, heap_bytes, value_at};
 use super::{Slot, Value};
 
 /// No column for this slot.
@@ -64,6 +64,7 @@ impl Run {
 
     pub(super) fn column_at(&mut self, slot: u32) -> usize {
         if self.lookup.len() <= slot as usize {
+            self.lookup.reserve_exact(self.columns.capacity().saturating_sub(self.lookup.len()));
             self.lookup.resize(slot as usize + 1, NONE);
         }
         if self.lookup[slot as usize] == NONE {
@@ -77,7 +78,7 @@ impl Run {
 
     pub(super) fn grown(&mut self, at: usize, before: usize) {
         let length = self.columns[at].bytes.len();
-        self.bytes += length - before + self.columns[at].waypoint_bytes_since(before);
+        self.bytes += heap_bytes(length) - heap_bytes(before) + self.columns[at].waypoint_bytes_since(before);
         self.longest = self.longest.max(length);
     }
 
@@ -92,6 +93,11 @@ impl Run {
     /// was present in another run.
     pub fn delta_tick(&mut self, timestamp_ms: i64, key: bool, values: &[(Slot, Value)]) {
         let tick = self.push_tick(timestamp_ms);
+        if self.columns.is_empty() {
+            // Mostly these are all that will ever come.
+            self.columns.reserve_exact(values.len());
+            self.slots.reserve_exact(values.len());
+        }
         for (slot, value) in values {
             let at = self.column_at(slot.0);
             let column = &mut self.columns[at];
@@ -266,7 +272,7 @@ mod tests {
         let first = floats(&run, 0);
         assert_eq!(first[..2], [(10, 1.0), (20, 1.0)]);
         assert!(first.len() == 3 && first[2].0 == 30 && lampad_proto::is_stale(first[2].1));
-        assert_eq!(run.bytes, bytes + 8 + 2, "a tick and an end; the unchanged value costs nothing");
+        assert_eq!(run.bytes, bytes + 8, "a tick; the end has room in the column, the unchanged value costs nothing");
     }
 
     #[test]

@@ -11,6 +11,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,17 +20,21 @@ use std::time::Duration;
 use super::backup::Moment;
 use super::block::{Address, Packer, SealedRun};
 use super::compact::{Compacted, CompactedGroup};
-use super::core::Core;
+use super::core::{Core, Definition};
 use super::disk::Engine;
 use super::entry;
-use super::group::{AHEAD_MS_MAX, FORGOTTEN, Frozen, Group};
+use super::group::{AHEAD_MS_MAX, FORGOTTEN, Frozen, Group, State};
+use super::index::Index;
 use super::log;
 use super::manifest::{Manifest, Transaction, present_payload};
 use super::run::Run;
-use super::{GroupId, Labels, Slot, WriteMode};
+use super::{GroupId, SeriesKey, Slot, WriteMode};
 
 /// Longest wait for the log within a checkpoint.
 const LOG_WITHIN: Duration = Duration::from_secs(30);
+
+/// Sealed values are handed to the engine when they are so many bytes.
+const PUT_BYTES: usize = 4 * 1024 * 1024;
 
 /// Series definitions per record.
 const SERIES_PER_RECORD: usize = 512;
@@ -94,24 +99,34 @@ impl Sealer {
     fn write_blocks(&mut self, core: &Core, sealing: &mut [Sealing]) -> io::Result<()> {
         let (partition, number) = self.current_partition(core);
         let mut packer = Packer::new(partition, number);
+        let mut written = Ok(());
         for Sealing { group, frozen, runs, .. } in sealing.iter_mut() {
             for run in &frozen.runs {
                 let order = by_labels(core, group, run);
                 runs.extend(packer.run(group.id.0, run, &order).into_iter().map(Arc::new));
             }
+            if packer.closed_bytes() >= PUT_BYTES {
+                written = written.and_then(|()| self.put(core, partition, &mut packer));
+            }
         }
         let next = packer.finish();
-        let put = self.engine.put(partition, &packer.values).and_then(|()| self.engine.flush(partition));
-        if let Err(error) = put {
+        written = written.and_then(|()| self.put(core, partition, &mut packer));
+        if let Err(error) = written.and_then(|()| self.engine.flush(partition)) {
             // A damaged database would fail for ever; a full disk is no fault of the database.
             if error.kind() != io::ErrorKind::StorageFull {
                 self.partition = Some((partition.saturating_add(1), 0));
             }
             return Err(error);
         }
-        let bytes: usize = packer.values.iter().map(|(_, value)| value.len()).sum();
-        core.counters.sealed_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         self.partition = Some((partition, next));
+        Ok(())
+    }
+
+    fn put(&self, core: &Core, partition: u32, packer: &mut Packer) -> io::Result<()> {
+        let values = std::mem::take(&mut packer.values);
+        self.engine.put(partition, &values)?;
+        let bytes: usize = values.iter().map(|(_, value)| value.len()).sum();
+        core.counters.sealed_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         Ok(())
     }
 
@@ -138,7 +153,7 @@ impl Sealer {
         let mut transaction = Transaction::default();
         let definitions = std::mem::take(&mut *core.definitions.lock());
         if !everything {
-            definitions.iter().for_each(|definition| transaction.raw(definition.kind, &definition.payload));
+            say_new(core, definitions, &mut transaction);
         }
         let mut released_lsn = seen_lsn;
         let groups: Vec<Arc<Group>> = core.groups.read().all.clone();
@@ -337,19 +352,43 @@ fn frozen_of(core: &Core) -> Vec<Sealing> {
 
 /// The run's columns, by the labels of their series: neighbours are read together.
 pub(super) fn by_labels(core: &Core, group: &Group, run: &Run) -> Vec<usize> {
-    let index = core.index.read();
-    let state = group.state.lock();
-    let labels = |slot: u32| -> Option<Labels> {
-        let series = state.series.get(slot as usize)?;
-        index.get(*series).map(|entry| entry.labels.clone())
+    let mut order: Vec<(u32, usize)> = {
+        let state = group.state.lock();
+        let series = |slot: u32| state.series.get(slot as usize).copied().unwrap_or(FORGOTTEN);
+        run.slots.iter().enumerate().map(|(column, slot)| (series(*slot), column)).collect()
     };
-    let mut order: Vec<(Option<Labels>, usize)> =
-        run.slots.iter().enumerate().map(|(column, slot)| (labels(*slot), column)).collect();
-    drop(state);
+    let index = core.index.read();
+    order.sort_unstable_by(|(a, at_a), (b, at_b)| index.compare(*a, *b).then(at_a.cmp(at_b)));
     drop(index);
-    order.sort_unstable();
     // A column without points was registered and never had a value.
     order.into_iter().map(|(_, column)| column).filter(|column| !run.columns[*column].bytes.is_empty()).collect()
+}
+
+/// What was defined since the last checkpoint.
+fn say_new(core: &Core, definitions: Vec<Definition>, transaction: &mut Transaction) {
+    let index = core.index.read();
+    for definition in definitions {
+        match definition {
+            Definition::Record { kind, payload } => transaction.raw(kind, &payload),
+            Definition::Series { group, slots } => {
+                let Some(group) = core.groups.read().get(group).cloned() else { continue };
+                put_series(&index, group.id, &group.state.lock(), slots, transaction);
+            }
+        }
+    }
+}
+
+/// The series of a group in these slots; those that were forgotten meanwhile are left out.
+fn put_series(index: &Index, group: GroupId, state: &State, slots: Range<u32>, transaction: &mut Transaction) {
+    let slots: Vec<u32> = slots.collect();
+    for some in slots.chunks(SERIES_PER_RECORD) {
+        let series = some.iter().filter_map(|slot| {
+            let labels = index.labels(*state.series.get(*slot as usize)?)?;
+            let meta = labels.metric().and_then(|metric| index.meta.get(metric)).cloned();
+            Some((Slot(*slot), SeriesKey { labels, meta }))
+        });
+        transaction.series(group, &series.collect::<Vec<_>>());
+    }
 }
 
 /// All groups and series that are known.
@@ -363,17 +402,7 @@ fn say_definitions(core: &Core, transaction: &mut Transaction) {
     }
     for group in &groups {
         let state = group.state.lock();
-        let known: Vec<(Slot, u32)> = (0..).map(Slot).zip(state.series.iter().copied()).collect();
-        for some in known.chunks(SERIES_PER_RECORD) {
-            let some: Vec<_> = some.iter().filter_map(|(slot, series)| Some((*slot, index.get(*series)?))).collect();
-            let mut payload = Vec::new();
-            entry::put_series_head(&mut payload, group.id, some.len());
-            for (slot, entry) in some {
-                let meta = entry.labels.metric().and_then(|metric| index.meta.get(metric));
-                entry::put_series(&mut payload, slot, &entry.labels, meta);
-            }
-            transaction.raw(entry::SERIES, &payload);
-        }
+        put_series(&index, group.id, &state, 0..state.series.len() as u32, transaction);
         // So that the number of a slot that was the last one is not given out again.
         if state.series.last() == Some(&FORGOTTEN) {
             let mut payload = Vec::new();
