@@ -41,6 +41,7 @@ pub(super) struct Blocks {
     jobs: Mutex<Option<SyncSender<Job>>>,
     readers: Mutex<Vec<JoinHandle<()>>>,
     damaged: AtomicU64,
+    read_bytes: AtomicU64,
 }
 
 /// What is wanted of a group's sealed runs.
@@ -64,7 +65,7 @@ impl Blocks {
             readers.push(thread.spawn(move || serve(&*engine, &waiting))?);
         }
         let jobs = Mutex::new(Some(jobs));
-        Ok(Self { jobs, readers: Mutex::new(readers), damaged: AtomicU64::new(0) })
+        Ok(Self { jobs, readers: Mutex::new(readers), damaged: AtomicU64::new(0), read_bytes: AtomicU64::new(0) })
     }
 
     /// Ends the readers, and with them the hold on the engine.
@@ -78,6 +79,11 @@ impl Blocks {
 
     pub fn damaged(&self) -> u64 {
         self.damaged.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of values that queries and backups have read.
+    pub fn read_bytes(&self) -> u64 {
+        self.read_bytes.load(Ordering::Relaxed)
     }
 
     /// Values by partition and number, for a backup; those that cannot be read are missing.
@@ -100,6 +106,7 @@ impl Blocks {
             for (key, value) in answer.recv().map_err(|_| gone())? {
                 match value {
                     Ok(Some(value)) => {
+                        self.read_bytes.fetch_add(value.len() as u64, Ordering::Relaxed);
                         found.insert(key, value.into());
                     }
                     Ok(None) => self.report(key, "is missing"),

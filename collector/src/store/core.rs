@@ -42,6 +42,8 @@ pub struct StoreStats {
     pub duplicate_frames: u64,
     pub sealed_runs: u64,
     pub sealed_bytes: u64,
+    /// Bytes of sealed values that were read.
+    pub read_bytes: u64,
     /// Damaged records and values that were stepped over since the start.
     pub damaged: u64,
     pub disk_full: bool,
@@ -281,6 +283,7 @@ impl Core {
             duplicate_frames: get(&self.counters.duplicates),
             sealed_runs: groups.iter().map(|group| group.state.lock().sealed.len() as u64).sum(),
             sealed_bytes: get(&self.counters.sealed_bytes),
+            read_bytes: self.blocks.read_bytes(),
             damaged: get(&self.counters.damaged) + self.blocks.damaged(),
             disk_full: self.disk_full.load(Ordering::Relaxed),
         }

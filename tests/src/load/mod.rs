@@ -9,6 +9,7 @@ mod encode;
 pub mod flat_out;
 pub mod host;
 mod plan;
+pub mod recording;
 mod run;
 pub mod stuck;
 pub mod value;

@@ -26,9 +26,27 @@ pub struct Args {
     /// From one tick to the next; 0 pushes as fast as acks come
     #[arg(long, default_value_t = 0)]
     interval_ms: u64,
+    /// Run each share with half of the ticks too, and print what the other half alone costs
+    #[arg(long)]
+    steady: bool,
     /// Shares of the series that change at a tick, in percent
     #[arg(long, value_delimiter = ',', default_values_t = [0, 5, 36, 100])]
     change: Vec<u8>,
+}
+
+/// What a run cost.
+#[derive(Clone, Copy)]
+struct Figures {
+    samples: f64,
+    seconds: f64,
+    cpu_s: f64,
+    half_bytes: f64,
+    resident_bytes: f64,
+    index_bytes: f64,
+    wire_bytes: f64,
+    disk_bytes: f64,
+    queryable_ms: f64,
+    durable_ms: f64,
 }
 
 pub async fn run(args: Args) -> anyhow::Result<()> {
@@ -37,13 +55,65 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         "| changed % | seconds | CPU s per 1 M samples | RSS MiB half way | at the end | index B/series | wire B/sample | disk B/sample | queryable p99 ms | durable p99 ms |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|");
+    let mut steady = Vec::new();
     for change in &args.change {
-        println!("{}", row(&args, *change).await?);
+        let whole = measure(&args, *change, args.ticks).await?;
+        println!("{}", whole.row(*change));
+        if args.steady {
+            let half = measure(&args, *change, args.ticks / 2).await?;
+            steady.push((*change, whole.less(&half)));
+        }
+    }
+    if args.steady {
+        println!("\nOf the second half of the ticks alone, without connections, names and first values:\n");
+        println!("| changed % | CPU s per 1 M samples | RSS B/sample | wire B/sample | disk B/sample |");
+        println!("|---|---|---|---|---|");
+        steady.iter().for_each(|(change, figures)| println!("{}", figures.steady_row(*change)));
     }
     Ok(())
 }
 
-async fn row(args: &Args, change: u8) -> anyhow::Result<String> {
+impl Figures {
+    fn row(&self, change: u8) -> String {
+        let mib = |bytes: f64| bytes / f64::from(1 << 20);
+        format!(
+            "| {change} | {:.1} | {:.3} | {:.0} | {:.0} | {:.0} | {:.3} | {:.3} | {:.1} | {:.1} |",
+            self.seconds,
+            self.cpu_s / self.samples * 1e6,
+            mib(self.half_bytes),
+            mib(self.resident_bytes),
+            self.index_bytes,
+            self.wire_bytes / self.samples,
+            self.disk_bytes / self.samples,
+            self.queryable_ms,
+            self.durable_ms,
+        )
+    }
+
+    /// What this run cost more than one of fewer ticks.
+    fn less(&self, fewer: &Self) -> Self {
+        Self {
+            samples: self.samples - fewer.samples,
+            cpu_s: self.cpu_s - fewer.cpu_s,
+            resident_bytes: self.resident_bytes - fewer.resident_bytes,
+            wire_bytes: self.wire_bytes - fewer.wire_bytes,
+            disk_bytes: self.disk_bytes - fewer.disk_bytes,
+            ..*self
+        }
+    }
+
+    fn steady_row(&self, change: u8) -> String {
+        format!(
+            "| {change} | {:.4} | {:.4} | {:.4} | {:.4} |",
+            self.cpu_s / self.samples * 1e6,
+            self.resident_bytes / self.samples,
+            self.wire_bytes / self.samples,
+            self.disk_bytes / self.samples,
+        )
+    }
+}
+
+async fn measure(args: &Args, change: u8, ticks: u64) -> anyhow::Result<Figures> {
     let mut collector = Collector::start().await?;
     let pid = collector.process.id();
     let (before, begin) = (Cost::of(pid)?, Instant::now());
@@ -54,7 +124,7 @@ async fn row(args: &Args, change: u8) -> anyhow::Result<String> {
         series: args.series,
         groups: args.groups,
         interval: Duration::from_millis(if args.interval_ms == 0 { 1000 } else { args.interval_ms }),
-        ticks: args.ticks,
+        ticks,
         change_percent: change,
         pace: if args.interval_ms == 0 { Pace::FlatOut } else { Pace::Real },
         clock_ahead_ms: 0,
@@ -73,23 +143,23 @@ async fn row(args: &Args, change: u8) -> anyhow::Result<String> {
     let unacked: usize = records.iter().map(|record| record.unacked.len()).sum();
     anyhow::ensure!(unacked == 0, "{unacked} ticks were never acked");
     let api = collector.api();
-    let queryable = quantile_ms(&api, "queryable").await?;
-    let durable = quantile_ms(&api, "durable").await?;
-    let index = api.value("lampad_collector_index_bytes / lampad_collector_series").await?;
+    let queryable_ms = quantile_ms(&api, "queryable").await?;
+    let durable_ms = quantile_ms(&api, "durable").await?;
+    let index_bytes = api.value("lampad_collector_index_bytes / lampad_collector_series").await?;
     collector.process.terminate(Duration::from_secs(60)).await?;
-    let disk = super::ingest::disk_bytes(collector.data())? as f64;
-    let samples = f64::from(args.agents) * f64::from(args.series) * args.ticks as f64;
     let sent: u64 = records.iter().map(|record| record.sent_bytes).sum();
-    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    let half = resident.get(resident.len() / 2).copied().unwrap_or(after.resident_bytes);
-    Ok(format!(
-        "| {change} | {seconds:.1} | {:.3} | {:.0} | {:.0} | {index:.0} | {:.3} | {:.3} | {queryable:.1} | {durable:.1} |",
-        (after.cpu - before.cpu).as_secs_f64() / samples * 1e6,
-        mib(half),
-        mib(after.resident_bytes),
-        sent as f64 / samples,
-        disk / samples,
-    ))
+    Ok(Figures {
+        samples: f64::from(args.agents) * f64::from(args.series) * ticks as f64,
+        seconds,
+        cpu_s: (after.cpu - before.cpu).as_secs_f64(),
+        half_bytes: resident.get(resident.len() / 2).copied().unwrap_or(after.resident_bytes) as f64,
+        resident_bytes: after.resident_bytes as f64,
+        index_bytes,
+        wire_bytes: sent as f64,
+        disk_bytes: super::ingest::disk_bytes(collector.data())? as f64,
+        queryable_ms,
+        durable_ms,
+    })
 }
 
 /// Over all frames so far.

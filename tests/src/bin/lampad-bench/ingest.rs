@@ -1,8 +1,10 @@
 //! What taking samples in costs.
 //!
 //! Each server gets an empty directory and the same samples as fast as it takes them. CPU is user and system time of its
-//! process, from the first sample until all are answered, and until it has ended after SIGTERM. Memory is the peak of its
-//! resident set. Disk is what its data directory holds after the end; Prometheus keeps its head as a write-ahead log there.
+//! process, from the first sample until all are answered, and until it has ended after SIGTERM. Memory is its resident set
+//! half way, when all is answered, and at its peak. Disk is what its data directory holds after the end; Prometheus keeps its
+//! head as a write-ahead log there. With `--growth` each server takes the first half of the ticks a second time, into another
+//! empty directory: the difference of both directories is what a further sample costs on disk.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -14,6 +16,9 @@ use lampad_tests::{Api, Collector, Cost, Process, Program, Signal, free_port, se
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often the resident set is looked at.
+const RESIDENT_EVERY: Duration = Duration::from_millis(200);
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -30,19 +35,50 @@ pub struct Args {
     /// Connections for remote write
     #[arg(long, default_value_t = 4)]
     connections: u32,
+    /// Measure also what the second half of the ticks adds on disk
+    #[arg(long)]
+    growth: bool,
     /// Only these: lampad, lampad-remote-write, victoria-metrics, prometheus
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 }
 
+#[derive(Default)]
 struct Figures {
     seconds: f64,
     cpu: Duration,
     cpu_with_end: Duration,
+    half_bytes: u64,
+    full_bytes: u64,
     peak_bytes: u64,
     disk_bytes: u64,
     /// What the collector handed to its engine.
     sealed_bytes: Option<u64>,
+}
+
+/// Who takes the samples.
+enum Server {
+    Lampad,
+    LampadRemoteWrite,
+    Peer(&'static str, PathBuf),
+}
+
+impl Server {
+    fn name(&self) -> &str {
+        match self {
+            Self::Lampad => "lampad, native stream",
+            Self::LampadRemoteWrite => "lampad, remote write",
+            Self::Peer(name, _) => name,
+        }
+    }
+
+    async fn take(&self, amount: Amount, connections: u32) -> anyhow::Result<Figures> {
+        match self {
+            Self::Lampad => lampad(amount, None).await,
+            Self::LampadRemoteWrite => lampad(amount, Some(connections)).await,
+            Self::Peer(name, path) => peer(name, path, amount, connections).await,
+        }
+    }
 }
 
 pub async fn run(args: Args) -> anyhow::Result<()> {
@@ -50,51 +86,61 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
     println!("{} series, {} ticks, {} samples\n", args.hosts * args.series, args.ticks, amount.samples());
     println!(
-        "| server | seconds | CPU s per 1 M samples | with the end | peak RSS MiB | disk B/sample | sealed B/sample |"
+        "| server | seconds | CPU s per 1 M samples | with the end | RSS MiB half way | at the end | peak | disk B/sample | growth B/sample | sealed B/sample |"
     );
-    println!("|---|---|---|---|---|---|---|");
-    if wanted("lampad") {
-        row("lampad, native stream", amount, &lampad(amount, None).await?);
-    }
-    if wanted("lampad-remote-write") {
-        row("lampad, remote write", amount, &lampad(amount, Some(args.connections)).await?);
-    }
-    for name in ["victoria-metrics", "prometheus"] {
+    println!("|---|---|---|---|---|---|---|---|---|---|");
+    let ours = [("lampad", Server::Lampad), ("lampad-remote-write", Server::LampadRemoteWrite)];
+    let mut servers: Vec<Server> =
+        ours.into_iter().filter(|(name, _)| wanted(name)).map(|(_, server)| server).collect();
+    for name in ["victoria-metrics", "prometheus"].into_iter().filter(|name| wanted(name)) {
         match servers::installed(name) {
-            Some(path) if wanted(name) => row(name, amount, &peer(name, &path, amount, args.connections).await?),
-            Some(_) => {}
-            None => println!("| {name} | not installed | | | | | |"),
+            Some(path) => servers.push(Server::Peer(name, path)),
+            None => println!("| {name} | not installed | | | | | | | | |"),
         }
+    }
+    for server in servers {
+        let whole = server.take(amount, args.connections).await?;
+        let half = Amount { ticks: args.ticks / 2, ..amount };
+        let growth = match args.growth {
+            true => Some((half.samples(), server.take(half, args.connections).await?.disk_bytes)),
+            false => None,
+        };
+        row(server.name(), amount.samples(), &whole, growth);
     }
     Ok(())
 }
 
-fn row(server: &str, amount: Amount, figures: &Figures) {
-    let samples = amount.samples() as f64;
+/// `growth` is of a run with fewer samples: how many, and what they took on disk.
+fn row(server: &str, samples: u64, figures: &Figures, growth: Option<(u64, u64)>) {
+    let growth = growth.map_or("-".to_owned(), |(fewer, bytes)| {
+        format!("{:.3}", (figures.disk_bytes as f64 - bytes as f64) / (samples - fewer) as f64)
+    });
+    let samples = samples as f64;
     let sealed = figures.sealed_bytes.map_or("-".to_owned(), |bytes| format!("{:.3}", bytes as f64 / samples));
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     println!(
-        "| {server} | {:.1} | {:.3} | {:.3} | {:.0} | {:.3} | {sealed} |",
+        "| {server} | {:.1} | {:.3} | {:.3} | {:.0} | {:.0} | {:.0} | {:.3} | {growth} | {sealed} |",
         figures.seconds,
         figures.cpu.as_secs_f64() / samples * 1e6,
         figures.cpu_with_end.as_secs_f64() / samples * 1e6,
-        figures.peak_bytes as f64 / f64::from(1 << 20),
+        mib(figures.half_bytes),
+        mib(figures.full_bytes),
+        mib(figures.peak_bytes),
         figures.disk_bytes as f64 / samples,
     );
 }
 
 async fn lampad(amount: Amount, connections: Option<u32>) -> anyhow::Result<Figures> {
     let mut collector = Collector::start().await?;
-    let before = Cost::of(collector.process.id())?;
-    let begin = Instant::now();
-    match connections {
-        None => native(&collector.grpc_url(), amount).await?,
-        Some(connections) => {
-            let url = format!("http://{}/api/v1/write", collector.http());
-            remote_write(&url, amount, connections).await?;
+    let url = format!("http://{}/api/v1/write", collector.http());
+    let grpc = collector.grpc_url();
+    let load = async {
+        match connections {
+            None => native(&grpc, amount).await,
+            Some(connections) => remote_write(&url, amount, connections).await,
         }
-    }
-    let seconds = begin.elapsed().as_secs_f64();
-    let mut figures = end(&mut collector.process, before, seconds).await?;
+    };
+    let mut figures = measure(&mut collector.process, load).await?;
     figures.disk_bytes = disk_bytes(collector.data())?;
     figures.sealed_bytes = sealed_bytes(&collector.process.log());
     Ok(figures)
@@ -135,18 +181,27 @@ async fn peer(name: &str, path: &Path, amount: Amount, connections: u32) -> anyh
     until(name, PATIENCE, || async { matches!(api.get(ready, &[]).await, Ok((200, _))) })
         .await
         .with_context(|| process.log_tail())?;
-    let before = Cost::of(process.id())?;
-    let begin = Instant::now();
-    remote_write(&format!("http://{address}/api/v1/write"), amount, connections).await?;
-    let seconds = begin.elapsed().as_secs_f64();
-    let mut figures = end(&mut process, before, seconds).await?;
+    let url = format!("http://{address}/api/v1/write");
+    let mut figures = measure(&mut process, remote_write(&url, amount, connections)).await?;
     figures.disk_bytes = disk_bytes(&data)?;
     Ok(figures)
 }
 
-/// Measures, ends the process, and measures that too.
-async fn end(process: &mut Process, before: Cost, seconds: f64) -> anyhow::Result<Figures> {
-    let loaded = Cost::of(process.id())?;
+/// Measures a process under load, ends it, and measures that too.
+async fn measure(process: &mut Process, load: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<Figures> {
+    let (pid, begin) = (process.id(), Instant::now());
+    let before = Cost::of(pid)?;
+    let mut resident = Vec::new();
+    let mut load = std::pin::pin!(load);
+    loop {
+        tokio::select! {
+            done = &mut load => break done?,
+            () = tokio::time::sleep(RESIDENT_EVERY) => resident.push(Cost::of(pid)?.resident_bytes),
+        }
+    }
+    let seconds = begin.elapsed().as_secs_f64();
+    let loaded = Cost::of(pid)?;
+    let half_bytes = resident.get(resident.len() / 2).copied().unwrap_or(loaded.resident_bytes);
     process.signal(Signal::TERM)?;
     let (id, mut last) = (process.id(), loaded);
     // An ended process has no memory left to tell of; it is reaped after this.
@@ -162,9 +217,10 @@ async fn end(process: &mut Process, before: Cost, seconds: f64) -> anyhow::Resul
         seconds,
         cpu: loaded.cpu - before.cpu,
         cpu_with_end: last.cpu - before.cpu,
+        half_bytes,
+        full_bytes: loaded.resident_bytes,
         peak_bytes: last.peak_bytes,
-        disk_bytes: 0,
-        sealed_bytes: None,
+        ..Figures::default()
     })
 }
 

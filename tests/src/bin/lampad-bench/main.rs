@@ -2,11 +2,14 @@
 #![allow(clippy::print_stdout)]
 
 mod agents;
+mod codecs;
 mod crash;
 mod fleet;
 mod freshness;
 mod ingest;
 mod quantiles;
+mod reads;
+mod record;
 mod replay;
 mod stuck;
 
@@ -32,6 +35,12 @@ enum What {
     Replay(replay::Args),
     /// CPU, memory, wire and disk of many agents, by the share of their series that change
     Fleet(fleet::Args),
+    /// Bytes and time per sample of codecs, on recordings and on the synthetic set
+    Codecs(codecs::Args),
+    /// What a query of one metric over many hosts and a day reads of the blocks, beside what the metric takes there
+    Reads(reads::Args),
+    /// Recordings of a host and its MariaDB, for `codecs`
+    Record(record::Args),
     /// Ack times of many agents with and without stuck ones among them
     Stuck(stuck::Args),
 }
@@ -45,6 +54,9 @@ async fn main() -> anyhow::Result<()> {
         What::Crash(args) => crash::run(args).await,
         What::Replay(args) => replay::run(args).await,
         What::Fleet(args) => fleet::run(args).await,
+        What::Codecs(args) => codecs::run(args).await,
+        What::Reads(args) => reads::run(args).await,
+        What::Record(args) => record::run(args).await,
         What::Stuck(args) => stuck::run(args).await,
     }
 }
