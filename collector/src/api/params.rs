@@ -6,7 +6,7 @@ use axum::Form;
 use axum::extract::{FromRequest, Query, Request};
 use axum::http::{Method, header};
 
-use crate::query::parse_selector;
+use crate::query::{duration_text_ms, parse_selector};
 use crate::store::Matcher;
 
 use super::reply::ApiError;
@@ -113,28 +113,7 @@ pub(super) fn duration_ms(text: &str) -> Result<i64, String> {
         let ms = (seconds * 1000.0).round();
         return if ms.abs() < FURTHEST_MS as f64 { Ok(ms as i64) } else { Err(trouble()) };
     }
-    // Units fall from the largest to the smallest, each at most once.
-    const UNITS: [(&str, i64); 7] = [
-        ("y", 365 * 86_400_000),
-        ("w", 7 * 86_400_000),
-        ("d", 86_400_000),
-        ("h", 3_600_000),
-        ("m", 60_000),
-        ("s", 1000),
-        ("ms", 1),
-    ];
-    let mut rest = text;
-    let mut total: i64 = 0;
-    let mut units = UNITS.iter();
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|at| *at > 0).ok_or_else(trouble)?;
-        let number: i64 = rest[..digits].parse().map_err(|_| trouble())?;
-        let end = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |at| digits + at);
-        let (_, ms) = units.find(|(unit, _)| *unit == &rest[digits..end]).ok_or_else(trouble)?;
-        total = number.checked_mul(*ms).and_then(|ms| total.checked_add(ms)).ok_or_else(trouble)?;
-        rest = &rest[end..];
-    }
-    if text.is_empty() || total > FURTHEST_MS { Err(trouble()) } else { Ok(total) }
+    if text.is_empty() { Err(trouble()) } else { duration_text_ms(text).map_err(|_| trouble()) }
 }
 
 #[cfg(test)]
@@ -149,7 +128,7 @@ mod tests {
         assert_eq!(duration_ms("0.25"), Ok(250));
         assert_eq!(duration_ms("1h30m"), Ok(5_400_000));
         assert_eq!(duration_ms("5ms"), Ok(5));
-        for bad in ["", "bad", "1", "5m1h", "m5", "1.5h", "99999999999y"].into_iter().filter(|text| *text != "1") {
+        for bad in ["", "bad", "5m1h", "m5", "1.5h", "99999999999y"] {
             assert!(duration_ms(bad).is_err(), "{bad}");
         }
     }

@@ -1,4 +1,4 @@
-//! What the collector tells of itself under `/api/v1/status`, and lists that are empty for now.
+//! What the collector tells of itself under `/api/v1/status`, and the lists of rules and alerts: empty, as it evaluates no rules.
 
 use std::collections::HashMap;
 

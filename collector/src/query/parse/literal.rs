@@ -20,8 +20,13 @@ pub fn number(text: &str) -> Option<f64> {
     plain.parse().ok()
 }
 
-/// `1h30m` in seconds: units from the largest to the smallest, each at most once.
+/// `1h30m` in seconds.
 pub fn duration(text: &str) -> Result<f64, String> {
+    Ok(duration_ms(text)? as f64 / 1000.0)
+}
+
+/// `1h30m` in milliseconds: units from the largest to the smallest, each at most once.
+pub fn duration_ms(text: &str) -> Result<i64, String> {
     const UNITS: [(&str, i64); 7] = [
         ("y", 365 * 86_400_000),
         ("w", 7 * 86_400_000),
@@ -44,7 +49,7 @@ pub fn duration(text: &str) -> Result<f64, String> {
         total_ms = part.filter(|ms| *ms <= LONGEST_MS).ok_or("duration out of range")?;
         rest = &rest[end..];
     }
-    Ok(total_ms as f64 / 1000.0)
+    Ok(total_ms)
 }
 
 /// What Go's durations hold, which count nanoseconds: 292 years.
