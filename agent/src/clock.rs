@@ -4,7 +4,8 @@
 //! tick is an anchor plus what a monotonic clock counted since. Where both drift apart, the anchor follows:
 //!
 //! * the wall clock is ahead by more than [`STEP_MS`] (it was set, or the machine slept): the anchor jumps at once;
-//! * otherwise it is slewed by at most one part in [`SLEW_PARTS`] of the time that went by, so that time never runs back.
+//! * otherwise it is slewed by at most one part in [`SLEW_PARTS`] of the time since it was last read, so that time never
+//!   runs back, however long both agreed before.
 //!
 //! A wall clock that was set back by an hour is thus approached over ten hours. Until then the agent's clock is ahead, the
 //! collector measures by how much (`Ping.clock_ms` is this clock) and shifts the stream.
@@ -28,9 +29,12 @@ pub struct Clock {
     anchor: Mutex<Anchor>,
 }
 
+/// What the last call gave, and when.
 struct Anchor {
     at: Instant,
     ms: i64,
+    /// Milliseconds that went by and were too few for one of correction.
+    unslewed_ms: i64,
 }
 
 impl Clock {
@@ -39,7 +43,7 @@ impl Clock {
     }
 
     pub fn new(wall: Wall) -> Self {
-        let anchor = Anchor { at: Instant::now(), ms: wall() };
+        let anchor = Anchor { at: Instant::now(), ms: wall(), unslewed_ms: 0 };
         Self { wall, anchor: Mutex::new(anchor) }
     }
 
@@ -47,19 +51,23 @@ impl Clock {
     pub fn now_ms(&self) -> i64 {
         let wall = (self.wall)();
         let mut anchor = self.anchor.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let passed = anchor.at.elapsed();
-        let passed_ms = passed.as_millis() as i64;
+        // The anchor moves by whole milliseconds, so that many short calls lose no fractions. Being at most as old as the
+        // last call but for such a fraction, it also bounds by how much this one may be slewed.
+        let passed_ms = anchor.at.elapsed().as_millis() as i64;
+        anchor.at += Duration::from_millis(passed_ms as u64);
         let now = anchor.ms + passed_ms;
         let lead = wall - now;
-        let corrected =
-            if lead > STEP_MS { wall } else { now + lead.clamp(-passed_ms / SLEW_PARTS, passed_ms / SLEW_PARTS) };
-        // Move the anchor only when the correction is whole milliseconds, and by whole milliseconds of monotonic time:
-        // otherwise many short calls would lose the fractions.
-        if corrected != now {
-            anchor.at += Duration::from_millis(passed_ms as u64);
-            anchor.ms = corrected;
-        }
-        corrected
+        let most = anchor.slewable(passed_ms);
+        anchor.ms = if lead > STEP_MS { wall } else { now + lead.clamp(-most, most) };
+        anchor.ms
+    }
+}
+
+impl Anchor {
+    /// Milliseconds of correction that the time since the last call allows; the rest of it is kept for the next call.
+    fn slewable(&mut self, passed_ms: i64) -> i64 {
+        self.unslewed_ms = (self.unslewed_ms % SLEW_PARTS) + passed_ms;
+        self.unslewed_ms / SLEW_PARTS
     }
 }
 
@@ -101,6 +109,23 @@ mod tests {
             last = now;
         }
         assert_eq!(last, wall.load(Ordering::Relaxed), "caught up after 20 s");
+    }
+
+    /// The correction was bounded by the age of an anchor that had not moved for as long as both clocks agreed.
+    #[tokio::test(start_paused = true)]
+    async fn a_step_back_after_hours_of_agreement_is_slewed_too() {
+        let (clock, wall) = clock(1_000_000);
+        let mut last = clock.now_ms();
+        for second in 1..=36_000 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            wall.store(1_000_000 + second * 1000, Ordering::Relaxed);
+            last = clock.now_ms();
+        }
+        wall.fetch_sub(3_600_000, Ordering::Relaxed);
+        assert_eq!(clock.now_ms(), last);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        wall.fetch_add(1000, Ordering::Relaxed);
+        assert_eq!(clock.now_ms(), last + 900);
     }
 
     #[tokio::test(start_paused = true)]

@@ -63,12 +63,12 @@ pub struct Flags {
     #[arg(long, env = "LAMPAD_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Label on every series of this agent; repeatable, comma-separated in the environment
-    #[arg(long = "label", env = "LAMPAD_LABEL", value_name = "NAME=VALUE", value_delimiter = ',')]
+    #[arg(long = "label", env = "LAMPAD_LABEL", value_name = "NAME=VALUE")]
     pub labels: Vec<String>,
     /// Value of the label `instance` [default: the host's name]
     #[arg(long, env = "LAMPAD_INSTANCE", value_name = "NAME")]
     pub instance: Option<String>,
-    /// Certificate authority that signed the collector's certificate (PEM)
+    /// Certificate authority that signed the collector's certificate (PEM) [default: those that this machine trusts]
     #[arg(long, env = "LAMPAD_TLS_CA", value_name = "FILE")]
     pub tls_ca: Option<PathBuf>,
     /// Certificate of this agent (PEM); goes with --tls-key
@@ -300,7 +300,14 @@ fn check_module(name: &str, settings: &ModuleSettings) -> Result<(), ConfigError
 /// Flags go before the file, name by name.
 fn labels(flags: &Flags, file: BTreeMap<String, String>, instance: String) -> Result<Vec<Label>, ConfigError> {
     let mut all = file;
-    for label in &flags.labels {
+    if let Some(instance) = &flags.instance {
+        all.insert("instance".to_owned(), instance.clone());
+    }
+    // In the environment commas part the labels; on the command line each has a flag of its own and may hold commas.
+    let from_environment = std::env::var("LAMPAD_LABEL").is_ok_and(|text| flags.labels == [text]);
+    let given =
+        flags.labels.iter().flat_map(|label| if from_environment { label.split(',') } else { label.split('\0') });
+    for label in given {
         let (name, content) = parse_label(label).map_err(|detail| value("--label", detail))?;
         all.insert(name, content);
     }

@@ -16,14 +16,15 @@ fn refused(file: &str) -> String {
 fn flags_go_before_the_file() {
     let flags = Flags {
         collector: Some("http://a:1".to_owned()),
-        labels: vec!["env=test".to_owned()],
+        labels: vec!["env=test".to_owned(), "note=a, b".to_owned()],
         instance: Some("db7".to_owned()),
         ..Flags::default()
     };
-    let config = load(flags, "collector = \"http://b:2\"\nlabels = { env = \"prod\", dc = \"x\" }").unwrap();
+    let config =
+        load(flags, "collector = \"http://b:2\"\nlabels = { env = \"prod\", dc = \"x\", instance = \"y\" }").unwrap();
     assert_eq!(config.target.collector, "http://a:1");
     let labels: Vec<_> = config.labels.iter().map(|label| format!("{}={}", label.name, label.value)).collect();
-    assert_eq!(labels, ["dc=x", "env=test", "instance=db7"]);
+    assert_eq!(labels, ["dc=x", "env=test", "instance=db7", "note=a, b"]);
 }
 
 #[test]

@@ -29,6 +29,9 @@ enum Command {
     Check(Check),
 }
 
+/// How long systemd shall bear with an agent that opens its state directory, in microseconds.
+const OPEN_USEC: u32 = 600_000_000;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // The agent shares the machine with a database: two threads are plenty, and a blocking read holds only one of them.
@@ -69,6 +72,8 @@ async fn daemon(flags: Flags) -> anyhow::Result<()> {
     let config = Config::load(&flags)?;
     logging::start(config.log_format, &config.log_level)?;
     let signals = signals()?;
+    // After a long outage a full spool is read first, on a slow disk for minutes.
+    notify(&[NotifyState::ExtendTimeoutUsec(OPEN_USEC)]);
     let agent = Agent::build(flags, config)?;
     notify(&[NotifyState::Ready]);
     let watchdog = tokio::spawn(watchdog());

@@ -124,6 +124,9 @@ pub enum ModuleError {
     #[error("left out to spare the server")]
     Held,
     /// No server to ask has been found; it is looked for again, and told once for all modules that would ask it.
+    /// A fault of the module itself: its panic, caught, so that it is told like any other failure.
+    #[error("the module broke: {detail}; please report this")]
+    Broke { detail: String },
     #[error("found no {what}; looking again")]
     NoServer { what: String },
     #[error("cannot read {}", path.display())]

@@ -33,7 +33,7 @@ pub struct Push {
     /// File with the token that the collector asks for
     #[arg(long, env = "LAMPAD_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Certificate authority that signed the collector's certificate (PEM)
+    /// Certificate authority that signed the collector's certificate (PEM) [default: those that this machine trusts]
     #[arg(long, env = "LAMPAD_TLS_CA", value_name = "FILE")]
     tls_ca: Option<PathBuf>,
     /// How long to try

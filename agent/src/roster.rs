@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -132,20 +132,23 @@ impl Roster {
         }
     }
 
+    /// Ends a module's sampler. One that blocks in the kernel is left behind, with its group: it may still tick once.
     async fn stop(&mut self, id: &str) -> Option<Entry> {
         let running = self.running.remove(id)?;
         running.stop.cancel();
-        match running.task.await {
-            Ok((entry, remains)) => {
+        match timeout(STOP_MAX, running.task).await {
+            Ok(Ok((entry, remains))) => {
                 self.retired.insert(id.to_owned(), remains);
-                Some(entry)
+                return Some(entry);
             }
-            Err(error) => {
-                // Its panic was printed. The group ends with the stream; the agent goes on.
-                tracing::error!(module = id, %error, "module broke");
-                None
-            }
+            Ok(Err(error)) => tracing::error!(module = id, %error, "module broke"),
+            Err(_) => tracing::error!(module = id, "module does not come back from its read and is left behind"),
         }
+        let mut catalog = self.around.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(number) = catalog.find(id) {
+            catalog.retire(number);
+        }
+        None
     }
 
     async fn end(&mut self, id: &str) {
@@ -164,12 +167,17 @@ impl Roster {
     /// Stops all samplers. Nothing is ended: the series live on when the agent comes back.
     pub async fn shut_down(mut self) {
         self.running.values().for_each(|running| running.stop.cancel());
-        for running in std::mem::take(&mut self.running).into_values() {
-            // A module that broke has said so.
-            let _ = running.task.await;
+        let until = Instant::now() + STOP_MAX;
+        for (id, running) in std::mem::take(&mut self.running) {
+            if timeout_at(until, running.task).await.is_err() {
+                tracing::error!(module = id, "module does not come back from its read; the agent ends without it");
+            }
         }
     }
 }
+
+/// How long a module may take to stop. Only a read that blocks where nothing can end it takes longer than a moment.
+const STOP_MAX: Duration = Duration::from_secs(2);
 
 /// How long a module's first read may take before the line of absent ones goes without it.
 const FIRST_READS: Duration = Duration::from_secs(3);
@@ -194,3 +202,7 @@ fn phase(agent_id: &[u8; 16]) -> u64 {
     agent_id.hash(&mut hasher);
     hasher.finish()
 }
+
+#[cfg(test)]
+#[path = "roster_tests.rs"]
+mod tests;

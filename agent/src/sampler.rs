@@ -9,12 +9,15 @@
 //!   is not on this machine is no failure and is told at info; those that were never there the roster tells in one line.
 //! * All modules of an agent tick in step, so that their ticks share a frame; agents do not: the phase comes from the id.
 
+use std::any::Any;
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
@@ -30,6 +33,9 @@ pub const FAILURES_MAX: u32 = 3;
 
 /// A group whose reads fail for this long ends, however rarely it is read.
 pub const FAILING_MAX: Duration = Duration::from_secs(5);
+
+/// A read that is that much past its deadline blocks where nothing can end it.
+const OVERDUE: Duration = Duration::from_millis(500);
 
 /// Finished ticks that wait for the encoder: some seconds of a busy agent. When it is full the samplers wait and skip.
 pub const SAMPLES_MAX: usize = 256;
@@ -62,6 +68,8 @@ pub struct ModuleHealth {
     /// Ticks that did not happen because a read or the encoder took too long.
     pub skipped: AtomicU64,
     error: Mutex<String>,
+    /// When the read that is under way began. One that blocks in the kernel has no other sign: no deadline can end it.
+    reading_since: Mutex<Option<Instant>>,
 }
 
 impl ModuleHealth {
@@ -77,7 +85,28 @@ impl ModuleHealth {
             errors: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
             error: Mutex::new(String::new()),
+            reading_since: Mutex::new(None),
         }
+    }
+
+    /// Whether the last read succeeded and none has been under way for longer than it may take.
+    pub fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed) && self.overdue().is_none()
+    }
+
+    /// How long a read has been under way that should have ended.
+    fn overdue(&self) -> Option<Duration> {
+        let since = (*self.reading_since.lock().unwrap_or_else(PoisonError::into_inner))?;
+        // A read that is ended by its deadline needs a moment for that.
+        Some(since.elapsed()).filter(|elapsed| *elapsed > self.schedule().deadline + OVERDUE)
+    }
+
+    fn begin(&self) {
+        *self.reading_since.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn end(&self) {
+        *self.reading_since.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     pub fn schedule(&self) -> Schedule {
@@ -90,6 +119,14 @@ impl ModuleHealth {
 
     /// Why the last read failed; empty while the module is up.
     pub fn error(&self) -> String {
+        match self.overdue() {
+            Some(elapsed) => format!("a read has not come back for {} s", elapsed.as_secs()),
+            None => self.told(),
+        }
+    }
+
+    /// What was logged of the last read that failed.
+    fn told(&self) -> String {
         self.error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -192,7 +229,7 @@ impl Sampler {
             at_ms = stamp(self.clock.now_ms(), schedule.interval, offset_us);
         }
         if self.failing.is_some() {
-            self.told.end(&self.health.error());
+            self.told.end(&self.health.told());
         }
         self.tick.abandon();
         (self.entry, Remains { tick: Some(self.tick), told_series: self.told_series })
@@ -201,7 +238,10 @@ impl Sampler {
     /// One read, and what follows from it.
     async fn once(&mut self, schedule: Schedule, at_ms: i64) {
         let begun = Instant::now();
-        let read = timeout(schedule.deadline, self.entry.module.sample(&mut self.tick)).await;
+        self.health.begin();
+        let read = AssertUnwindSafe(self.entry.module.sample(&mut self.tick)).catch_unwind();
+        let read = timeout(schedule.deadline, read).await.map(|read| read.unwrap_or_else(|panic| Err(broke(&*panic))));
+        self.health.end();
         self.health.duration_us.store(begun.elapsed().as_micros() as u64, Ordering::Relaxed);
         self.health.reads.fetch_add(1, Ordering::Relaxed);
         match read.unwrap_or(Err(ModuleError::TimedOut { deadline: schedule.deadline })) {
@@ -222,7 +262,7 @@ impl Sampler {
         self.health.absent.store(false, Ordering::Relaxed);
         if let Some(failing) = self.failing.take() {
             let seconds = failing.since.elapsed().as_secs_f64();
-            if self.told.end(&self.health.error()) {
+            if self.told.end(&self.health.told()) {
                 tracing::info!(module = self.health.id, failures = failing.count, seconds, "module works again");
             }
             self.health.set_error(String::new());
@@ -238,7 +278,7 @@ impl Sampler {
         }
         let text = chain(error);
         let module = &self.health.id;
-        let before = self.health.error();
+        let before = self.health.told();
         if self.failing.is_none() || before != text {
             if self.failing.is_some() {
                 self.told.end(&before);
@@ -284,6 +324,12 @@ impl Sampler {
         self.told_series = self.tick.series().len();
         place.send(Sampled { group: self.group, at_ms, read: Instant::now(), new_series, changes });
     }
+}
+
+/// What a panic says.
+fn broke(panic: &(dyn Any + Send)) -> ModuleError {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    ModuleError::Broke { detail: text.unwrap_or("it panicked").to_owned() }
 }
 
 /// Ends all series of a group whose module is switched off.

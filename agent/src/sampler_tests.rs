@@ -12,6 +12,7 @@ enum Read {
     Gives(f64),
     Fails,
     Hangs,
+    Panics,
 }
 
 struct Scripted(VecDeque<Read>);
@@ -27,6 +28,10 @@ impl Module for Scripted {
             Some(Read::Gives(value)) => out.push(&GAUGE, &[], value),
             Some(Read::Fails) => return Err(ModuleError::Absent { what: "it".to_owned() }),
             Some(Read::Hangs) => std::future::pending().await,
+            Some(Read::Panics) => {
+                out.push(&GAUGE, &[], 666.0);
+                panic!("one bug")
+            }
             None => {}
         }
         Ok(())
@@ -79,6 +84,36 @@ async fn a_hung_module_stops_no_other_one() {
     assert!(!hung.up.load(Ordering::Relaxed));
     assert!(hung.error().contains("deadline"), "{}", hung.error());
     assert!(hung.errors.load(Ordering::Relaxed) >= 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_module_that_panics_fails_and_is_read_again() {
+    let mut rig = Rig::new();
+    let health = rig.start(0, [Read::Gives(1.0), Read::Panics, Read::Gives(2.0)]);
+    assert_eq!(rig.samples.recv().await.unwrap().changes.values, vec![(0, 1.0.into())]);
+    let told = async {
+        while health.error().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        (health.is_up(), health.error())
+    };
+    let (up, error) = told.await;
+    assert!(!up && error.contains("one bug"), "{error}");
+    assert_eq!(rig.samples.recv().await.unwrap().changes.values, vec![(0, 2.0.into())]);
+    assert!(health.is_up());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_nothing_can_end_is_told_as_down() {
+    let spec = Spec { name: "test.blocked", collector: "", job: "node", tier: Tier::Standard, instance: None };
+    let health = ModuleHealth::new(spec, Schedule::of(Tier::Standard));
+    health.up.store(true, Ordering::Relaxed);
+    health.begin();
+    assert!(health.is_up());
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert!(!health.is_up() && health.error().contains("60 s"), "{}", health.error());
+    health.end();
+    assert!(health.is_up());
 }
 
 #[tokio::test(start_paused = true)]

@@ -196,7 +196,7 @@ async fn settle(settled: &mut bool) {
 }
 
 fn success(module: &ModuleHealth) -> f64 {
-    f64::from(u8::from(module.up.load(Ordering::Relaxed)))
+    f64::from(u8::from(module.is_up()))
 }
 
 /// Collectors of node_exporter that hold it for a success to find nothing.

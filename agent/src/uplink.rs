@@ -21,6 +21,8 @@ pub const UP_MAX: usize = 64;
 
 /// Short, because what is tried while the way is cut only ends by it, and the next attempt is the one that gets through.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
+/// For TCP and TLS together: some round trips of a bad link.
+const TLS_DEADLINE: Duration = Duration::from_secs(3);
 const WELCOME_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The connection counts as dead when the other side does not answer a ping of HTTP/2 for this long.
@@ -167,10 +169,10 @@ impl Target {
         if !self.collector.starts_with("https://") {
             return Ok(endpoint);
         }
-        let mut tls = ClientTlsConfig::new();
-        if let Some(path) = &self.tls_ca {
-            tls = tls.ca_certificate(Certificate::from_pem(read(path)?));
-        }
+        let mut tls = match &self.tls_ca {
+            Some(path) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(path)?)),
+            None => ClientTlsConfig::new().with_native_roots(),
+        };
         if let Some((certificate, key)) = &self.tls_identity {
             tls = tls.identity(Identity::from_pem(read(certificate)?, read(key)?));
         }
@@ -191,11 +193,11 @@ impl Target {
     pub async fn connect(&self, hello: Hello) -> Result<Link, UplinkError> {
         let collector = || self.collector.clone();
         let authorization = self.authorization()?;
-        let channel = self
-            .endpoint()?
-            .connect()
-            .await
-            .map_err(|error| UplinkError::from_connect(&self.collector, chain(&error)))?;
+        // The endpoint's own deadline ends when TCP is up; what accepts and then says nothing would hold TLS for ever.
+        let channel = match tokio::time::timeout(TLS_DEADLINE, self.endpoint()?.connect()).await {
+            Ok(connected) => connected.map_err(|error| UplinkError::from_connect(&self.collector, chain(&error)))?,
+            Err(_) => return Err(UplinkError::Silent { collector: collector(), deadline: TLS_DEADLINE }),
+        };
         let (up, messages) = mpsc::channel(UP_MAX);
         let hello = Upward { message: Some(upward::Message::Hello(hello)) };
         up.try_send(hello).map_err(|_| UplinkError::Ended { collector: collector(), detail: "at once".to_owned() })?;
@@ -229,7 +231,10 @@ pub struct Attempts {
     failures: u32,
     /// New epochs since a stream held.
     epochs: u32,
+    /// What was told last, until a stream has held.
     said: String,
+    /// Something was told since the last welcome.
+    told: bool,
     begun: Option<Instant>,
     worked: Option<Instant>,
 }
@@ -244,6 +249,7 @@ impl Attempts {
     pub fn failed(&mut self, error: &UplinkError) -> Duration {
         if self.worked.take().is_some_and(|since| since.elapsed() >= STEADY) {
             (self.failures, self.epochs) = (0, 0);
+            self.said.clear();
         }
         self.failures += 1;
         let text = chain(error);
@@ -252,6 +258,7 @@ impl Attempts {
         if self.said != trouble {
             tracing::warn!("{text}; trying again, told again when it works");
             self.said = trouble;
+            self.told = true;
         }
         match error.verdict() {
             Verdict::NewEpoch => {
@@ -269,14 +276,14 @@ impl Attempts {
         }
     }
 
-    /// Notes a stream that works.
+    /// Notes a stream that was welcomed. It is news only when the trouble before it was: a collector that welcomes and then
+    /// refuses would else be told of at each attempt.
     pub fn worked(&mut self, collector: &str) {
-        if self.failures == 0 {
-            tracing::info!(collector, "connected");
-        } else {
-            tracing::info!(collector, failures = self.failures, "connected again");
+        match (self.failures, std::mem::take(&mut self.told)) {
+            (0, _) => tracing::info!(collector, "connected"),
+            (failures, true) => tracing::info!(collector, failures, "connected again"),
+            (failures, false) => tracing::debug!(collector, failures, "connected again"),
         }
-        self.said.clear();
         self.worked = Some(Instant::now());
     }
 }
@@ -319,10 +326,12 @@ mod tests {
             attempts.failed(&error);
         }
         assert!(attempts.failed(&error) >= BACKOFF.1 / 2, "a refusing collector is not asked twenty times a second");
+        assert!(!attempts.told && !attempts.said.is_empty(), "and is told of once, not at every attempt");
         attempts.begin();
         attempts.worked("http://c");
         tokio::time::advance(STEADY).await;
         assert!(attempts.failed(&error) <= BACKOFF.0);
+        assert!(attempts.told, "the end of a stream that held is news");
     }
 
     #[test]

@@ -117,7 +117,7 @@ async fn an_agent_does_not_push_to_a_collector_of_another_authority() -> anyhow:
         own.iter().flat_map(|(flag, path)| [(*flag).to_owned(), path.display().to_string()]).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let agent = Agent::start(&grpc, "db1", &args)?;
-    refused_aloud(&agent.process, &["certificate"]).await?;
+    refused_aloud(&agent.process, &["certificate", "--tls-ca"]).await?;
     ensure!(api.instant("node_load1", None).await?.is_empty(), "pushed to a stranger");
     Ok(())
 }

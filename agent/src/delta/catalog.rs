@@ -62,6 +62,13 @@ impl Catalog {
         self.groups.get_mut(number as usize)
     }
 
+    /// Takes the name from a group that nothing will tick any more, so that another can have it.
+    pub fn retire(&mut self, number: u32) {
+        if let Some(group) = self.group_mut(number) {
+            group.name.clear();
+        }
+    }
+
     /// The number of the group with this name.
     pub fn find(&self, name: &str) -> Option<u32> {
         self.groups.iter().position(|group| group.name == name).map(|at| at as u32)

@@ -4,12 +4,17 @@
 //! under way, and no ack that is still to come can be taken for one of an older segment that turns up later.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use lampad_proto::v1::{Upward, upward};
 use prost::Message;
+use tokio::time::Instant;
 
 use super::BACKFILL_BYTES_MAX;
 use crate::spool::{Event, Ranges, Wanted};
+
+/// How long a disk that failed is left alone.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub struct Backfill {
@@ -28,6 +33,8 @@ pub struct Backfill {
     asked: bool,
     /// Nothing was left when last asked.
     exhausted: bool,
+    /// The disk failed; it is not asked before this.
+    not_before: Option<Instant>,
     /// More came to the spool since it was asked, so an answer that nothing is left is out of date.
     more: bool,
 }
@@ -48,7 +55,8 @@ impl Backfill {
 
     /// What to ask the spool for, if it is time.
     pub fn ask(&mut self, generation: u64) -> Option<Wanted> {
-        if self.asked || self.exhausted || !self.messages.is_empty() || !self.in_flight.is_empty() {
+        let too_soon = self.not_before.is_some_and(|until| Instant::now() < until);
+        if too_soon || self.asked || self.exhausted || !self.messages.is_empty() || !self.in_flight.is_empty() {
             return None;
         }
         self.asked = true;
@@ -70,8 +78,9 @@ impl Backfill {
             return Taken::Nothing;
         }
         self.asked = false;
+        self.not_before = event.failed.then(|| Instant::now() + AFTER_FAILURE);
         let Some(chunk) = event.chunk else {
-            self.exhausted = !self.more;
+            self.exhausted = !self.more && !event.failed;
             return Taken::Nothing;
         };
         let first = chunk.frames.first().unwrap_or(u64::MAX);
@@ -135,7 +144,11 @@ mod tests {
         frames.clone().for_each(|sequence| ranges.push(sequence));
         let message =
             |sequence| Upward { message: Some(upward::Message::Frame(Frame { sequence, ..Frame::default() })) };
-        Event { asker, chunk: Some(Chunk { segment, messages: frames.map(message).collect(), frames: ranges }) }
+        Event {
+            asker,
+            chunk: Some(Chunk { segment, messages: frames.map(message).collect(), frames: ranges }),
+            failed: false,
+        }
     }
 
     /// An answer that came late was taken for one of the stream after, and cost that one as well.
@@ -147,6 +160,19 @@ mod tests {
         assert!(lane.peek(10).is_none());
         assert!(lane.ask(1).is_none(), "its own answer is still to come");
         assert_eq!(lane.take(event(2, 7, 1..=3)), Taken::Yes);
+    }
+
+    /// An answer of a failing disk was taken for "nothing waits", and what waited stayed until something else was spooled.
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_failed_is_asked_again_a_little_later() {
+        let mut lane = Backfill::new(1);
+        lane.ask(1).unwrap();
+        assert_eq!(lane.take(Event { asker: 1, chunk: None, failed: true }), Taken::Nothing);
+        assert!(lane.ask(1).is_none());
+        tokio::time::advance(AFTER_FAILURE).await;
+        assert!(lane.ask(1).is_some());
+        assert_eq!(lane.take(Event { asker: 1, chunk: None, failed: false }), Taken::Nothing);
+        assert!(lane.ask(1).is_none(), "nothing waits");
     }
 
     #[test]

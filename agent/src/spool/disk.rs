@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::thread;
 use std::time::Instant;
 
@@ -38,8 +38,10 @@ pub enum Command {
 pub struct Event {
     /// As in [`Wanted`]: who asked may be gone.
     pub asker: u64,
-    /// `None` when nothing waits.
+    /// `None` when nothing waits, or nothing that can be had now.
     pub chunk: Option<Chunk>,
+    /// Something waits that the disk has not taken yet.
+    pub failed: bool,
 }
 
 /// Figures for the agent's own metrics.
@@ -105,9 +107,7 @@ impl Worker {
     fn carry_out(&mut self, command: Command) {
         match command {
             Command::Keep(kept) => {
-                let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
-                let result = self.spool.keep(&catalog, &kept, Instant::now());
-                drop(catalog);
+                let result = self.spool.keep(&self.catalog, &kept, Instant::now());
                 self.tell(result);
             }
             Command::Adopt(values) => self.spool.adopt(&values),
@@ -115,12 +115,15 @@ impl Worker {
             Command::Release(ranges) => self.spool.release(ranges.into_iter()),
             Command::ReleaseLive { generation, through } => self.spool.release_live(generation, through),
             Command::Next(wanted) => {
-                let chunk = self.spool.next(&wanted).unwrap_or_else(|error| {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "spool");
-                    None
-                });
+                let (chunk, failed) = match self.spool.next(&wanted) {
+                    Ok(chunk) => (chunk, false),
+                    Err(error) => {
+                        self.tell(Err(error));
+                        (None, true)
+                    }
+                };
                 // The receiver is gone only when the agent ends.
-                let _ = self.events.blocking_send(Event { asker: wanted.asker, chunk });
+                let _ = self.events.blocking_send(Event { asker: wanted.asker, chunk, failed });
             }
             Command::SetAside(number) => self.spool.give_up(number),
             Command::Pending(answer) => {

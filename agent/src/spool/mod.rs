@@ -7,7 +7,7 @@
 //! STATE_DIR/spool/0000000000000012.seg      a number, ascending, 16 hex digits
 //!
 //! header   magic    8 bytes  "LMPSPOOL"
-//!          version  u16 LE   1
+//!          version  u16 LE   2; 1 is read too
 //!          zero     u16
 //!          agent    16 bytes
 //!          epoch    u64 LE   at the time of writing, for people; numbers go on over epochs
@@ -20,8 +20,10 @@
 //! key tick. It is sent as it lies on disk. It ends after [`SEGMENT_BYTES`] or [`SEGMENT_AGE`], and is deleted once every
 //! frame in it is acked by whichever lane.
 //!
-//! * *Torn tail* (a crash while writing): the records before it are used, the rest is cut off; it was never promised.
-//! * *Damage* (flipped bits): the records before it are used, the rest is copied to `NAME.bad`, said aloud and counted.
+//! * *Torn tail* of the newest segment (a crash while writing): the records before it are used, the rest is cut off; it was
+//!   never promised.
+//! * *Damage* (flipped bits, an end that is missing): the records before it are used, the rest is copied to `NAME.bad`, said
+//!   aloud and counted. A file that cannot be read at all becomes `NAME.bad` itself.
 //! * A segment of another agent (a cloned machine) is not ours to send: set aside as `NAME.old`, said aloud and counted.
 //! * A segment that the collector cannot use, sent again and again, is set aside as `NAME.bad`, said aloud and counted.
 //! * *Full*: above its bound the spool drops its oldest segment, counted and said aloud.

@@ -184,7 +184,8 @@ impl Writer {
 
 /// Copies what lies behind `valid` to `NAME.bad`, then cuts the file there.
 pub fn set_aside_rest(path: &Path, bytes: &[u8], valid: u64) -> io::Result<()> {
-    let mut bad = File::create(path.with_extension("bad"))?;
+    let bad = path.with_extension("bad");
+    let mut bad = File::options().create(true).truncate(true).write(true).mode(0o600).open(bad)?;
     bad.write_all(bytes.get(valid as usize..).unwrap_or_default())?;
     cut(path, valid)
 }

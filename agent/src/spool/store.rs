@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use lampad_proto::record::{self, End};
@@ -24,8 +24,6 @@ pub enum SpoolError {
     Directory { dir: PathBuf, source: io::Error },
     #[error("cannot write {}; frames wait in memory meanwhile, make room on the disk", path.display())]
     Write { path: PathBuf, source: io::Error },
-    #[error("cannot read {}; its frames are skipped", path.display())]
-    Read { path: PathBuf, source: io::Error },
 }
 
 /// A batch that leaves memory.
@@ -94,14 +92,22 @@ impl Spool {
             dropped_frames: 0,
             set_aside: 0,
         };
+        let newest = found.last().map_or(0, |(number, _)| *number);
         for (number, path) in found {
-            spool.recover(number, path).map_err(failed)?;
+            // One file that the disk cannot give must not keep the agent from starting.
+            if let Err(error) = spool.recover(number, path.clone(), number == newest) {
+                tracing::warn!(%error, file = %path.display(), "spool segment cannot be read and is set aside");
+                if let Err(error) = spool.move_aside(&path, "bad") {
+                    tracing::warn!(%error, file = %path.display(), "cannot set a spool segment aside");
+                }
+            }
         }
         spool.enforce_bound();
         Ok(spool)
     }
 
-    fn recover(&mut self, number: u64, path: PathBuf) -> io::Result<()> {
+    /// Only the newest segment can be torn by a crash; what is missing at the end of another one is damage.
+    fn recover(&mut self, number: u64, path: PathBuf, newest: bool) -> io::Result<()> {
         let bytes = fs::read(&path)?;
         let content = match segment::read(&bytes, &self.owner, false) {
             Ok(content) => content,
@@ -117,8 +123,8 @@ impl Spool {
         };
         match content.end {
             End::Clean => {}
-            End::Torn => segment::cut(&path, content.valid)?,
-            End::Damaged => self.cut_damage(&path, &bytes, content.valid)?,
+            End::Torn if newest => segment::cut(&path, content.valid)?,
+            End::Torn | End::Damaged => self.cut_damage(&path, &bytes, content.valid)?,
         }
         // Numbers ascend from segment to segment; one that does not is not ours to send.
         let last = self.segments.back().and_then(|segment| segment.unacked.last());
@@ -135,23 +141,28 @@ impl Spool {
     fn cut_damage(&mut self, path: &Path, bytes: &[u8], valid: u64) -> io::Result<()> {
         tracing::warn!(file = %path.display(), at = valid, "spool segment is damaged; what lies behind is set aside");
         self.set_aside += 1;
-        if self.set_aside as usize > SET_ASIDE_MAX {
+        if self.aside()? >= SET_ASIDE_MAX {
             return segment::cut(path, valid);
         }
         segment::set_aside_rest(path, bytes, valid)
     }
 
+    /// Files that were set aside, by earlier runs too.
+    fn aside(&self) -> io::Result<usize> {
+        Ok(fs::read_dir(&self.dir)?.flatten().filter(|entry| number_of(&entry.path()).is_none()).count())
+    }
+
     fn move_aside(&mut self, path: &Path, extension: &str) -> io::Result<()> {
         self.set_aside += 1;
-        let there = fs::read_dir(&self.dir)?.flatten().filter(|entry| number_of(&entry.path()).is_none()).count();
-        if there >= SET_ASIDE_MAX {
+        if self.aside()? >= SET_ASIDE_MAX {
             return fs::remove_file(path);
         }
         fs::rename(path, path.with_extension(extension))
     }
 
-    /// Takes batches over from memory, in the order of their numbers, and makes them durable.
-    pub fn keep(&mut self, catalog: &Catalog, kept: &[Kept], now: Instant) -> Result<(), SpoolError> {
+    /// Takes batches over from memory, in the order of their numbers, and makes them durable. The catalog is locked while a
+    /// batch is encoded and never while the disk is waited for: who adds a series to it would wait as well.
+    pub fn keep(&mut self, catalog: &RwLock<Catalog>, kept: &[Kept], now: Instant) -> Result<(), SpoolError> {
         for one in kept {
             if one.acked {
                 self.encoder.pass(&one.batch);
@@ -164,7 +175,7 @@ impl Spool {
         flushed
     }
 
-    fn append(&mut self, catalog: &Catalog, kept: &Kept, now: Instant) {
+    fn append(&mut self, catalog: &RwLock<Catalog>, kept: &Kept, now: Instant) {
         let over = match (&self.active, self.segments.back()) {
             (Some((writer, born)), Some(segment)) => {
                 writer.len() >= SEGMENT_BYTES
@@ -182,7 +193,9 @@ impl Spool {
             segment.generation = 0;
         }
         let sent_ms = kept.batch.ticks.iter().map(|tick| tick.at_ms).max().unwrap_or_default();
-        let encoded = self.encoder.encode(catalog, &kept.batch, sent_ms);
+        let catalog = catalog.read().unwrap_or_else(PoisonError::into_inner);
+        let encoded = self.encoder.encode(&catalog, &kept.batch, sent_ms);
+        drop(catalog);
         if let Some(dictionary) = &encoded.dictionary {
             record::append(&mut writer.unwritten, KIND_DICTIONARY, |out| out.extend(dictionary.encode_to_vec()));
         }
@@ -247,36 +260,43 @@ impl Spool {
         }
     }
 
-    /// The oldest segment that is neither under way on the live lane nor sent already.
+    /// The oldest segment that is neither under way on the live lane nor sent already. One that cannot be read is dropped,
+    /// counted and said aloud, and the one behind it is looked at.
     pub fn next(&mut self, wanted: &Wanted) -> Result<Option<Chunk>, SpoolError> {
         let under_way = |segment: &Segment| segment.generation != 0 && segment.generation == wanted.generation;
-        let found =
-            self.segments.iter().position(|segment| !under_way(segment) && !wanted.sent.contains(&segment.number));
-        let Some(at) = found else { return Ok(None) };
-        if at + 1 == self.segments.len() && self.active.is_some() {
-            self.flush()?;
-            self.active = None;
-        }
-        let path = self.segments[at].path.clone();
-        let read = fs::read(&path).and_then(|bytes| match segment::read(&bytes, &self.owner, true) {
-            Ok(content) if content.end == End::Clean => Ok(content),
-            Ok(content) => self.cut_damage(&path, &bytes, content.valid).map(|()| content),
-            Err(_) => Err(io::Error::other("its header is damaged")),
-        });
-        let content = match read {
-            Ok(content) => content,
-            Err(source) => {
-                self.drop_segment(at);
-                return Err(SpoolError::Read { path, source });
+        let is_wanted = |segment: &Segment| !under_way(segment) && !wanted.sent.contains(&segment.number);
+        while let Some(at) = self.segments.iter().position(is_wanted) {
+            if at + 1 == self.segments.len() && self.active.is_some() {
+                self.flush()?;
+                self.active = None;
             }
-        };
+            match self.read(at) {
+                Ok(chunk) => return Ok(Some(chunk)),
+                Err(error) => {
+                    let (frames, file) = (self.segments[at].unacked.count(), self.segments[at].path.display());
+                    tracing::error!(%error, frames, %file, "a spool segment cannot be read; its frames are lost");
+                    self.drop_segment(at);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn read(&mut self, at: usize) -> io::Result<Chunk> {
+        let path = self.segments[at].path.clone();
+        let bytes = fs::read(&path)?;
+        let content =
+            segment::read(&bytes, &self.owner, true).map_err(|_| io::Error::other("its header is damaged"))?;
+        if content.end != End::Clean {
+            self.cut_damage(&path, &bytes, content.valid)?;
+        }
         let segment = &mut self.segments[at];
         let before = segment.unacked.count();
         segment.unacked.retain(&content.frames);
         self.dropped_frames += before - segment.unacked.count();
         let chunk = Chunk { segment: segment.number, messages: content.messages, frames: content.frames };
         self.delete_acked();
-        Ok(Some(chunk))
+        Ok(chunk)
     }
 
     /// The collector cannot use this segment, however often it is sent: it is kept for people to look at, as `NAME.bad`.

@@ -15,12 +15,12 @@ const VALUE: Desc = Desc::gauge("value", "A value.").labels(&["n"]);
 const SERIES: u32 = 3;
 const OWNER: Owner = Owner { agent_id: [7; 16], epoch: 9 };
 
-fn catalog() -> Catalog {
+fn catalog() -> RwLock<Catalog> {
     let mut catalog = Catalog::new();
     let mut group = Group::new("test", "node", 100);
     group.series = (0..SERIES).map(|n| Series { desc: VALUE, labels: Box::new([n.to_string().into()]) }).collect();
     catalog.add(group);
-    catalog
+    RwLock::new(catalog)
 }
 
 /// Of each batch only one series changes, so that a frame is of use only on the right base.
@@ -232,6 +232,71 @@ fn a_segment_that_is_given_up_is_kept_for_people_and_counted() {
     assert!(dir.path().join(format!("{:016x}.bad", chunk.segment)).exists());
     drop(spool);
     assert_eq!(back_fill(&mut open(dir.path(), 1 << 30)), BTreeSet::from([3]));
+}
+
+#[test]
+fn a_segment_that_cannot_be_read_is_no_end_of_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = open(dir.path(), 1 << 30);
+    for sequence in 1..=3 {
+        spool.keep(&catalog(), &[kept(sequence, false)], Instant::now()).unwrap();
+        spool.roll();
+    }
+    let first = files(dir.path()).remove(0);
+    fs::remove_file(&first).unwrap();
+    fs::create_dir(&first).unwrap();
+    let chunk = spool.next(&Wanted { generation: 1, ..Wanted::default() }).unwrap().unwrap();
+    assert_eq!(chunk.frames.first(), Some(2));
+    assert_eq!(spool.dropped_frames(), 1);
+    drop(spool);
+    let mut spool = open(dir.path(), 1 << 30);
+    assert_eq!(
+        (back_fill(&mut spool), spool.set_aside()),
+        (BTreeSet::from([2, 3]), 1),
+        "nor does it keep from starting"
+    );
+}
+
+#[test]
+fn an_end_that_is_missing_is_damage_in_all_but_the_newest_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = open(dir.path(), 1 << 30);
+    for sequence in [1, 3] {
+        spool.keep(&catalog(), &[kept(sequence, false), kept(sequence + 1, false)], Instant::now()).unwrap();
+        spool.roll();
+    }
+    drop(spool);
+    let found = files(dir.path());
+    for file in &found {
+        segment::cut(file, fs::metadata(file).unwrap().len() - 1).unwrap();
+    }
+    assert_eq!(open(dir.path(), 1 << 30).set_aside(), 1);
+    assert!(found[0].with_extension("bad").exists() && !found[1].with_extension("bad").exists());
+}
+
+/// The disk held the lock of the catalog while it wrote, and the live lane waited for it to add a series.
+#[test]
+fn nobody_waits_for_the_catalog_while_the_disk_hangs() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = open(dir.path(), 1 << 30);
+    let hanging = dir.path().join(format!("{:016x}.seg", 1));
+    rustix::fs::mkfifoat(rustix::fs::CWD, &hanging, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
+    let catalog = Arc::new(catalog());
+    let (say, said) = std::sync::mpsc::channel();
+    let theirs = catalog.clone();
+    let writer = std::thread::spawn(move || {
+        say.send(fs::read_link("/proc/thread-self").unwrap()).unwrap();
+        // Opening a pipe that nobody reads waits.
+        let _ = spool.keep(&theirs, &[kept(1, false)], Instant::now());
+    });
+    let stat = Path::new("/proc").join(said.recv().unwrap()).join("stat");
+    let sleeps = || fs::read_to_string(&stat).unwrap().contains(") S ");
+    while !(sleeps() && sleeps() && sleeps()) {
+        std::thread::yield_now();
+    }
+    assert!(catalog.try_write().is_ok());
+    drop(fs::File::open(&hanging).unwrap());
+    writer.join().unwrap();
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::PushError;
 /// PEM texts for an `https://` collector.
 #[derive(Debug, Clone, Default)]
 pub struct Tls {
-    /// The authority that signed the collector's certificate.
+    /// The authority that signed the collector's certificate; empty: those that this machine trusts.
     pub ca: String,
     /// Our own certificate and key, where the collector asks for one.
     pub identity: Option<(String, String)>,
@@ -73,10 +73,10 @@ impl Options {
         if self.collector.starts_with("http://") {
             return Ok(endpoint);
         }
-        if self.tls.ca.trim().is_empty() {
-            return Err(address("https:// needs the certificate of the authority that signed the collector's".into()));
-        }
-        let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&self.tls.ca));
+        let mut tls = match self.tls.ca.trim() {
+            "" => ClientTlsConfig::new().with_native_roots(),
+            _ => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&self.tls.ca)),
+        };
         if let Some((certificate, key)) = &self.tls.identity {
             tls = tls.identity(Identity::from_pem(certificate, key));
         }

@@ -63,7 +63,7 @@ impl Flow {
         let state = |module: &Arc<crate::sampler::ModuleHealth>| ModuleState {
             name: module.id.clone(),
             interval_ms: module.schedule().interval.as_millis() as u32,
-            up: module.up.load(Ordering::Relaxed),
+            up: module.is_up(),
             error: module.error(),
         };
         self.parts.shared.modules().iter().map(state).collect()

@@ -34,19 +34,31 @@ impl Flow {
         while self.queue.is_behind() {
             self.queue.hand_over(&self.parts.disk);
             if self.queue.is_behind() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                self.pause().await;
             }
         }
         let (answer, flushed) = oneshot::channel();
         let mut command = Command::Flush(answer);
         while let Err(back) = self.parts.disk.send(command) {
             command = back;
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            self.pause().await;
         }
-        flushed.await??;
+        let mut flushed = flushed;
+        loop {
+            tokio::select! {
+                answer = &mut flushed => break answer??,
+                Some(_) = self.parts.chunks.recv() => {}
+            }
+        }
         self.parts.identity.close()?;
         tracing::info!(spooled = self.parts.disk.health.frames.load(Ordering::Relaxed), "stopped");
         Ok(())
+    }
+
+    /// Lets the disk's thread go on, which waits where an answer of it is not taken.
+    async fn pause(&mut self) {
+        while self.parts.chunks.try_recv().is_ok() {}
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

@@ -63,6 +63,8 @@ impl Statfs {
                 }
             };
         }
+        // A mount that was taken away is never asked for again, so its place is given back here.
+        self.stalled.retain_mut(|(_, answer)| matches!(answer.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
         if self.stalled.len() >= STALLED_MAX {
             return Err(format!("not asked: {STALLED_MAX} mounts do not answer"));
         }
@@ -168,13 +170,21 @@ mod tests {
 
     #[tokio::test]
     async fn helpers_left_behind_are_bounded() {
-        let (mut statfs, _wake) = with_dead_mounts(Duration::from_millis(2));
+        let (mut statfs, wake) = with_dead_mounts(Duration::from_millis(2));
         for n in 0..STALLED_MAX {
             assert_eq!(statfs.room(Path::new(&format!("/dead/{n}"))).await, Err(STALLED.into()));
         }
         let refused = statfs.room(Path::new("/live")).await.unwrap_err();
         assert!(refused.starts_with("not asked"), "{refused}");
         assert_eq!(statfs.stalled.len(), STALLED_MAX);
+        // All are unmounted by force, and none of them is asked for again.
+        drop(wake);
+        let back = async {
+            while statfs.room(Path::new("/live")).await != Ok(ROOM) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), back).await.expect("places are given back");
     }
 
     #[tokio::test]

@@ -46,7 +46,8 @@ impl TextFile {
     }
 
     fn read_file(&mut self, path: &Path) -> Option<(Vec<Sample>, f64)> {
-        let about = fs::metadata(path).ok().filter(|about| about.len() <= FILE_BYTES_MAX)?;
+        // A pipe of that name would be waited for.
+        let about = fs::metadata(path).ok().filter(|about| about.is_file() && about.len() <= FILE_BYTES_MAX)?;
         let samples = self.parse(&fs::read_to_string(path).ok()?)?;
         let modified = about.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
         Some((samples, modified.as_secs_f64()))
