@@ -19,6 +19,8 @@ NEEDED=(
     strace:strace
     openssl:openssl
     curl:curl
+    # libFuzzer is C++, see collector/fuzz.
+    g++:c++
 )
 
 say() { printf '== %s\n' "$*"; }

@@ -29,6 +29,8 @@ use crate::logging::Repeats;
 use crate::sink::Sink;
 use crate::telemetry::Telemetry;
 
+#[cfg(fuzzing)]
+pub use decode::Lane;
 pub use gate::Gate;
 pub use grpc::{Service, serve};
 pub use remote_write::remote_write_router;
