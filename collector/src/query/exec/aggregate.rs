@@ -6,9 +6,9 @@ use std::sync::Arc;
 use crate::query::QueryError;
 use crate::query::functions::kahan::{Mean, Sum, Variance};
 use crate::query::functions::quantile;
-use crate::query::histogram::Total;
+use crate::query::histogram::{Total, short};
 use crate::query::parse::literal::quoted;
-use crate::query::plan::{AggregateOp, Expr, Grouping};
+use crate::query::plan::{AggregateOp, Expr, Grouping, Place};
 use crate::query::value::{Cell, Row, Steps, Value, absent, filter, float, is_absent, with};
 use crate::store::{Labels, METRIC_NAME};
 
@@ -35,19 +35,31 @@ impl Eval<'_> {
         op: AggregateOp,
         param: Option<&Expr>,
         inner: &Expr,
-        grouping: &Grouping,
+        (grouping, place): (&Grouping, Place),
         steps: Steps,
     ) -> Result<Vec<Row>, QueryError> {
         use AggregateOp::*;
-        let rows = self.rows(inner, steps)?;
         let here = self.notes.at(inner.place());
-        let rows = if takes_histograms(op) { rows } else { without_histograms(op, rows, here) };
         let at_param = self.notes.at(param.map_or(inner.place(), Expr::place));
         if op == CountValues {
             let label = label_of(param)?;
-            return count_values(grouped(rows, grouping), steps, &label);
+            return count_values(grouped(self.rows(inner, steps)?, grouping), steps, &label);
         }
         let param = param.map(|param| self.eval(param, steps)).transpose()?;
+        let rows = self.rows(inner, steps)?;
+        let rows = match (op, &param) {
+            _ if takes_histograms(op) => rows,
+            (Topk | Bottomk, Some(Value::Scalar(counts))) => {
+                // Where none is asked for, none is ignored.
+                let looks = |row: &Row| (0..steps.count).any(|s| counts[s] >= 1.0 && row.histogram(s).is_some());
+                if rows.iter().any(looks) {
+                    without_histograms(op, rows, self.notes.at(place))
+                } else {
+                    floats_only(rows)
+                }
+            }
+            _ => without_histograms(op, rows, here),
+        };
         let groups = grouped(rows, grouping);
         self.budget.check()?;
         match (op, param) {
@@ -69,10 +81,14 @@ impl Eval<'_> {
             (Stdvar, _) => Ok(fold(groups, steps, Variance::add, Variance::variance)),
             (Stddev, _) => Ok(fold(groups, steps, Variance::add, |v| v.variance().sqrt())),
             (Quantile, Some(Value::Scalar(qs))) => {
-                qs.iter().for_each(|q| check_quantile(*q, at_param));
+                check_quantiles(&qs, at_param);
                 Ok(quantiles(groups, steps, &qs))
             }
             (Topk | Bottomk | Limitk, Some(Value::Scalar(counts))) => {
+                // Nothing is asked for, of whatever there is.
+                if groups.is_empty() || counts.iter().all(|count| *count < 1.0) {
+                    return Ok(Vec::new());
+                }
                 let counts = counts.into_iter().map(whole).collect::<Result<Vec<_>, _>>()?;
                 Ok(selected(op, groups, steps, &counts))
             }
@@ -87,6 +103,10 @@ fn without_histograms(op: AggregateOp, rows: Vec<Row>, here: Here<'_>) -> Vec<Ro
         return rows;
     }
     here.info(&format!("ignored histogram in {} aggregation", op.name()));
+    floats_only(rows)
+}
+
+fn floats_only(rows: Vec<Row>) -> Vec<Row> {
     rows.into_iter().map(Row::floats_only).filter(Row::has_any).collect()
 }
 
@@ -130,15 +150,13 @@ fn mixed_sum(op: AggregateOp, group: Group, steps: Steps, here: Here<'_>) -> Row
 
 /// A sample is in when its labels' place in `[0, 1)` is below the ratio; negative ratios take the complement.
 fn limit_ratio(groups: Vec<Group>, ratios: Vec<f64>, here: Here<'_>) -> Result<Vec<Row>, QueryError> {
-    for &ratio in &ratios {
-        if ratio.is_nan() {
-            return Err(QueryError::execution("Ratio value is NaN"));
-        }
-        if !(-1.0..=1.0).contains(&ratio) {
-            let capped = float(ratio.clamp(-1.0, 1.0));
-            let ratio = float(ratio);
-            here.warn(&format!("ratio value should be between -1 and 1, got {ratio}, capping to {capped}"));
-        }
+    for ratio in extremes(&ratios).into_iter().filter(|ratio| !(-1.0..=1.0).contains(ratio)) {
+        let capped = short(ratio.clamp(-1.0, 1.0));
+        let ratio = short(ratio);
+        here.warn(&format!("ratio value should be between -1 and 1, got {ratio}, capping to {capped}"));
+    }
+    if !groups.is_empty() && ratios.iter().any(|ratio| ratio.is_nan()) {
+        return Err(QueryError::execution("Ratio value NaN is NaN"));
     }
     let rows = groups.into_iter().flat_map(|group| group.rows).map(|mut row| {
         let place = place(&row.labels);
@@ -159,9 +177,23 @@ fn place(labels: &Labels) -> f64 {
     labels_hash(labels) as f64 / u64::MAX as f64
 }
 
+/// The largest and the smallest of a parameter's values; NaN is neither.
+fn extremes(values: &[f64]) -> [f64; 2] {
+    let of = |pick: fn(f64, f64) -> f64| values.iter().copied().fold(f64::NAN, pick);
+    [of(f64::max), of(f64::min)].map(|value| if value.is_nan() { 0.0 } else { value })
+}
+
+/// Of a parameter that changes from step to step only the extremes are told.
+fn check_quantiles(qs: &[f64], here: Here<'_>) {
+    match qs.iter().any(|q| q.is_nan()) {
+        true => check_quantile(f64::NAN, here),
+        false => extremes(qs).into_iter().for_each(|q| check_quantile(q, here)),
+    }
+}
+
 pub fn check_quantile(q: f64, here: Here<'_>) {
     if q.is_nan() || !(0.0..=1.0).contains(&q) {
-        here.warn(&format!("quantile value should be between 0 and 1, got {}", float(q)));
+        here.warn(&format!("quantile value should be between 0 and 1, got {}", short(q)));
     }
 }
 
@@ -294,14 +326,11 @@ fn count_values(groups: Vec<Group>, steps: Steps, label: &str) -> Result<Vec<Row
 
 /// How many series to keep, from a scalar.
 fn whole(count: f64) -> Result<usize, QueryError> {
-    if count.is_nan() {
-        return Err(QueryError::execution("Parameter value is NaN"));
-    }
-    if count >= i64::MAX as f64 {
-        return Err(QueryError::execution(format!("Scalar value {count} overflows int64")));
+    if count.is_nan() || count >= i64::MAX as f64 {
+        return Err(QueryError::execution(format!("Scalar value {} overflows int64", short(count))));
     }
     if count <= i64::MIN as f64 {
-        return Err(QueryError::execution(format!("Scalar value {count} underflows int64")));
+        return Err(QueryError::execution(format!("Scalar value {} underflows int64", short(count))));
     }
     Ok(count.max(0.0) as usize)
 }

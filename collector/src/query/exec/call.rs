@@ -11,7 +11,7 @@ use crate::query::value::{Cell, Row, Steps, Value, absent, is_absent, is_float, 
 use crate::store::{Label, Labels, METRIC_NAME, MatchOp};
 
 use super::selector::map_rows;
-use super::window::transposed;
+use super::window::{place_of, transposed};
 use super::{Eval, each_histogram, merge};
 
 impl Eval<'_> {
@@ -143,7 +143,7 @@ impl Eval<'_> {
                 let rows = self.rows(vector, steps)?;
                 let scalars = transposed(&self.scalars(args, steps)?, steps);
                 let places = (first(name, args)?.place(), vector.place());
-                self.estimates(name, rows, &scalars, places).map(Value::Rows)
+                self.estimates(name, rows, &scalars, places, steps).map(Value::Rows)
             }
             Special::HistogramQuantiles => self.quantiles(args, steps).map(Value::Rows),
             Special::HistogramOnly(of) => {
@@ -165,7 +165,7 @@ impl Eval<'_> {
             let cells = self.scalar(quantile, steps)?;
             let args: Vec<Vec<f64>> = cells.iter().map(|q| vec![*q]).collect();
             let places = (quantile.place(), vector.place());
-            for row in self.estimates("histogram_quantile", rows.clone(), &args, places)? {
+            for row in self.estimates("histogram_quantile", rows.clone(), &args, places, steps)? {
                 // A quantile may differ from step to step; then so does the label.
                 let mut values: Vec<f64> = cells.clone();
                 values.sort_by(f64::total_cmp);
@@ -210,7 +210,7 @@ impl Eval<'_> {
         };
         let ranged = self.ranged(range, steps)?;
         // Labels do not matter here, and names that fall together would be an error.
-        let here = self.notes.at(range.place());
+        let here = self.notes.at(place_of(range));
         let rows = self.windows_of(|_| Some(1.0), Some(|_| Some(Cell::Float(1.0))), ranged, &[], here, steps)?;
         Ok(where_nothing(&rows, labels, steps))
     }

@@ -50,8 +50,8 @@ impl Eval<'_> {
             Expr::Unary { negative: true, inner, .. } => self.negate(inner, steps),
             Expr::Selector(selector) => Ok(Value::Rows(self.instant_rows(selector, steps)?)),
             Expr::Call { function, args, .. } => self.call(function, args, steps),
-            Expr::Aggregate { op, param, inner, grouping, .. } => {
-                self.aggregate(*op, param.as_deref(), inner, grouping, steps).map(Value::Rows)
+            Expr::Aggregate { op, param, inner, grouping, place } => {
+                self.aggregate(*op, param.as_deref(), inner, (grouping, *place), steps).map(Value::Rows)
             }
             Expr::Binary { op, left, right, matching } => self.binary(*op, left, right, matching, steps),
             Expr::Range { .. } | Expr::Subquery { .. } => {

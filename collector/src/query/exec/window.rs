@@ -23,13 +23,21 @@ impl Eval<'_> {
         if steps.count == 0 {
             return Ok(Vec::new());
         }
-        let here = self.notes.at(range.place());
-        self.check_args(function, args, places.first().copied().unwrap_or_default())?;
+        let here = self.notes.at(place_of(range));
         let ranged = self.ranged(range, steps)?;
+        if function.name == "double_exponential_smoothing" && !ranged.points.is_empty() {
+            check_factors(args)?;
+        }
         let rows = match ranged.edges {
             Edges::Plain => self.windows_of(body, mixed, ranged, args, here, steps)?,
             _ => self.edged_windows(function.name, ranged, here, steps)?,
         };
+        if function.name == "quantile_over_time" {
+            let looked_at = |step: usize| rows.iter().any(|row| is_float(row.cells[step]));
+            let qs = args.iter().flat_map(|qs| qs.iter().enumerate());
+            let at_q = self.notes.at(places.first().copied().unwrap_or_default());
+            qs.filter(|(step, _)| looked_at(*step)).for_each(|(_, q)| check_quantile(*q, at_q));
+        }
         if function.wants_counter() {
             self.note_gauges(&rows, here);
         }
@@ -132,29 +140,6 @@ impl Eval<'_> {
         row
     }
 
-    fn check_args(&self, function: &Function, args: &[Vec<f64>], place: Place) -> Result<(), QueryError> {
-        match function.name {
-            "quantile_over_time" => {
-                for &q in args.iter().flatten() {
-                    check_quantile(q, self.notes.at(place));
-                }
-                Ok(())
-            }
-            "double_exponential_smoothing" => {
-                for (name, factor) in ["smoothing", "trend"].into_iter().zip(args) {
-                    if let Some(bad) = factor.iter().find(|factor| **factor <= 0.0 || **factor >= 1.0) {
-                        let short = if name == "smoothing" { "sf" } else { "tf" };
-                        return Err(QueryError::execution(format!(
-                            "invalid {name} factor. Expected: 0 < {short} < 1, got: {bad:.6}"
-                        )));
-                    }
-                }
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Names that do not look like a counter's: an info, as the result is likely not what was meant.
     fn note_gauges(&self, rows: &[Row], here: Here<'_>) {
         const ENDINGS: [&str; 4] = ["_total", "_sum", "_count", "_bucket"];
@@ -176,6 +161,26 @@ impl Eval<'_> {
             last = name;
         }
     }
+}
+
+/// Where remarks on a range point to. Prometheus evaluates a subquery before the function, and has no place for its result.
+pub fn place_of(range: &Expr) -> Place {
+    match range.without_parens() {
+        Expr::Subquery { .. } => Place { line: 1, column: 1 },
+        _ => range.place(),
+    }
+}
+
+fn check_factors(args: &[Vec<f64>]) -> Result<(), QueryError> {
+    for (name, factor) in ["smoothing", "trend"].into_iter().zip(args) {
+        if let Some(bad) = factor.iter().find(|factor| **factor <= 0.0 || **factor >= 1.0) {
+            let short = if name == "smoothing" { "sf" } else { "tf" };
+            return Err(QueryError::execution(format!(
+                "invalid {name} factor. Expected: 0 < {short} < 1, got: {bad:.6}"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Where the windows of all steps lie.

@@ -10,8 +10,16 @@ pub struct Bucket {
 /// A drop between neighbours smaller than this part of the count is rounding, not an error of the data.
 const SMALL_DELTA: f64 = 1e-12;
 
-/// Sorts, joins equal bounds, and makes counts grow. `None` without an `+Inf` bucket. Tells whether a real drop was mended.
-fn prepared(mut buckets: Vec<Bucket>) -> Option<(Vec<Bucket>, bool)> {
+/// Real drops from one bucket to the next, which were mended: bounds of the buckets, and by how much at the most.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Fix {
+    pub lowest: f64,
+    pub highest: f64,
+    pub most: f64,
+}
+
+/// Sorts, joins equal bounds, and makes counts grow. `None` without an `+Inf` bucket.
+fn prepared(mut buckets: Vec<Bucket>) -> Option<(Vec<Bucket>, Option<Fix>)> {
     buckets.sort_by(|a, b| a.upper.total_cmp(&b.upper));
     if buckets.last()?.upper != f64::INFINITY {
         return None;
@@ -23,7 +31,7 @@ fn prepared(mut buckets: Vec<Bucket>) -> Option<(Vec<Bucket>, bool)> {
         }
         same
     });
-    let mut fixed = false;
+    let mut fixed: Option<Fix> = None;
     let mut before = buckets[0].count;
     for bucket in &mut buckets[1..] {
         if bucket.count == before {
@@ -32,8 +40,10 @@ fn prepared(mut buckets: Vec<Bucket>) -> Option<(Vec<Bucket>, bool)> {
         if nearly_equal(before, bucket.count) {
             bucket.count = before;
         } else if bucket.count < before {
+            let upper = bucket.upper;
+            let fix = fixed.get_or_insert(Fix { lowest: upper, highest: upper, most: 0.0 });
+            *fix = Fix { highest: upper, most: fix.most.max(before - bucket.count), ..*fix };
             bucket.count = before;
-            fixed = true;
         }
         before = bucket.count;
     }
@@ -50,20 +60,20 @@ fn nearly_equal(a: f64, b: f64) -> bool {
 }
 
 /// The quantile, interpolated linearly within its bucket, and whether counts had to be mended.
-pub fn quantile(q: f64, buckets: Vec<Bucket>) -> (f64, bool) {
+pub fn quantile(q: f64, buckets: Vec<Bucket>) -> (f64, Option<Fix>) {
     if q.is_nan() {
-        return (f64::NAN, false);
+        return (f64::NAN, None);
     }
     if q < 0.0 {
-        return (f64::NEG_INFINITY, false);
+        return (f64::NEG_INFINITY, None);
     }
     if q > 1.0 {
-        return (f64::INFINITY, false);
+        return (f64::INFINITY, None);
     }
-    let Some((buckets, fixed)) = prepared(buckets) else { return (f64::NAN, false) };
+    let Some((buckets, fixed)) = prepared(buckets) else { return (f64::NAN, None) };
     let observations = buckets[buckets.len() - 1].count;
     if buckets.len() < 2 || observations == 0.0 {
-        return (f64::NAN, false);
+        return (f64::NAN, None);
     }
     let mut rank = q * observations;
     let last = buckets.len() - 1;
@@ -86,11 +96,11 @@ pub fn quantile(q: f64, buckets: Vec<Bucket>) -> (f64, bool) {
 }
 
 /// Which part of the observations lies between `lower` and `upper`.
-pub fn fraction(lower: f64, upper: f64, buckets: Vec<Bucket>) -> (f64, bool) {
-    let Some((buckets, fixed)) = prepared(buckets) else { return (f64::NAN, false) };
+pub fn fraction(lower: f64, upper: f64, buckets: Vec<Bucket>) -> (f64, Option<Fix>) {
+    let Some((buckets, fixed)) = prepared(buckets) else { return (f64::NAN, None) };
     let count = buckets[buckets.len() - 1].count;
     if count == 0.0 || count.is_nan() || lower.is_nan() || upper.is_nan() {
-        return (f64::NAN, false);
+        return (f64::NAN, None);
     }
     if lower >= upper {
         return (0.0, fixed);
@@ -131,10 +141,10 @@ mod tests {
     #[test]
     fn quantiles_interpolate_and_mend() {
         let plain = buckets(&[(1.0, 10.0), (2.0, 30.0), (f64::INFINITY, 40.0)]);
-        assert_eq!(quantile(0.5, plain.clone()), (1.5, false));
-        assert_eq!(quantile(1.0, plain), (2.0, false));
+        assert_eq!(quantile(0.5, plain.clone()), (1.5, None));
+        assert_eq!(quantile(1.0, plain), (2.0, None));
         let broken = buckets(&[(1.0, 10.0), (2.0, 5.0), (f64::INFINITY, 40.0)]);
-        assert!(quantile(0.1, broken).1);
+        assert_eq!(quantile(0.1, broken).1, Some(Fix { lowest: 2.0, highest: 2.0, most: 5.0 }));
         assert!(quantile(0.5, buckets(&[(1.0, 10.0)])).0.is_nan());
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::Histogram;
+use super::bounds::bound;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bucket {
@@ -11,27 +12,6 @@ pub struct Bucket {
     pub lower_inclusive: bool,
     pub upper_inclusive: bool,
     pub count: f64,
-}
-
-/// Upper bound of an exponential bucket.
-fn bound(index: i32, schema: i32) -> f64 {
-    if schema < 0 {
-        let exponent = i64::from(index) << -schema.max(-31);
-        // The bucket that holds the largest float ends there; the next one holds infinity.
-        return if exponent == 1024 { f64::MAX } else { power_of_two(exponent) };
-    }
-    let schema = schema.min(30);
-    let (whole, part) = (i64::from(index >> schema), index & ((1 << schema) - 1));
-    if part == 0 && whole == 1024 {
-        return f64::MAX;
-    }
-    let fraction = (f64::from(part) / f64::from(1u32 << schema)).exp2();
-    // In two steps where the power alone is out of a float's range and the product is not.
-    fraction * power_of_two(whole.div_euclid(2)) * power_of_two(whole - whole.div_euclid(2))
-}
-
-fn power_of_two(exponent: i64) -> f64 {
-    (exponent.clamp(-2000, 2000) as f64).exp2()
 }
 
 impl Histogram {
@@ -66,7 +46,8 @@ impl Histogram {
     pub fn buckets(&self) -> Vec<Bucket> {
         let mut all = Vec::with_capacity(self.negative.len() + self.positive.len() + 1);
         all.extend(self.negative.iter().rev().map(|bucket| self.negative_bucket(*bucket)));
-        if self.zero_count != 0.0 {
+        // What a subtraction left below zero is no bucket to Prometheus.
+        if self.zero_count > 0.0 {
             all.push(Bucket {
                 lower: -self.zero_threshold,
                 upper: self.zero_threshold,
@@ -94,21 +75,26 @@ impl Histogram {
     }
 }
 
-/// The shortest digits; an exponent where it is below -4 or above 20, as Go's `%g` has it.
+/// The shortest digits; an exponent where it is below -4 or above 5, as Go's `%g` has it.
 pub fn short(value: f64) -> String {
     if value.is_nan() || value.is_infinite() {
         return crate::query::value::float(value);
     }
     let size = value.abs();
-    if size != 0.0 && !(1e-4..1e21).contains(&size) {
-        let text = format!("{value:e}");
-        let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-        return match exponent.strip_prefix('-') {
-            Some(exponent) => format!("{digits}e-{exponent:0>2}"),
-            None => format!("{digits}e+{exponent:0>2}"),
-        };
+    if size != 0.0 && !(1e-4..1e6).contains(&size) {
+        return exponential(value);
     }
     value.to_string()
+}
+
+/// With an exponent of two digits or more.
+pub fn exponential(value: f64) -> String {
+    let text = format!("{value:e}");
+    let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    match exponent.strip_prefix('-') {
+        Some(exponent) => format!("{digits}e-{exponent:0>2}"),
+        None => format!("{digits}e+{exponent:0>2}"),
+    }
 }
 
 #[cfg(test)]
@@ -116,12 +102,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bounds_are_powers_of_the_base() {
-        assert_eq!((bound(0, 0), bound(1, 0), bound(-1, 0)), (1.0, 2.0, 0.5));
-        assert_eq!((bound(4, 2), bound(1, -2), bound(-1, -1)), (2.0, 16.0, 0.25));
-        assert_eq!((bound(1024, 0), bound(1025, 0)), (f64::MAX, f64::INFINITY));
-        assert_eq!((bound(-1074, 0), bound(256, -2)), (5e-324, f64::MAX));
+    fn a_histogram_is_text_with_short_numbers() {
         let odd = Histogram { count: 1.0, sum: 1.5, positive: vec![(1, 1.0), (2, 0.0)], ..Histogram::default() };
         assert_eq!(odd.text(), "{count:1, sum:1.5, (1,2]:1}");
+        let texts = [123456.0, 1234567.0, 0.0001, 0.00001, -2e6].map(short);
+        assert_eq!(texts, ["123456", "1.234567e+06", "0.0001", "1e-05", "-2e+06"]);
     }
 }

@@ -5,6 +5,7 @@
 //!         Buckets ascend by index. Empty ones stay as they were sent until a computation [compacts](Histogram::compact).
 
 mod arithmetic;
+mod bounds;
 mod buckets;
 mod estimate;
 mod reset;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use lampad_proto::v1::{self, BucketSpan};
 
 pub use arithmetic::{Remarks, Total, WrongPair};
-pub use buckets::{Bucket, short};
+pub use buckets::{Bucket, exponential, short};
 pub use estimate::Nans;
 
 /// Schema of histograms with bounds of their own.

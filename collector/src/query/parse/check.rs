@@ -86,14 +86,14 @@ impl Tokens<'_> {
         Ok(Expr::Unary { negative, inner: Box::new(inner), place })
     }
 
-    pub fn binary(&self, op: BinaryOp, left: Expr, right: Expr, matching: Matching) -> Parsed<Expr> {
+    pub fn binary(&self, (op, at_op): (BinaryOp, Place), left: Expr, right: Expr, matching: Matching) -> Parsed<Expr> {
         let place = left.place();
         let (of_left, of_right) = (left.kind(), right.kind());
         if matching.returns_bool && !op.is_comparison() {
-            return Err(wrong(place, "bool modifier can only be used on comparison operators"));
+            return Err(wrong(at_op, "bool modifier can only be used on comparison operators"));
         }
         if op.is_comparison() && !matching.returns_bool && of_left == Kind::Scalar && of_right == Kind::Scalar {
-            return Err(wrong(place, "comparisons between scalars must use BOOL modifier"));
+            return Err(wrong(at_op, "comparisons between scalars must use BOOL modifier"));
         }
         if let (Grouping::By(keys), Cardinality::ManyToOne(include) | Cardinality::OneToMany(include)) =
             (&matching.keys, &matching.cardinality)

@@ -1,7 +1,7 @@
 //! Operators, calls and aggregations.
 
 use super::super::functions;
-use super::super::plan::{AggregateOp, BinaryOp, Cardinality, Expr, Grouping, Matching};
+use super::super::plan::{AggregateOp, BinaryOp, Cardinality, Expr, Grouping, Matching, Place};
 use super::lex::Kind;
 use super::literal;
 use super::tokens::{Parsed, Tokens, wrong};
@@ -37,11 +37,11 @@ impl Tokens<'_> {
     pub fn expr(&mut self, binds: u8) -> Parsed<Expr> {
         let mut left = self.signed()?;
         while let Some((op, level)) = binary_op(self.peek()).filter(|(_, level)| *level >= binds) {
-            self.take();
-            let matching = self.matching(op)?;
+            let at_op = self.take().place;
+            let matching = self.matching(op, left.place())?;
             // Powers group to the right.
             let right = self.expr(if op == BinaryOp::Pow { level } else { level + 1 })?;
-            left = self.binary(op, left, right, matching)?;
+            left = self.binary((op, at_op), left, right, matching)?;
         }
         Ok(left)
     }
@@ -73,7 +73,7 @@ impl Tokens<'_> {
             Kind::Sign if token.text == "(" => {
                 self.take();
                 let inner = Box::new(self.expr(0)?);
-                self.expect(")", "parentheses", "\")\"")?;
+                self.expect(")", "", "")?;
                 Ok(Expr::Paren { inner, place: token.place })
             }
             Kind::Sign if token.text == "{" => self.selector(None),
@@ -148,7 +148,7 @@ impl Tokens<'_> {
     }
 
     fn args(&mut self) -> Parsed<Vec<Expr>> {
-        self.expect("(", "call", "\"(\"")?;
+        self.expect("(", "", "")?;
         let mut args = Vec::new();
         if self.accept(")") {
             return Ok(args);
@@ -159,7 +159,7 @@ impl Tokens<'_> {
                 return Ok(args);
             }
             let comma = self.place();
-            self.expect(",", "call", "\",\" or \")\"")?;
+            self.expect(",", "", "")?;
             if self.is_sign(")") {
                 return Err(wrong(comma, "trailing commas not allowed in function call args"));
             }
@@ -181,12 +181,20 @@ impl Tokens<'_> {
         if !self.is_sign("(") {
             return Err(self.unexpected("aggregation", ""));
         }
-        let args = self.args()?;
+        let args = self.within_aggregation(Self::args)?;
         let grouping = match before {
             Some(grouping) => grouping,
             None => self.aggregate_grouping()?.unwrap_or(Grouping::By(Vec::new())),
         };
         self.checked_aggregate(op, args, grouping, name.place)
+    }
+
+    /// What is unexpected there, and nothing nearer says where, is unexpected in the aggregation.
+    fn within_aggregation<T>(&mut self, read: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
+        let outer = std::mem::replace(&mut self.context, "aggregation");
+        let read = read(self);
+        self.context = outer;
+        read
     }
 
     fn aggregate_grouping(&mut self) -> Parsed<Option<Grouping>> {
@@ -230,7 +238,7 @@ impl Tokens<'_> {
     }
 
     /// `bool on (a) group_left (b) fill (0)`
-    fn matching(&mut self, op: BinaryOp) -> Parsed<Matching> {
+    fn matching(&mut self, op: BinaryOp, at_left: Place) -> Parsed<Matching> {
         let mut matching = Matching { returns_bool: self.accept_word("bool"), ..Matching::default() };
         if self.accept_word("on") {
             matching.keys = Grouping::By(self.labels()?);
@@ -245,7 +253,7 @@ impl Tokens<'_> {
                 continue;
             }
             if op.is_set() {
-                return Err(self.wrong(format!("no grouping allowed for {:?} operation", op.symbol())));
+                return Err(wrong(at_left, format!("no grouping allowed for {:?} operation", op.symbol())));
             }
             self.take();
             let include = if self.is_sign("(") { self.labels()? } else { Vec::new() };

@@ -90,7 +90,7 @@ impl<'a> Lexer<'a> {
         let Some(first) = self.rest.chars().next() else {
             return match inside {
                 Some('(') => self.error("unclosed left parenthesis"),
-                Some('[') => self.error("unexpected end of input in square brackets"),
+                Some('[') => self.error("unclosed left bracket"),
                 Some(_) => self.error("unexpected end of input inside braces"),
                 None => Ok((Kind::End, 0)),
             };
@@ -107,11 +107,23 @@ impl<'a> Lexer<'a> {
         }
         let Some(sign) = SIGNS.iter().find(|sign| self.rest.starts_with(**sign)) else {
             return match (inside, first) {
+                (_, '!') => {
+                    let inside = if inside == Some('{') { " inside braces" } else { "" };
+                    let next = self.rest.chars().nth(1).map_or("end of input".to_owned(), |next| format!("{next:?}"));
+                    self.error(format!("unexpected character after '!'{inside}: {next}"))
+                }
                 (Some('{'), _) => self.error(format!("unexpected character inside braces: {first:?}")),
-                (_, '!') => self.error(format!("unexpected character after '!': {:?}", self.rest.chars().nth(1))),
+                _ if first.is_ascii_digit() => {
+                    let in_number = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
+                    let end = self.rest.find(|c| !in_number(c)).unwrap_or(self.rest.len());
+                    self.error(format!("bad number or duration syntax: {:?}", &self.rest[..end]))
+                }
                 _ => self.error(format!("unexpected character: {first:?}")),
             };
         };
+        if inside == Some('{') && matches!(first, '(' | ')' | '[' | ']' | '{') {
+            return self.error(format!("unexpected character inside braces: {first:?}"));
+        }
         self.bracket(first)?;
         Ok((Kind::Sign, sign.len()))
     }
@@ -132,7 +144,11 @@ impl<'a> Lexer<'a> {
             return Ok(());
         }
         match sign {
-            ')' => self.error("unexpected right parenthesis ')'"),
+            // Behind it, and not at it as with the others.
+            ')' => {
+                let place = Place { column: self.place.column + 1, ..self.place };
+                Err(ParseError { place, message: "unexpected right parenthesis ')'".to_owned() })
+            }
             ']' => self.error("unexpected right bracket ']'"),
             _ => self.error("unexpected right brace '}'"),
         }

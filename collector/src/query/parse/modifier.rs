@@ -1,18 +1,20 @@
 //! What may follow an expression: ranges, subqueries, `offset`, `@`, `anchored`, `smoothed`.
 
-use super::super::plan::{At, Edges, Expr, Kind, Shift};
+use super::super::plan::{At, Edges, Expr, Kind, Place, Shift};
+use super::super::value::float;
 use super::lex::Kind as Token;
 use super::tokens::{Parsed, Tokens, wrong};
 
 impl Tokens<'_> {
     pub fn modified(&mut self) -> Parsed<Expr> {
         let mut expr = self.primary()?;
+        // What cannot be modified so is told at its beginning.
+        let place = expr.place();
         loop {
             if self.is_sign("[") {
                 expr = self.range(expr)?;
             } else if self.is_word("offset") {
                 self.take();
-                let place = self.place();
                 let offset = self.offset_length()?;
                 let shift = shift_of(&mut expr).ok_or_else(|| wrong(place, misplaced("offset modifier")))?;
                 if shift.offset.is_some() {
@@ -21,8 +23,7 @@ impl Tokens<'_> {
                 shift.offset = Some(offset);
             } else if self.is_sign("@") {
                 self.take();
-                let place = self.place();
-                let at = self.at()?;
+                let at = self.at(place)?;
                 let shift = shift_of(&mut expr).ok_or_else(|| wrong(place, misplaced("@ modifier")))?;
                 if shift.at.is_some() {
                     return Err(wrong(place, "@ <timestamp> may not be set multiple times"));
@@ -64,7 +65,11 @@ impl Tokens<'_> {
         };
         self.expect("]", "subquery selector", "\"]\"")?;
         if inner.kind() != Kind::Vector {
-            let kind = inner.kind().name();
+            // By the type's short name, unlike other messages.
+            let kind = match inner.kind() {
+                Kind::Matrix => "matrix",
+                kind => kind.name(),
+            };
             return Err(wrong(
                 inner.place(),
                 format!("subquery is only allowed on instant vector, got {kind} instead"),
@@ -73,7 +78,7 @@ impl Tokens<'_> {
         Ok(Expr::Subquery { inner: Box::new(inner), range, step, shift: Shift::default() })
     }
 
-    fn at(&mut self) -> Parsed<At> {
+    fn at(&mut self, place: Place) -> Parsed<At> {
         for (word, at) in [("start", At::Start), ("end", At::End)] {
             if self.is_word(word) {
                 self.take();
@@ -82,7 +87,6 @@ impl Tokens<'_> {
                 return Ok(at);
             }
         }
-        let place = self.place();
         let negative = self.is_sign("-");
         if negative || self.is_sign("+") {
             self.take();
@@ -95,7 +99,8 @@ impl Tokens<'_> {
         let seconds = self.number_literal()?;
         let seconds = if negative { -seconds } else { seconds };
         if seconds.is_nan() || seconds.abs() > FURTHEST_SECONDS {
-            return Err(wrong(place, format!("timestamp out of bounds for @ modifier: {seconds:.6}")));
+            let seconds = if seconds.is_finite() { format!("{seconds:.6}") } else { float(seconds) };
+            return Err(wrong(place, format!("timestamp out of bounds for @ modifier: {seconds}")));
         }
         Ok(At::Ms((seconds * 1000.0).round() as i64))
     }

@@ -76,9 +76,9 @@ fn sign(negative: bool) -> char {
     if negative { '-' } else { '+' }
 }
 
-/// As Go's `%v` has it: digits in full between 1e-4 and 1e21, an exponent beyond.
+/// With all its digits and never an exponent.
 pub fn number(value: f64) -> String {
-    crate::query::histogram::short(value)
+    crate::query::value::float(value)
 }
 
 fn named(selector: &Selector) -> String {
@@ -93,6 +93,7 @@ fn named(selector: &Selector) -> String {
         }
         parts.push(format!("{}{}{}", label(&matcher.name), op(&matcher.op), quoted(matcher.value.as_bytes())));
     }
+    parts.sort_unstable();
     let name = plain.unwrap_or_default();
     if parts.is_empty() { name.to_owned() } else { format!("{name}{{{}}}", parts.join(",")) }
 }

@@ -11,16 +11,18 @@ pub struct Tokens<'a> {
     tokens: Vec<Token<'a>>,
     at: usize,
     pub features: Features,
+    /// In what unexpected tokens stand where the rule that meets them has no name.
+    pub context: &'static str,
 }
 
 impl<'a> Tokens<'a> {
     pub fn new(text: &'a str, features: Features) -> Parsed<Self> {
-        Ok(Self { tokens: lex::tokens(text)?, at: 0, features })
+        Ok(Self { tokens: lex::tokens(text)?, at: 0, features, context: "" })
     }
 
     pub fn whole(mut self) -> Parsed<Expr> {
         if self.peek().kind == Kind::End {
-            return Err(self.wrong("no expression found in input"));
+            return Err(wrong(Place { line: 1, column: 1 }, "no expression found in input"));
         }
         let expr = self.expr(0)?;
         if self.peek().kind == Kind::End { self.checked_root(expr) } else { Err(self.unexpected("", "")) }
@@ -83,6 +85,7 @@ impl<'a> Tokens<'a> {
 
     /// `unexpected "x" in context, expected this`; parts may be empty.
     pub fn unexpected(&self, context: &str, expected: &str) -> ParseError {
+        let context = if context.is_empty() { self.context } else { context };
         let mut message = format!("unexpected {}", self.peek().described());
         if !context.is_empty() {
             message.push_str(&format!(" in {context}"));
