@@ -36,7 +36,7 @@ use crate::limits::Limits;
 use crate::logging::{LogLevel, Repeats, chain};
 use crate::query::{self, Engine, Features};
 use crate::sink::Sink;
-use crate::store::{Disk, Label, Progress, RealDisk, Store};
+use crate::store::{Disk, Exemplars, Label, Progress, RealDisk, Store};
 use crate::telemetry::Telemetry;
 use crate::tls::Tls;
 use crate::web::{self, Door, Web};
@@ -118,7 +118,9 @@ impl Daemon {
 
         let source = store.clone();
         gate.open(ingest.clone());
-        let mut apis = api::router(api_state(&config, source.clone())).merge(remote_write_router(ingest));
+        let exemplars = Arc::<Exemplars>::default();
+        let mut apis = api::router(api_state(&config, source.clone(), exemplars.clone()))
+            .merge(remote_write_router(ingest, exemplars));
         if config.enable_admin_api {
             apis = apis.merge(api::admin_router(source.clone(), config.data_dir.clone()));
         }
@@ -243,7 +245,7 @@ fn rules(config: &Config) -> anyhow::Result<Rules> {
     Ok(Rules { token, certificates })
 }
 
-fn api_state(config: &Config, source: Arc<Store>) -> ApiState {
+fn api_state(config: &Config, source: Arc<Store>, exemplars: Arc<Exemplars>) -> ApiState {
     let mut features = Features::default();
     for name in &config.features {
         if !features.enable(name) {
@@ -279,6 +281,7 @@ fn api_state(config: &Config, source: Arc<Store>) -> ApiState {
         arrivals: source.durable(),
         live: Arc::new(Semaphore::new(api::LIVE_MAX)),
         source,
+        exemplars,
         engine: Engine::new(query_limits(&config.limits), features),
         build: Arc::new(build),
         flags: Arc::new(flags),

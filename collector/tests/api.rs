@@ -12,7 +12,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode, header};
 use lampad_collector::api::{ApiState, BuildInfo, router};
 use lampad_collector::query::{Engine, Features, Limits};
-use lampad_collector::store::Labels;
+use lampad_collector::store::{Exemplar, Exemplars, Labels};
 use tower::ServiceExt;
 
 use lampad_proto::v1::{BucketSpan, Histogram};
@@ -45,6 +45,7 @@ fn app() -> axum::Router {
     }
     let state = ApiState {
         source: Arc::new(memory),
+        exemplars: exemplars(),
         engine: Engine::new(Limits::default(), Features::default()),
         build: Arc::new(BuildInfo { version: "3.5.0".into(), ..BuildInfo::default() }),
         flags: Arc::default(),
@@ -57,6 +58,16 @@ fn app() -> axum::Router {
     router(state)
 }
 
+fn exemplars() -> Arc<Exemplars> {
+    let exemplars = Exemplars::default();
+    for (host, trace, timestamp_ms) in [("b", "t1", 5_000), ("a", "t2", 10_500), ("a", "t3", 90_000)] {
+        let series = Labels::from_pairs([("__name__", "load"), ("host", host)]);
+        let labels = Labels::from_pairs([("trace_id", trace)]);
+        exemplars.keep(&series, Exemplar { labels, value: 0.25, timestamp_ms }).unwrap();
+    }
+    Arc::new(exemplars)
+}
+
 async fn send(request: Request<Body>) -> (StatusCode, String) {
     let response = app().oneshot(request).await.unwrap();
     let status = response.status();
@@ -67,6 +78,48 @@ async fn send(request: Request<Body>) -> (StatusCode, String) {
 async fn get(path: &str) -> String {
     let (status, body) = send(Request::get(path).body(Body::empty()).unwrap()).await;
     format!("{} {body}", status.as_u16())
+}
+
+#[tokio::test]
+async fn exemplars_are_found_by_what_a_query_selects() {
+    let path = "/api/v1/query_exemplars?query=rate(load%5B1m%5D)%2Bnothing&start=0&end=60";
+    let a = r#"{"seriesLabels":{"__name__":"load","host":"a"},"exemplars":[{"labels":{"trace_id":"t2"},"value":"0.25","timestamp":10.500}]}"#;
+    let b = r#"{"seriesLabels":{"__name__":"load","host":"b"},"exemplars":[{"labels":{"trace_id":"t1"},"value":"0.25","timestamp":5}]}"#;
+    assert_eq!(get(path).await, format!(r#"200 {{"status":"success","data":[{a},{b}]}}"#));
+    assert_eq!(get("/api/v1/query_exemplars?query=nothing").await, r#"200 {"status":"success","data":[]}"#);
+    assert!(get("/api/v1/query_exemplars?query=load&start=2&end=1").await.starts_with("400"));
+}
+
+#[tokio::test]
+async fn federation_is_negotiated() {
+    let federated = async |accept: &str| {
+        let request = Request::get("/federate?match%5B%5D=waits").header(header::ACCEPT, accept);
+        let response = app().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        response.headers()[header::CONTENT_TYPE].to_str().unwrap().to_owned()
+    };
+    let protobuf = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
+    let wanted = format!("{protobuf}; escaping=allow-utf-8");
+    assert_eq!(federated(&format!("{wanted};q=0.9,text/plain;q=0.1")).await, wanted);
+    assert_eq!(federated("*/*").await, "text/plain; version=0.0.4; charset=utf-8; escaping=underscores");
+}
+
+#[tokio::test]
+async fn what_is_not_taken_says_so() {
+    let reply = send(Request::post("/api/v1/otlp/v1/metrics").body(Body::empty()).unwrap()).await;
+    assert_eq!(reply.0, StatusCode::NOT_IMPLEMENTED);
+    assert!(reply.1.contains("OTLP is not taken yet"), "{}", reply.1);
+}
+
+#[tokio::test]
+async fn answers_are_packed_as_the_client_likes() {
+    for encoding in ["gzip", "zstd"] {
+        let request =
+            Request::get("/api/v1/query?query=load%5B100s%5D&time=90").header(header::ACCEPT_ENCODING, encoding);
+        let response = app().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.headers()[header::CONTENT_ENCODING], encoding);
+        let magic: &[u8] = if encoding == "gzip" { &[0x1f, 0x8b] } else { &[0x28, 0xb5, 0x2f, 0xfd] };
+        assert!(to_bytes(response.into_body(), 1 << 20).await.unwrap().starts_with(magic));
+    }
 }
 
 #[tokio::test]

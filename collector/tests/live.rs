@@ -72,6 +72,7 @@ impl Server {
         let (arrivals, seen) = watch::channel(Lsn(0));
         let router = router(ApiState {
             source: source.clone(),
+            exemplars: Arc::default(),
             engine: Engine::new(Limits::default(), Features::default()),
             build: Arc::new(BuildInfo::default()),
             flags: Arc::default(),

@@ -3,10 +3,12 @@
 //! [`router`] holds the paths; the server, `/metrics`, targets and the status page are mounted beside it.
 
 mod admin;
+mod escape;
 mod federate;
 mod format;
 mod live;
 mod params;
+pub mod protobuf;
 mod query;
 mod reply;
 mod series;
@@ -22,7 +24,8 @@ use axum::routing::{get, post};
 use tower_http::compression::CompressionLayer;
 
 pub use admin::admin_router;
-pub use format::Format;
+pub use escape::{Escaping, is_plain};
+pub use format::{Format, Syntax};
 pub use live::LIVE_MAX;
 pub use state::{ApiState, BuildInfo};
 

@@ -49,7 +49,7 @@ async fn run(state: ApiState, params: &Params, span: Span, limit: Option<usize>)
     Ok(reply::answer(answer, limit, params.get("stats").is_some()))
 }
 
-/// Exemplars are not stored, so that the answer is an empty list; the parameters are checked all the same.
+/// Exemplars of the series that a query selects.
 pub async fn exemplars(State(state): State<ApiState>, params: Params) -> Result<Response, ApiError> {
     let (start_ms, end_ms) = (params.time("start")?, params.time("end")?);
     if let (Some(start_ms), Some(end_ms)) = (start_ms, end_ms)
@@ -57,8 +57,13 @@ pub async fn exemplars(State(state): State<ApiState>, params: Params) -> Result<
     {
         return Err(invalid("end", "end timestamp must not be before start time"));
     }
-    query::parse(params.get("query").unwrap_or_default(), state.engine.features())?;
-    Ok(success(Vec::<()>::new()))
+    // Prometheus does not say here which parameter is wrong.
+    let expr = query::parse(params.get("query").unwrap_or_default(), state.engine.features());
+    let expr = expr.map_err(|error| ApiError::bad(error.to_string()))?;
+    let mut any_of = Vec::new();
+    expr.each_selector(&mut |selector| any_of.push(selector.matchers.clone()));
+    let found = state.exemplars.select(&any_of, start_ms.unwrap_or(i64::MIN), end_ms.unwrap_or(i64::MAX));
+    Ok(reply::exemplars(found))
 }
 
 pub async fn format(params: Params) -> Result<Response, ApiError> {

@@ -7,8 +7,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::query::{Answer, Cell, Histogram, Output, Points, QueryError, Row, Steps, is_absent};
-use crate::store::{Labels, SelectError};
+use crate::query::{Answer, Cell, Histogram, Output, Points, QueryError, Row, Steps, float, is_absent};
+use crate::store::{Exemplar, Labels, SelectError};
 
 /// An answer other than success.
 #[derive(Debug)]
@@ -142,6 +142,29 @@ pub fn text(answer: Answer, limit: Option<usize>) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// Exemplars by series: values are text, as in results.
+pub fn exemplars(found: Vec<(Labels, Vec<Exemplar>)>) -> Response {
+    let mut out = b"{\"status\":\"success\",\"data\":[".to_vec();
+    for (at, (labels, exemplars)) in found.iter().enumerate() {
+        out.extend_from_slice(if at > 0 { b",{\"seriesLabels\":" } else { b"{\"seriesLabels\":" });
+        push_labels(&mut out, labels);
+        let mut head: &[u8] = b",\"exemplars\":[";
+        for exemplar in exemplars {
+            out.extend_from_slice(std::mem::replace(&mut head, b","));
+            out.extend_from_slice(b"{\"labels\":");
+            push_labels(&mut out, &exemplar.labels);
+            out.extend_from_slice(b",\"value\":\"");
+            push_value(&mut out, exemplar.value);
+            out.extend_from_slice(b"\",\"timestamp\":");
+            push_time(&mut out, exemplar.timestamp_ms);
+            out.push(b'}');
+        }
+        out.extend_from_slice(b"]}");
+    }
+    out.extend_from_slice(b"]}");
+    (StatusCode::OK, content_type(), out).into_response()
+}
+
 fn pieces(answer: Answer, limit: Option<usize>, stats: bool) -> impl Iterator<Item = Bytes> {
     let mut tail = String::from("]");
     if stats {
@@ -228,7 +251,8 @@ fn scalar(at_ms: i64, value: f64) -> Vec<u8> {
     let mut out = Vec::new();
     push_time(&mut out, at_ms);
     out.extend(b",\"");
-    push_value(&mut out, value);
+    // With all digits, unlike samples.
+    out.extend(float(value).into_bytes());
     out.push(b'"');
     out
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::query::Engine;
 use tokio::sync::{Semaphore, watch};
 
-use crate::store::{Lsn, Source};
+use crate::store::{Exemplars, Lsn, Source};
 
 /// What `/api/v1/status/buildinfo` tells.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +21,7 @@ pub struct BuildInfo {
 #[derive(Clone)]
 pub struct ApiState {
     pub source: Arc<dyn Source>,
+    pub exemplars: Arc<Exemplars>,
     pub engine: Engine,
     pub build: Arc<BuildInfo>,
     /// Flags in force, by name without dashes.

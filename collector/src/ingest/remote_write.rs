@@ -28,7 +28,7 @@ use self::request::Request;
 use super::Ingest;
 use super::push::{DURABLE_WITHIN, SAMPLES_MAX};
 use crate::sink::Unavailable;
-use crate::store::{Lsn, Refused};
+use crate::store::{Exemplar, Exemplars, Label, Labels, Lsn, Refused};
 
 /// Bytes of a request as sent; Prometheus' own are a few hundred KiB.
 const BODY_BYTES_MAX: usize = 16 << 20;
@@ -44,15 +44,16 @@ struct Receiver {
     ingest: Arc<Ingest>,
     families: Families,
     known: Known,
+    exemplars: Arc<Exemplars>,
     buffers: Mutex<Vec<Vec<u8>>>,
 }
 
 /// The path `/api/v1/write`.
-pub fn remote_write_router(ingest: Arc<Ingest>) -> Router {
+pub fn remote_write_router(ingest: Arc<Ingest>, exemplars: Arc<Exemplars>) -> Router {
     Router::new()
         .route("/api/v1/write", post(write))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state(Arc::new(Receiver::new(ingest)))
+        .with_state(Arc::new(Receiver::new(ingest, exemplars)))
 }
 
 async fn write(State(receiver): State<Arc<Receiver>>, headers: HeaderMap, body: Bytes) -> Response {
@@ -109,8 +110,8 @@ type Failure = (StatusCode, String);
 type Taken = (Option<Lsn>, Option<String>);
 
 impl Receiver {
-    fn new(ingest: Arc<Ingest>) -> Self {
-        Self { ingest, families: Families::default(), known: Known::default(), buffers: Mutex::default() }
+    fn new(ingest: Arc<Ingest>, exemplars: Arc<Exemplars>) -> Self {
+        Self { ingest, families: Families::default(), known: Known::default(), exemplars, buffers: Mutex::default() }
     }
 
     fn take(&self, body: &[u8]) -> Result<Taken, Failure> {
@@ -139,6 +140,7 @@ impl Receiver {
             // Series are described when they are defined, so those that are known must be defined again.
             self.known.clear();
         }
+        self.keep_exemplars(&request);
         let unavailable = |error: Unavailable| {
             let text = format!("the collector cannot store at present: {error}; send again later");
             (StatusCode::SERVICE_UNAVAILABLE, text)
@@ -167,6 +169,24 @@ impl Receiver {
         refused.samples += appended.refused.len() as u64;
         appended.refused.iter().for_each(|of_store| refused.name(|| of_store.to_string()));
         Ok((Some(appended.lsn), self.tell(refused, samples)))
+    }
+
+    /// Those that cannot be kept are left out without a word to the sender, as Prometheus does: the samples are what counts.
+    fn keep_exemplars(&self, request: &Request<'_>) {
+        let mut exemplars = request.exemplars.iter();
+        for series in request.series.iter().filter(|series| series.exemplars > 0) {
+            let own: Vec<_> = exemplars.by_ref().take(series.exemplars as usize).collect();
+            let Ok((_, key)) = self.key(series) else { continue };
+            for sent in own {
+                let text = |bytes: &[u8]| Arc::from(String::from_utf8_lossy(bytes));
+                let label = |sent: &wire::Label| Label { name: text(&sent.name), value: text(&sent.value) };
+                let labels = Labels::new(sent.labels.iter().map(label));
+                let exemplar = Exemplar { labels, value: sent.value, timestamp_ms: sent.timestamp };
+                if let Err(reason) = self.exemplars.keep(&key.labels, exemplar) {
+                    tracing::debug!(series = %key.labels, %reason, "an exemplar is left out");
+                }
+            }
+        }
     }
 
     /// Counts and logs what was refused; the text for the sender.

@@ -1,28 +1,29 @@
 //! Prometheus' text format 0.0.4 and OpenMetrics 1.0, family by family, in pieces of even size.
 //!
 //! Series come in sorted by metric name. The parts of a histogram or summary (`x_bucket`, `x_count`, `x_sum`) need not be
-//! neighbours there, so such a family is held back until no more of it can come. Names that the format cannot write have
-//! the odd characters replaced by `_`.
+//! neighbours there, so such a family is held back until no more of it can come. Names that not every reader knows are
+//! escaped or quoted, as the reader asks.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use lampad_proto::Number;
 use lampad_proto::v1::MetricType;
 
-use crate::api::Format;
+use crate::api::{Escaping, Format, Syntax, is_plain};
 use crate::store::{Labels, Latest, METRIC_NAME, Meta, Value};
 
 /// Stands for a help text that nobody sent: checkers ask for one with every family.
-const NO_HELP: &str = "Pushed without a help text.";
+pub const NO_HELP: &str = "Pushed without a help text.";
 
 /// A piece is handed on once it has so many bytes.
-const PIECE_BYTES: usize = 64 << 10;
+pub const PIECE_BYTES: usize = 64 << 10;
 
-/// Takes pieces of text; false stops the writer.
-pub type Send<'a> = &'a mut dyn FnMut(String) -> bool;
+/// Takes pieces; false stops the writer.
+pub type Send<'a> = &'a mut dyn FnMut(Bytes) -> bool;
 
 pub struct Exposition<'a> {
     format: Format,
@@ -51,15 +52,15 @@ impl<'a> Exposition<'a> {
     /// Writes the series of one name; false once nobody reads any more.
     pub fn write(&mut self, name: &str, series: &[(Labels, Latest)]) -> bool {
         self.release(Some(name));
-        let (family, meta) = self.family(name);
+        let (family, meta) = family_of(&self.metas, name);
         let native = series.iter().any(|(_, latest)| matches!(latest.value, Value::Histogram(_)));
         if native || matches!(meta.kind, MetricType::Histogram | MetricType::Summary) && !self.typed.contains(&*family)
         {
             let kind = if native { MetricType::Histogram } else { meta.kind };
             let held = self.held.entry(family.into_owned()).or_insert_with(|| Family { meta, lines: String::new() });
             held.meta.kind = kind;
-            let name = escape(name, true);
-            series.iter().for_each(|(labels, latest)| sample(&mut held.lines, &name, labels, &latest.value));
+            let names = Names(self.format.escaping);
+            series.iter().for_each(|(labels, latest)| names.sample(&mut held.lines, name, labels, &latest.value));
             return self.goes_on;
         }
         // A part of a histogram whose family's name is taken by another metric stands for itself.
@@ -67,10 +68,10 @@ impl<'a> Exposition<'a> {
             MetricType::Histogram | MetricType::Summary => MetricType::Unknown,
             kind => kind,
         };
-        let name = escape(name, true);
-        self.head(&name, &Meta { kind, ..meta });
+        self.head(name, &Meta { kind, ..meta });
+        let names = Names(self.format.escaping);
         for (labels, latest) in series {
-            sample(&mut self.text, &name, labels, &latest.value);
+            names.sample(&mut self.text, name, labels, &latest.value);
             if self.text.len() >= PIECE_BYTES && !self.pass() {
                 return false;
             }
@@ -81,31 +82,18 @@ impl<'a> Exposition<'a> {
     /// Writes what was held back and hands on the rest.
     pub fn finish(mut self) {
         self.release(None);
-        if self.format == Format::OpenMetrics {
+        if self.format.syntax == Syntax::OpenMetrics {
             self.text.push_str("# EOF\n");
         }
         self.pass();
     }
 
-    /// The family that a series' name belongs to.
-    fn family<'n>(&self, name: &'n str) -> (Cow<'n, str>, Meta) {
-        let of_parts = |kind| matches!(kind, MetricType::Histogram | MetricType::Summary);
-        let base = ["_bucket", "_count", "_sum"].iter().find_map(|suffix| name.strip_suffix(suffix));
-        let found = self.metas.get(name).or_else(|| self.metas.get(base?).filter(|meta| of_parts(meta.kind)));
-        match (found, base) {
-            (Some(meta), Some(base)) if of_parts(meta.kind) => (base.into(), meta.clone()),
-            (Some(meta), _) => (name.into(), meta.clone()),
-            (None, _) => (name.into(), Meta { kind: MetricType::Unknown, help: "".into(), unit: "".into() }),
-        }
-    }
-
     /// Writes the families that end before `next`.
     fn release(&mut self, next: Option<&str>) {
-        let whole = |family: &String| next.is_none_or(|next| *next > *format!("{family}_sum"));
-        let ready: Vec<String> = self.held.keys().filter(|family| whole(family)).cloned().collect();
+        let ready: Vec<String> = self.held.keys().filter(|family| is_whole(family, next)).cloned().collect();
         for name in ready {
             if let Some(family) = self.held.remove(&name) {
-                self.head(&escape(&name, true), &family.meta);
+                self.head(&name, &family.meta);
                 self.text.push_str(&family.lines);
                 self.pass_if_full();
             }
@@ -113,9 +101,9 @@ impl<'a> Exposition<'a> {
     }
 
     fn head(&mut self, name: &str, meta: &Meta) {
-        let (name, kind) = match self.format {
-            Format::Text => (name, text_kind(meta.kind)),
-            Format::OpenMetrics => {
+        let (name, kind) = match self.format.syntax {
+            Syntax::Text | Syntax::Protobuf => (name, text_kind(meta.kind)),
+            Syntax::OpenMetrics => {
                 let (base, kind) = open_kind(name, meta.kind);
                 // A family of that name is there already: this one then stands under its own, of no type.
                 if base != name && (self.typed.contains(base) || self.held.contains_key(base)) {
@@ -128,14 +116,15 @@ impl<'a> Exposition<'a> {
         if !self.typed.insert(name.to_owned()) {
             return;
         }
+        let shown = Names(self.format.escaping).alone(name);
         let help = if meta.help.is_empty() { NO_HELP } else { &meta.help };
-        let _ = write!(self.text, "# HELP {name} ");
-        quote(&mut self.text, help, self.format == Format::OpenMetrics);
-        let _ = writeln!(self.text, "\n# TYPE {name} {kind}");
+        let _ = write!(self.text, "# HELP {shown} ");
+        quote(&mut self.text, help, self.format.syntax == Syntax::OpenMetrics);
+        let _ = writeln!(self.text, "\n# TYPE {shown} {kind}");
         // OpenMetrics wants the unit at the end of the name, or none told at all.
         let ends_so = || name.strip_suffix(&*meta.unit).is_some_and(|base| base.ends_with('_'));
-        if self.format == Format::OpenMetrics && !meta.unit.is_empty() && ends_so() {
-            let _ = writeln!(self.text, "# UNIT {name} {}", meta.unit);
+        if self.format.syntax == Syntax::OpenMetrics && !meta.unit.is_empty() && ends_so() {
+            let _ = writeln!(self.text, "# UNIT {shown} {}", meta.unit);
         }
     }
 
@@ -148,9 +137,26 @@ impl<'a> Exposition<'a> {
     fn pass(&mut self) -> bool {
         if self.goes_on && !self.text.is_empty() {
             let piece = std::mem::replace(&mut self.text, String::with_capacity(PIECE_BYTES * 2));
-            self.goes_on = (self.send)(piece);
+            self.goes_on = (self.send)(piece.into());
         }
         self.goes_on
+    }
+}
+
+/// Whether no more of a family can come once `next` has come.
+pub fn is_whole(family: &str, next: Option<&str>) -> bool {
+    next.is_none_or(|next| *next > *format!("{family}_sum"))
+}
+
+/// The family that a series' name belongs to.
+pub fn family_of<'n>(metas: &HashMap<Arc<str>, Meta>, name: &'n str) -> (Cow<'n, str>, Meta) {
+    let of_parts = |kind| matches!(kind, MetricType::Histogram | MetricType::Summary);
+    let base = ["_bucket", "_count", "_sum"].iter().find_map(|suffix| name.strip_suffix(suffix));
+    let found = metas.get(name).or_else(|| metas.get(base?).filter(|meta| of_parts(meta.kind)));
+    match (found, base) {
+        (Some(meta), Some(base)) if of_parts(meta.kind) => (base.into(), meta.clone()),
+        (Some(meta), _) => (name.into(), meta.clone()),
+        (None, _) => (name.into(), Meta { kind: MetricType::Unknown, help: "".into(), unit: "".into() }),
     }
 }
 
@@ -178,35 +184,59 @@ fn open_kind(name: &str, kind: MetricType) -> (&str, &'static str) {
     }
 }
 
-fn sample(out: &mut String, name: &str, labels: &Labels, value: &Value) {
-    match value {
-        Value::Float(value) => line(out, name, labels, None, *value),
-        Value::Integer(value) => line(out, name, labels, None, *value),
-        // Native histograms have no lines in this format; these three say what it can.
-        Value::Histogram(histogram) => {
-            let count = if histogram.is_float { histogram.count_float } else { histogram.count as f64 };
-            line(out, &format!("{name}_bucket"), labels, Some(("le", "+Inf")), count);
-            line(out, &format!("{name}_count"), labels, None, count);
-            line(out, &format!("{name}_sum"), labels, None, histogram.sum);
+/// How names are written.
+#[derive(Clone, Copy)]
+struct Names(Escaping);
+
+impl Names {
+    /// A name that stands alone, as behind `# TYPE`.
+    fn alone(self, name: &str) -> Cow<'_, str> {
+        let name = self.0.escape(name);
+        if is_plain(&name) {
+            return name;
+        }
+        let mut quoted = String::from('"');
+        quote(&mut quoted, &name, true);
+        quoted.push('"');
+        Cow::Owned(quoted)
+    }
+
+    fn sample(self, out: &mut String, name: &str, labels: &Labels, value: &Value) {
+        match value {
+            Value::Float(value) => self.line(out, name, labels, None, *value),
+            Value::Integer(value) => self.line(out, name, labels, None, *value),
+            // Native histograms have no lines in this format; these three say what it can.
+            Value::Histogram(histogram) => {
+                let count = if histogram.is_float { histogram.count_float } else { histogram.count as f64 };
+                self.line(out, &format!("{name}_bucket"), labels, Some(("le", "+Inf")), count);
+                self.line(out, &format!("{name}_count"), labels, None, count);
+                self.line(out, &format!("{name}_sum"), labels, None, histogram.sum);
+            }
         }
     }
-}
 
-fn line(out: &mut String, name: &str, labels: &Labels, more: Option<(&str, &str)>, value: impl Into<Number>) {
-    out.push_str(name);
-    let own = labels.iter().map(|label| (&*label.name, &*label.value)).filter(|(name, _)| *name != METRIC_NAME);
-    let mut separator = '{';
-    for (name, value) in own.chain(more) {
-        out.push(separator);
-        separator = ',';
-        out.push_str(&escape(name, false));
-        out.push_str("=\"");
-        quote(out, value, true);
-        out.push('"');
+    fn line(self, out: &mut String, name: &str, labels: &Labels, more: Option<(&str, &str)>, value: impl Into<Number>) {
+        let name = self.alone(name);
+        // A quoted name stands among the labels.
+        let mut separator = '{';
+        if name.starts_with('"') {
+            out.push('{');
+            separator = ',';
+        }
+        out.push_str(&name);
+        let own = labels.iter().map(|label| (&*label.name, &*label.value)).filter(|(name, _)| *name != METRIC_NAME);
+        for (name, value) in own.chain(more) {
+            out.push(separator);
+            separator = ',';
+            out.push_str(&self.alone(name));
+            out.push_str("=\"");
+            quote(out, value, true);
+            out.push('"');
+        }
+        out.push_str(if separator == ',' { "} " } else { " " });
+        number(out, value.into());
+        out.push('\n');
     }
-    out.push_str(if separator == ',' { "} " } else { " " });
-    number(out, value.into());
-    out.push('\n');
 }
 
 fn number(out: &mut String, value: Number) {
@@ -239,20 +269,6 @@ fn quote(out: &mut String, text: &str, quotes: bool) {
     }
 }
 
-/// A name in the letters that the format allows: `[a-zA-Z_][a-zA-Z0-9_]*`, in metric names `:` too.
-fn escape(name: &str, metric: bool) -> Cow<'_, str> {
-    let allowed = |at: usize, letter: char| {
-        letter.is_ascii_alphabetic()
-            || letter == '_'
-            || (metric && letter == ':')
-            || (at > 0 && letter.is_ascii_digit())
-    };
-    if name.char_indices().all(|(at, letter)| allowed(at, letter)) {
-        return Cow::Borrowed(name);
-    }
-    name.char_indices().map(|(at, letter)| if allowed(at, letter) { letter } else { '_' }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,7 +276,7 @@ mod tests {
     type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], f64);
 
     fn text(metas: &[(&str, MetricType, &str)], series: &[Row<'_>]) -> String {
-        written(Format::Text, metas, series)
+        written(Format::TEXT, metas, series)
     }
 
     fn written(format: Format, metas: &[(&str, MetricType, &str)], series: &[Row<'_>]) -> String {
@@ -268,8 +284,8 @@ mod tests {
             .iter()
             .map(|(name, kind, help)| (Arc::from(*name), Meta { kind: *kind, help: (*help).into(), unit: "".into() }));
         let mut out = String::new();
-        let mut send = |piece: String| {
-            out.push_str(&piece);
+        let mut send = |piece: Bytes| {
+            out.push_str(std::str::from_utf8(&piece).unwrap());
             true
         };
         let mut exposition = Exposition::new(format, metas.collect(), &mut send);
@@ -349,7 +365,7 @@ mod tests {
     #[test]
     fn open_metrics_names_families_without_the_ending() {
         let out = written(
-            Format::OpenMetrics,
+            Format { syntax: Syntax::OpenMetrics, ..Format::TEXT },
             &[
                 ("a_total", MetricType::Counter, "A \"x\"."),
                 ("b", MetricType::Gauge, "B."),
@@ -380,9 +396,18 @@ mod tests {
     }
 
     #[test]
+    fn names_are_quoted_for_readers_that_know_them() {
+        let format = Format { escaping: Escaping::AllowUtf8, ..Format::TEXT };
+        let out = written(format, &[], &[("a.b", &[("c \"d\"", "e"), ("f", "g")], 1.0), ("h.i", &[], 2.0)]);
+        let lines: Vec<&str> = out.lines().filter(|line| !line.starts_with("# HELP")).collect();
+        let samples = [r#"{"a.b","c \"d\""="e",f="g"} 1"#, r#"{"h.i"} 2"#];
+        assert_eq!(lines, ["# TYPE \"a.b\" untyped", samples[0], "# TYPE \"h.i\" untyped", samples[1]]);
+    }
+
+    #[test]
     fn a_reader_that_left_stops_the_writer() {
         let mut send = |_| false;
-        let mut exposition = Exposition::new(Format::Text, Vec::new(), &mut send);
+        let mut exposition = Exposition::new(Format::TEXT, Vec::new(), &mut send);
         let latest = Latest { timestamp_ms: 1, value: Value::Float(1.0) };
         let many = vec![(Labels::from_pairs([("instance", "a long enough name")]), latest); 4096];
         assert!(!exposition.write("a", &many));

@@ -1,6 +1,7 @@
 //! The HTTP server: what is answered before the data is read, who may ask, and where each page lies.
 
 mod exposition;
+mod families;
 mod lenient;
 mod page;
 mod scrape;

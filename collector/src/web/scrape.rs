@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -17,7 +17,8 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::Web;
 use super::exposition::Exposition;
-use crate::api::Format;
+use super::families::Families;
+use crate::api::{Format, Syntax};
 use crate::query;
 use crate::store::Matcher;
 use crate::telemetry::Telemetry;
@@ -45,7 +46,7 @@ pub async fn metrics(
         let text = format!("{SCRAPES_MAX} readers of /metrics are served already; come again in a moment\n");
         return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     };
-    let (pieces, body) = mpsc::channel::<String>(PIECES_MAX);
+    let (pieces, body) = mpsc::channel::<Bytes>(PIECES_MAX);
     tokio::task::spawn_blocking(move || write(&web, format, &any_of, &pieces, place));
     let body = Body::from_stream(ReceiverStream::new(body).map(Ok::<_, std::convert::Infallible>));
     ([(header::CONTENT_TYPE, format.content_type())], body).into_response()
@@ -55,16 +56,22 @@ fn write(
     web: &Web,
     format: Format,
     any_of: &[Vec<Matcher>],
-    pieces: &mpsc::Sender<String>,
+    pieces: &mpsc::Sender<Bytes>,
     _place: OwnedSemaphorePermit,
 ) {
     let _running = Running::new(&web.telemetry);
     let runtime = Handle::current();
-    let mut send = |piece: String| {
+    let mut send = |piece: Bytes| {
         let sent = runtime.block_on(pieces.send_timeout(piece, PIECE_WITHIN));
         sent.inspect_err(|_| web.telemetry.scrapes_aborted.one()).is_ok()
     };
-    let mut exposition = Exposition::new(format, web.source.metadata(None), &mut send);
+    let metas = web.source.metadata(None);
+    if format.syntax == Syntax::Protobuf {
+        let mut families = Families::new(format.escaping, metas, &mut send);
+        web.source.latest(any_of, &mut |name, series| families.write(name, series));
+        return families.finish();
+    }
+    let mut exposition = Exposition::new(format, metas, &mut send);
     web.source.latest(any_of, &mut |name, series| exposition.write(name, series));
     exposition.finish();
 }

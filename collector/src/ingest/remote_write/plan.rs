@@ -133,7 +133,7 @@ impl Plan {
 
 impl Receiver {
     /// The name of the group of a series, and the series.
-    fn key(&self, series: &Series<'_>) -> Result<(Arc<str>, SeriesKey), String> {
+    pub fn key(&self, series: &Series<'_>) -> Result<(Arc<str>, SeriesKey), String> {
         let limits = &self.ingest.limits;
         let mut pairs = BTreeMap::new();
         for label in labels(&series.labels) {

@@ -3,7 +3,7 @@
 //! ```text
 //! WriteRequest  1 TimeSeries*   1 Label*      1 name, 2 value
 //!               |               2 Sample*     1 double, 2 int64 milliseconds
-//!               |               3 exemplars, skipped: none are stored
+//!               |               3 Exemplar*   see `wire`
 //!               |               4 Histogram*  see `wire`
 //!               3 Metadata*     see `wire`
 //! ```
@@ -14,7 +14,7 @@ use std::borrow::Cow;
 
 use prost::Message as _;
 
-use super::wire::{Histogram, Metadata};
+use super::wire::{Exemplar, Histogram, Metadata};
 
 /// What a request says.
 #[derive(Debug, Default)]
@@ -24,6 +24,8 @@ pub struct Request<'a> {
     pub samples: Vec<Sample>,
     /// As before.
     pub histograms: Vec<Histogram>,
+    /// As before.
+    pub exemplars: Vec<Exemplar>,
     pub metadata: Vec<Metadata>,
 }
 
@@ -34,6 +36,7 @@ pub struct Series<'a> {
     /// How many samples of the request are its own.
     pub samples: u32,
     pub histograms: u32,
+    pub exemplars: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -66,7 +69,7 @@ impl<'a> Request<'a> {
 
     fn series(&mut self, message: &'a [u8]) -> Result<(), Malformed> {
         let mut labels = Range::default();
-        let (samples, histograms) = (self.samples.len(), self.histograms.len());
+        let (samples, histograms, exemplars) = (self.samples.len(), self.histograms.len(), self.exemplars.len());
         let mut fields = Fields(message);
         loop {
             let at = message.len() - fields.0.len();
@@ -77,6 +80,10 @@ impl<'a> Request<'a> {
                     labels.add(message, at, message.len() - fields.0.len());
                 }
                 2 => self.samples.push(sample(field.bytes()?)?),
+                3 => {
+                    let exemplar = Exemplar::decode(field.bytes()?);
+                    self.exemplars.push(exemplar.map_err(|_| Malformed("an exemplar that cannot be read"))?);
+                }
                 4 => {
                     let histogram = Histogram::decode(field.bytes()?);
                     self.histograms.push(histogram.map_err(|_| Malformed("a histogram that cannot be read"))?);
@@ -88,6 +95,7 @@ impl<'a> Request<'a> {
             labels: labels.of(message),
             samples: (self.samples.len() - samples) as u32,
             histograms: (self.histograms.len() - histograms) as u32,
+            exemplars: (self.exemplars.len() - exemplars) as u32,
         });
         Ok(())
     }
@@ -255,6 +263,7 @@ mod tests {
             let timeseries = series.iter().map(|(labels, samples)| TimeSeries {
                 labels: labels.iter().map(|(name, value)| Label { name: name.as_bytes().into(), value: value.as_bytes().into() }).collect(),
                 samples: samples.iter().map(|(timestamp, value)| WireSample { timestamp: *timestamp, value: *value }).collect(),
+                exemplars: vec![Exemplar { value: 1.5, ..Exemplar::default() }; samples.len() % 3],
                 histograms: vec![Histogram { sum: 2.5, ..Histogram::default() }; samples.len() % 2],
             }).collect();
             let message = WriteRequest { timeseries, metadata: vec![Metadata::default()] }.encode_to_vec();
@@ -265,6 +274,7 @@ mod tests {
                 let labels: Vec<_> = labels.iter().map(|(n, v)| (n.as_bytes().to_vec(), v.as_bytes().to_vec())).collect();
                 prop_assert_eq!(labels_of(&read.labels), labels);
                 prop_assert_eq!((read.samples as usize, read.histograms as usize), (wanted.len(), wanted.len() % 2));
+                prop_assert_eq!(read.exemplars as usize, wanted.len() % 3);
                 for ((timestamp_ms, value), read) in wanted.iter().zip(samples.by_ref()) {
                     prop_assert_eq!((*timestamp_ms, value.to_bits()), (read.timestamp_ms, read.value.to_bits()));
                 }

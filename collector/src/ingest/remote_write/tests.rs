@@ -8,7 +8,7 @@ use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::wire::{Histogram, Label, Metadata, Span, TimeSeries, WireSample, WriteRequest};
+use super::wire::{Exemplar, Histogram, Label, Metadata, Span, TimeSeries, WireSample, WriteRequest};
 use super::*;
 use crate::auth::{Access, Rules};
 use crate::clock::now_ms;
@@ -21,6 +21,7 @@ struct Site {
     store: Arc<Store>,
     ingest: Arc<Ingest>,
     router: Router,
+    exemplars: Arc<Exemplars>,
     _dir: tempfile::TempDir,
 }
 
@@ -39,7 +40,8 @@ impl Site {
             symbols: Arc::default(),
             shutdown: CancellationToken::new(),
         });
-        Self { store, router: remote_write_router(ingest.clone()), ingest, _dir: dir }
+        let exemplars = Arc::<Exemplars>::default();
+        Self { store, router: remote_write_router(ingest.clone(), exemplars.clone()), exemplars, ingest, _dir: dir }
     }
 
     async fn post(&self, headers: &[(&str, &str)], body: Vec<u8>) -> (u16, String) {
@@ -85,7 +87,7 @@ fn series(labels: &[(&str, &str)], samples: &[(i64, f64)]) -> TimeSeries {
     TimeSeries {
         labels: labels.iter().map(label).collect(),
         samples: samples.iter().map(sample).collect(),
-        histograms: Vec::new(),
+        ..TimeSeries::default()
     }
 }
 
@@ -197,7 +199,7 @@ async fn a_series_that_was_forgotten_meanwhile_is_defined_anew() {
     let site = Site::new(Limits::default());
     let t = now_ms() - 1000;
     assert_eq!(site.write(vec![series(&[("__name__", "other")], &[(t, 1.0)])]).await.0, 204);
-    let receiver = Receiver::new(site.ingest.clone());
+    let receiver = Receiver::new(site.ingest.clone(), Arc::default());
     let request = WriteRequest { timeseries: vec![series(&[("__name__", "m")], &[(t, 2.0)])], metadata: vec![] };
     let message = request.encode_to_vec();
     // As if the retention had taken the series: its place leads nowhere.
@@ -206,4 +208,21 @@ async fn a_series_that_was_forgotten_meanwhile_is_defined_anew() {
     let (lsn, refused) = receiver.store(&message).unwrap();
     assert!(lsn.is_some() && refused.is_none(), "{refused:?}");
     assert_eq!(site.stored("m"), [("m{}".to_owned(), t, 2f64.to_bits())]);
+}
+
+#[tokio::test]
+async fn exemplars_are_kept_beside_the_samples() {
+    let site = Site::new(Limits::default());
+    let t = now_ms() - 60_000;
+    let label = |name: &str, value: &str| Label { name: name.into(), value: value.into() };
+    let exemplar = |trace: &str, timestamp| Exemplar { labels: vec![label("trace_id", trace)], value: 0.25, timestamp };
+    let mut with = series(&[("__name__", "m_bucket"), ("le", "1")], &[(t, 1.0)]);
+    with.exemplars = vec![exemplar("a", t), exemplar(&"x".repeat(200), t), exemplar("b", t + 1)];
+    let without = series(&[("__name__", "other")], &[(t, 1.0)]);
+    assert_eq!(site.write(vec![without, with]).await.0, 204);
+    let of = |metric: &str| vec![Matcher { name: "__name__".into(), op: MatchOp::Equal, value: metric.into() }];
+    let found = site.exemplars.select(&[of("m_bucket")], 0, i64::MAX);
+    let traces: Vec<_> = found[0].1.iter().map(|e| (e.labels.to_string(), e.timestamp_ms)).collect();
+    assert_eq!(found[0].0.to_string(), r#"m_bucket{le="1"}"#);
+    assert_eq!(traces, [(r#"{trace_id="a"}"#.to_owned(), t), (r#"{trace_id="b"}"#.to_owned(), t + 1)]);
 }

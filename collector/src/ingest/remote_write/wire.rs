@@ -17,6 +17,25 @@ pub struct Metadata {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
+pub struct Exemplar {
+    /// Of the exemplar, not of its series.
+    #[prost(message, repeated, tag = "1")]
+    pub labels: Vec<Label>,
+    #[prost(double, tag = "2")]
+    pub value: f64,
+    #[prost(int64, tag = "3")]
+    pub timestamp: i64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Label {
+    #[prost(bytes = "vec", tag = "1")]
+    pub name: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub value: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
 pub struct Histogram {
     /// Either this or `count_float`, which makes it a histogram of floats.
     #[prost(uint64, optional, tag = "1")]
@@ -103,12 +122,12 @@ impl Metadata {
 }
 
 #[cfg(test)]
-pub use whole::{Label, TimeSeries, WireSample, WriteRequest};
+pub use whole::{TimeSeries, WireSample, WriteRequest};
 
 /// The other messages, for tests that write requests.
 #[cfg(test)]
 mod whole {
-    use super::{Histogram, Metadata};
+    use super::{Exemplar, Histogram, Label, Metadata};
 
     #[derive(Clone, PartialEq, prost::Message)]
     pub struct WriteRequest {
@@ -124,16 +143,10 @@ mod whole {
         pub labels: Vec<Label>,
         #[prost(message, repeated, tag = "2")]
         pub samples: Vec<WireSample>,
+        #[prost(message, repeated, tag = "3")]
+        pub exemplars: Vec<Exemplar>,
         #[prost(message, repeated, tag = "4")]
         pub histograms: Vec<Histogram>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct Label {
-        #[prost(bytes = "vec", tag = "1")]
-        pub name: Vec<u8>,
-        #[prost(bytes = "vec", tag = "2")]
-        pub value: Vec<u8>,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
