@@ -71,7 +71,11 @@ impl Labels {
     }
 
     pub fn metric(&self) -> Option<&Arc<str>> {
-        self.get(METRIC_NAME)
+        match self.0.first() {
+            // Few names sort before it.
+            Some(first) if *first.name == *METRIC_NAME => Some(&first.value),
+            _ => self.get(METRIC_NAME),
+        }
     }
 
     pub fn iter(&self) -> std::slice::Iter<'_, Label> {

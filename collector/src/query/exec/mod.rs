@@ -116,8 +116,12 @@ impl Eval<'_> {
 fn have_one_name(rows: &[Row]) -> bool {
     let Some(first) = rows.first() else { return true };
     let name = first.labels.metric();
+    let same = |a: Option<&Arc<str>>, b: Option<&Arc<str>>| match (a, b) {
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a == b,
+        (a, b) => a == b,
+    };
     rows.iter().all(|row| {
-        row.labels.metric() == name && row.labels.iter().filter(|label| is_metadata(&label.name)).count() < 2
+        same(row.labels.metric(), name) && row.labels.iter().filter(|label| is_metadata(&label.name)).count() < 2
     })
 }
 

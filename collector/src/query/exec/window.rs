@@ -4,7 +4,6 @@ use crate::query::functions::{Floats, Function, Histograms, Mixed, Window};
 use crate::query::plan::{Edges, Place};
 use crate::query::value::{Cell, Points, Row, Steps, absent, is_float};
 use crate::query::{Expr, QueryError};
-use crate::store::METRIC_NAME;
 
 use super::aggregate::check_quantile;
 use super::selector::{Ends, Ranged, map_rows};
@@ -146,7 +145,7 @@ impl Eval<'_> {
         let mut last = "";
         let of_numbers = |row: &&Row| !row.has_histograms() || row.cells.iter().any(|cell| is_float(*cell));
         for row in rows.iter().filter(of_numbers) {
-            let Some(name) = row.labels.get(METRIC_NAME) else { continue };
+            let Some(name) = row.labels.metric() else { continue };
             if self.features.type_and_unit_labels {
                 let kind = row.labels.get("__type__").map_or("", |kind| kind);
                 if !matches!(kind, "counter" | "histogram") {

@@ -102,8 +102,8 @@ mod tests {
     #[test]
     fn bounds_have_the_digits_that_prometheus_shows() {
         assert_eq!(
-            (bound(1, 1), bound(-1, 1), bound(3, 2)),
-            (1.414213562373095, 0.7071067811865475, 1.6817928305074288)
+            (bound(-1, 2), bound(3, 2), bound(1, 3)),
+            (0.8408964152537144, 1.6817928305074288, 1.0905077326652577)
         );
     }
 }
