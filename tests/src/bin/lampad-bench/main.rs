@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout)]
 
 mod agents;
+mod burden;
 mod codecs;
 mod crash;
 mod fleet;
@@ -27,6 +28,8 @@ enum What {
     Freshness(freshness::Args),
     /// CPU, memory and bytes on the wire of the agent; beside both exporters scraped at 1 s
     Agents(agents::Args),
+    /// What watching costs a database with many tables and sessions that is in trouble
+    Burden(burden::Args),
     /// CPU, memory and disk that taking samples in costs; beside Prometheus and VictoriaMetrics
     Ingest(ingest::Args),
     /// Kills, starts and harms a collector under load, and judges every sample
@@ -50,6 +53,7 @@ async fn main() -> anyhow::Result<()> {
     match Args::parse().what {
         What::Freshness(args) => freshness::run(args).await,
         What::Agents(args) => agents::run(args).await,
+        What::Burden(args) => burden::run(args).await,
         What::Ingest(args) => ingest::run(args).await,
         What::Crash(args) => crash::run(args).await,
         What::Replay(args) => replay::run(args).await,
