@@ -34,8 +34,8 @@ const OPEN_USEC: u32 = 600_000_000;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // The agent shares the machine with a database: two threads are plenty, and a blocking read holds only one of them.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    // The agent shares the machine with a database: one thread does all but what may block, and wakes no other one for it.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {
         Ok(runtime) => {
             let result = runtime.block_on(run(arguments));

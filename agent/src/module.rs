@@ -137,6 +137,9 @@ pub enum ModuleError {
     Query { statement: String, detail: String },
     #[error("{server} does not let us in or does not answer: {detail}")]
     Connect { server: String, detail: String },
+    /// Each read begins when the one before it is over, so this one did not.
+    #[error("a read that began {} s ago has not come back", since.as_secs())]
+    Stuck { since: std::time::Duration },
     #[error("took longer than its deadline of {deadline:?}")]
     TimedOut { deadline: std::time::Duration },
 }

@@ -111,6 +111,16 @@ impl Tick {
         self.cursor = 0;
     }
 
+    /// Adds the samples of the tick under way to another's.
+    pub fn copy_to(&self, out: &mut Self) {
+        let mut labels = Vec::new();
+        for series in self.series.iter().filter(|series| series.round == self.round) {
+            labels.clear();
+            labels.extend(series.labels.iter().map(|label| &**label));
+            out.push(&series.desc, &labels, series.value);
+        }
+    }
+
     /// All series seen so far; a number, once given, stays.
     pub fn series(&self) -> &[TickSeries] {
         &self.series

@@ -8,6 +8,7 @@ mod bonding;
 mod btrfs;
 mod conntrack;
 mod cpu;
+mod dbus;
 mod disk_info;
 mod diskstats;
 mod dmi;
@@ -22,6 +23,7 @@ mod ipvs;
 mod kernel_tables;
 mod limits;
 mod loadavg;
+mod logind;
 mod mdadm;
 mod meminfo;
 mod mountstats;
@@ -54,6 +56,7 @@ mod stat;
 mod statfs;
 mod swap;
 mod sysctl;
+mod systemd;
 mod tape;
 mod tcpstat;
 #[cfg(test)]
@@ -68,7 +71,9 @@ mod xfs;
 mod zfs;
 mod zoneinfo;
 
-use reader::{Quick, Reader, Slow};
+use std::path::Path;
+
+use reader::{Aside, Quick, Reader};
 pub use settings::{DeviceFilter, FilesystemSettings, HostSettings, Pattern};
 
 use crate::module::Tier::{self, Heavy, Rare, Standard, Vital};
@@ -101,28 +106,33 @@ const fn off(
     Row { name, collector, tier, by_default: false, make }
 }
 
-fn quick<R: Reader + 'static>(reader: R) -> Box<dyn Module> {
-    Box::new(Quick(reader))
+fn quick<R: Reader + 'static>(settings: &HostSettings, reader: R) -> Box<dyn Module> {
+    match settings.files_may_hang {
+        true => slow(reader),
+        false => Box::new(Quick(reader)),
+    }
 }
 
 fn slow<R: Reader + 'static>(reader: R) -> Box<dyn Module> {
-    Box::new(Slow(reader))
+    Box::new(Aside::new(Box::new(Quick(reader))))
 }
 
 const TABLE: &[Row] = &[
     // What changes first when something goes wrong.
-    on("host.stat", "stat", Vital, |s| quick(stat::Stat::new(&s.path_procfs, s.stat_softirq))),
-    on("host.loadavg", "loadavg", Vital, |s| quick(loadavg::LoadAvg::new(&s.path_procfs))),
-    on("host.pressure", "pressure", Vital, |s| quick(pressure::Pressure::new(&s.path_procfs))),
-    on("host.diskstats", "diskstats", Vital, |s| quick(diskstats::DiskStats::new(&s.path_procfs, s.diskstats.clone()))),
+    on("host.stat", "stat", Vital, |s| quick(s, stat::Stat::new(&s.path_procfs, s.stat_softirq))),
+    on("host.loadavg", "loadavg", Vital, |s| quick(s, loadavg::LoadAvg::new(&s.path_procfs))),
+    on("host.pressure", "pressure", Vital, |s| quick(s, pressure::Pressure::new(&s.path_procfs))),
+    on("host.diskstats", "diskstats", Vital, |s| {
+        quick(s, diskstats::DiskStats::new(&s.path_procfs, s.diskstats.clone()))
+    }),
     // CPU and memory.
     on("host.cpu", "cpu", Heavy, |s| slow(cpu::Cpu::new(s))),
-    on("host.schedstat", "schedstat", Standard, |s| quick(schedstat::SchedStat::new(&s.path_procfs))),
-    on("host.meminfo", "meminfo", Standard, |s| quick(meminfo::Meminfo::new(&s.path_procfs))),
-    on("host.vmstat", "vmstat", Standard, |s| quick(vmstat::VmStat::new(&s.path_procfs))),
-    on("host.filefd", "filefd", Standard, |s| quick(limits::Limits::filefd(&s.path_procfs))),
-    on("host.entropy", "entropy", Standard, |s| quick(limits::Limits::entropy(&s.path_procfs))),
-    on("host.kernel_hung", "kernel_hung", Standard, |s| quick(limits::Limits::kernel_hung(&s.path_procfs))),
+    on("host.schedstat", "schedstat", Standard, |s| quick(s, schedstat::SchedStat::new(&s.path_procfs))),
+    on("host.meminfo", "meminfo", Standard, |s| quick(s, meminfo::Meminfo::new(&s.path_procfs))),
+    on("host.vmstat", "vmstat", Standard, |s| quick(s, vmstat::VmStat::new(&s.path_procfs))),
+    on("host.filefd", "filefd", Standard, |s| quick(s, limits::Limits::filefd(&s.path_procfs))),
+    on("host.entropy", "entropy", Standard, |s| quick(s, limits::Limits::entropy(&s.path_procfs))),
+    on("host.kernel_hung", "kernel_hung", Standard, |s| quick(s, limits::Limits::kernel_hung(&s.path_procfs))),
     // Disks and file systems.
     on("host.filesystem", "filesystem", Heavy, |s| {
         Box::new(filesystem::Filesystem::new(&s.path_procfs, &s.path_rootfs, s.filesystem.clone()))
@@ -130,10 +140,10 @@ const TABLE: &[Row] = &[
     on("host.disk_info", "", Rare, |s| {
         slow(disk_info::DiskInfo::new(&s.path_procfs, &s.path_sysfs, &s.path_udev_data, s.diskstats.clone()))
     }),
-    on("host.mdadm", "mdadm", Standard, |s| quick(mdadm::MdAdm::new(&s.path_procfs, &s.path_sysfs))),
+    on("host.mdadm", "mdadm", Standard, |s| quick(s, mdadm::MdAdm::new(&s.path_procfs, &s.path_sysfs))),
     on("host.nvme", "nvme", Rare, |s| slow(nvme::Nvme::new(&s.path_sysfs))),
     on("host.dmmultipath", "dmmultipath", Heavy, |s| slow(dmmultipath::DmMultipath::new(&s.path_sysfs))),
-    on("host.xfs", "xfs", Standard, |s| quick(xfs::Xfs::new(&s.path_sysfs))),
+    on("host.xfs", "xfs", Standard, |s| quick(s, xfs::Xfs::new(&s.path_sysfs))),
     on("host.zfs", "zfs", Standard, |s| slow(zfs::Zfs::new(&s.path_procfs))),
     on("host.btrfs", "btrfs", Heavy, |s| slow(btrfs::Btrfs::new(&s.path_sysfs))),
     on("host.bcache", "bcache", Standard, |s| slow(bcache::Bcache::new(&s.path_sysfs, s.bcache_priority_stats))),
@@ -142,22 +152,22 @@ const TABLE: &[Row] = &[
     on("host.tapestats", "tapestats", Standard, |s| slow(tape::Tape::new(&s.path_sysfs))),
     // Network.
     on("host.netdev", "netdev", Standard, |s| {
-        quick(netdev::NetDev::new(&s.path_procfs, &s.path_sysfs, s.netdev.clone()))
+        quick(s, netdev::NetDev::new(&s.path_procfs, &s.path_sysfs, s.netdev.clone()))
     }),
     on("host.netclass", "netclass", Standard, |s| {
         slow(netclass::NetClass::new(&s.path_sysfs, s.netclass.clone(), s.netclass_ignore_invalid_speed))
     }),
-    on("host.netstat", "netstat", Standard, |s| quick(netstat::NetStat::new(&s.path_procfs))),
-    on("host.sockstat", "sockstat", Standard, |s| quick(sockstat::SockStat::new(&s.path_procfs))),
-    on("host.softnet", "softnet", Standard, |s| quick(softnet::Softnet::new(&s.path_procfs))),
-    on("host.arp", "arp", Standard, |s| quick(arp::Arp::new(&s.path_procfs, s.arp.clone()))),
-    on("host.conntrack", "conntrack", Standard, |s| quick(conntrack::Conntrack::new(&s.path_procfs))),
-    on("host.udp_queues", "udp_queues", Standard, |s| quick(udp_queues::UdpQueues::new(&s.path_procfs))),
-    on("host.bonding", "bonding", Standard, |s| quick(bonding::Bonding::new(&s.path_sysfs))),
+    on("host.netstat", "netstat", Standard, |s| quick(s, netstat::NetStat::new(&s.path_procfs))),
+    on("host.sockstat", "sockstat", Standard, |s| quick(s, sockstat::SockStat::new(&s.path_procfs))),
+    on("host.softnet", "softnet", Standard, |s| quick(s, softnet::Softnet::new(&s.path_procfs))),
+    on("host.arp", "arp", Standard, |s| quick(s, arp::Arp::new(&s.path_procfs, s.arp.clone()))),
+    on("host.conntrack", "conntrack", Standard, |s| quick(s, conntrack::Conntrack::new(&s.path_procfs))),
+    on("host.udp_queues", "udp_queues", Standard, |s| quick(s, udp_queues::UdpQueues::new(&s.path_procfs))),
+    on("host.bonding", "bonding", Standard, |s| quick(s, bonding::Bonding::new(&s.path_sysfs))),
     on("host.infiniband", "infiniband", Standard, |s| slow(infiniband::InfiniBand::new(&s.path_sysfs))),
-    on("host.ipvs", "ipvs", Standard, |s| quick(ipvs::Ipvs::new(&s.path_procfs))),
-    on("host.nfs", "nfs", Standard, |s| quick(nfs::Nfs::client(&s.path_procfs))),
-    on("host.nfsd", "nfsd", Standard, |s| quick(nfs::Nfs::server(&s.path_procfs))),
+    on("host.ipvs", "ipvs", Standard, |s| quick(s, ipvs::Ipvs::new(&s.path_procfs))),
+    on("host.nfs", "nfs", Standard, |s| quick(s, nfs::Nfs::client(&s.path_procfs))),
+    on("host.nfsd", "nfsd", Standard, |s| quick(s, nfs::Nfs::server(&s.path_procfs))),
     // Hardware.
     on("host.hwmon", "hwmon", Heavy, |s| slow(hwmon::HwMon::new(&s.path_sysfs, s.hwmon.clone()))),
     on("host.thermal_zone", "thermal_zone", Heavy, |s| slow(attributes::Thermal::new(&s.path_sysfs))),
@@ -168,41 +178,60 @@ const TABLE: &[Row] = &[
     on("host.watchdog", "watchdog", Heavy, |s| slow(attributes::watchdog(&s.path_sysfs))),
     on("host.dmi", "dmi", Rare, |s| slow(dmi::Dmi::new(&s.path_sysfs))),
     // What the host is.
-    on("host.time", "time", Standard, |s| quick(time::Time::new(&s.path_sysfs))),
-    on("host.timex", "timex", Standard, |_| quick(timex::Timex)),
-    on("host.uname", "uname", Rare, |_| quick(os::Uname)),
-    on("host.os", "os", Rare, |s| quick(os::Os::new(&s.path_rootfs))),
+    on("host.time", "time", Standard, |s| quick(s, time::Time::new(&s.path_sysfs))),
+    on("host.timex", "timex", Standard, |s| quick(s, timex::Timex)),
+    on("host.uname", "uname", Rare, |s| quick(s, os::Uname)),
+    on("host.os", "os", Rare, |s| quick(s, os::Os::new(&s.path_rootfs))),
     on("host.info", "", Rare, |_| slow(os::Host)),
-    on("host.selinux", "selinux", Rare, |s| quick(selinux::Selinux::new(&s.path_sysfs, &s.path_rootfs))),
+    on("host.selinux", "selinux", Rare, |s| quick(s, selinux::Selinux::new(&s.path_sysfs, &s.path_rootfs))),
     on("host.textfile", "textfile", Heavy, |s| slow(textfile::TextFile::new(s.textfile_directory.clone()))),
     // Off by default, as with node_exporter: many series, or many files read.
     off("host.processes", "processes", Heavy, |s| slow(processes::Processes::new(&s.path_procfs))),
-    off("host.interrupts", "interrupts", Heavy, |s| quick(interrupts::Interrupts::hard(&s.path_procfs))),
-    off("host.softirqs", "softirqs", Heavy, |s| quick(interrupts::Interrupts::soft(&s.path_procfs))),
+    off("host.interrupts", "interrupts", Heavy, |s| quick(s, interrupts::Interrupts::hard(&s.path_procfs))),
+    off("host.softirqs", "softirqs", Heavy, |s| quick(s, interrupts::Interrupts::soft(&s.path_procfs))),
     off("host.tcpstat", "tcpstat", Heavy, |s| slow(tcpstat::TcpStat::new(&s.path_procfs))),
     off("host.meminfo_numa", "meminfo_numa", Heavy, |s| slow(numa::Numa::new(&s.path_sysfs))),
-    off("host.buddyinfo", "buddyinfo", Heavy, |s| quick(kernel_tables::BuddyInfo::new(&s.path_procfs))),
-    off("host.cgroups", "cgroups", Heavy, |s| quick(kernel_tables::Cgroups::new(&s.path_procfs))),
-    off("host.ksmd", "ksmd", Heavy, |s| quick(kernel_tables::Ksmd::new(&s.path_sysfs))),
-    off("host.slabinfo", "slabinfo", Heavy, |s| quick(slabinfo::SlabInfo::new(&s.path_procfs, s.slabinfo.clone()))),
-    off("host.zoneinfo", "zoneinfo", Heavy, |s| quick(zoneinfo::ZoneInfo::new(&s.path_procfs))),
-    off("host.swap", "swap", Heavy, |s| quick(swap::Swap::new(&s.path_procfs))),
-    off("host.sysctl", "sysctl", Heavy, |s| quick(sysctl::Sysctl::new(&s.path_procfs, s.sysctl.clone()))),
-    off("host.drbd", "drbd", Heavy, |s| quick(drbd::Drbd::new(&s.path_procfs))),
-    off("host.lnstat", "lnstat", Heavy, |s| quick(net_tables::LnStat::new(&s.path_procfs))),
-    off("host.xfrm", "xfrm", Heavy, |s| quick(net_tables::Xfrm::new(&s.path_procfs))),
-    off("host.qdisc", "qdisc", Heavy, |s| quick(qdisc::Qdisc::new(&s.path_sysfs, s.qdisc.clone()))),
-    off("host.network_route", "network_route", Heavy, |s| quick(network_route::NetworkRoute::new(&s.path_sysfs))),
-    off("host.mountstats", "mountstats", Heavy, |s| quick(mountstats::MountStats::new(&s.path_procfs))),
+    off("host.buddyinfo", "buddyinfo", Heavy, |s| quick(s, kernel_tables::BuddyInfo::new(&s.path_procfs))),
+    off("host.cgroups", "cgroups", Heavy, |s| quick(s, kernel_tables::Cgroups::new(&s.path_procfs))),
+    off("host.ksmd", "ksmd", Heavy, |s| quick(s, kernel_tables::Ksmd::new(&s.path_sysfs))),
+    off("host.slabinfo", "slabinfo", Heavy, |s| quick(s, slabinfo::SlabInfo::new(&s.path_procfs, s.slabinfo.clone()))),
+    off("host.zoneinfo", "zoneinfo", Heavy, |s| quick(s, zoneinfo::ZoneInfo::new(&s.path_procfs))),
+    off("host.swap", "swap", Heavy, |s| quick(s, swap::Swap::new(&s.path_procfs))),
+    off("host.sysctl", "sysctl", Heavy, |s| quick(s, sysctl::Sysctl::new(&s.path_procfs, s.sysctl.clone()))),
+    off("host.drbd", "drbd", Heavy, |s| quick(s, drbd::Drbd::new(&s.path_procfs))),
+    off("host.lnstat", "lnstat", Heavy, |s| quick(s, net_tables::LnStat::new(&s.path_procfs))),
+    off("host.xfrm", "xfrm", Heavy, |s| quick(s, net_tables::Xfrm::new(&s.path_procfs))),
+    off("host.qdisc", "qdisc", Heavy, |s| quick(s, qdisc::Qdisc::new(&s.path_sysfs, s.qdisc.clone()))),
+    off("host.network_route", "network_route", Heavy, |s| quick(s, network_route::NetworkRoute::new(&s.path_sysfs))),
+    off("host.mountstats", "mountstats", Heavy, |s| quick(s, mountstats::MountStats::new(&s.path_procfs))),
+    off("host.systemd", "systemd", Heavy, |s| slow(systemd::Systemd::new(&s.path_rootfs, s.systemd.clone()))),
+    off("host.logind", "logind", Heavy, |s| slow(logind::Logind::new(&s.path_rootfs))),
     off("host.cpu_vulnerabilities", "cpu_vulnerabilities", Rare, |s| {
-        quick(vulnerabilities::Vulnerabilities::new(&s.path_sysfs))
+        quick(s, vulnerabilities::Vulnerabilities::new(&s.path_sysfs))
     }),
 ];
 
 /// The modules that run with these settings.
 pub fn modules(settings: &HostSettings) -> Vec<Entry> {
+    let mut settings = settings.clone();
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    settings.files_may_hang =
+        [&settings.path_procfs, &settings.path_sysfs].iter().any(|root| served_by_a_process(root, &mounts));
+    let settings = &settings;
     let wanted = TABLE.iter().filter(|row| settings.wants(row.name, row.by_default));
     wanted.map(|row| Entry { spec: row.spec(), module: (row.make)(settings) }).collect()
+}
+
+/// Whether files below `root`, or the tree itself, are those of a FUSE file system, as lxcfs puts them over `/proc` of a
+/// container: the process behind it may never answer.
+fn served_by_a_process(root: &Path, mounts: &str) -> bool {
+    mounts.lines().any(|line| {
+        // Number, parent, device, root, mount point, options, optional fields, a dash, type, source, options.
+        let Some((mount, kind)) = line.split_once(" - ") else { return false };
+        let point = mount.split(' ').nth(4).map_or(Path::new(""), Path::new);
+        let nearest = point.starts_with(root) || (root.starts_with(point) && point != Path::new("/"));
+        nearest && kind.starts_with("fuse") && !kind.starts_with("fusectl")
+    })
 }
 
 /// Names of all modules, also of those that are off.
@@ -213,5 +242,23 @@ fn all_names() -> impl Iterator<Item = &'static str> {
 impl Row {
     fn spec(&self) -> Spec {
         Spec { name: self.name, instance: None, collector: self.collector, job: "node", tier: self.tier }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_a_process_serves_are_known_by_their_mounts() {
+        let plain = "22 1 0:21 / /proc rw - proc proc rw\n23 22 0:33 / /sys/fs/fuse/connections rw - fusectl x rw\n";
+        assert!(!served_by_a_process(Path::new("/proc"), plain));
+        assert!(!served_by_a_process(Path::new("/sys"), plain));
+        let lxcfs = format!("{plain}90 22 0:50 /proc/meminfo /proc/meminfo rw shared:1 - fuse.lxcfs lxcfs rw\n");
+        assert!(served_by_a_process(Path::new("/proc"), &lxcfs));
+        assert!(!served_by_a_process(Path::new("/sys"), &lxcfs));
+        let mounted = format!("{plain}91 1 0:51 / /host rw - fuse.sshfs far rw\n");
+        assert!(served_by_a_process(Path::new("/host/proc"), &mounted));
+        assert!(!served_by_a_process(Path::new("/hosts/proc"), &mounted));
     }
 }

@@ -51,6 +51,11 @@ pub struct HostSettings {
     pub netclass_ignore_invalid_speed: bool,
     /// Chips by the name in label `chip`.
     pub hwmon: DeviceFilter,
+    /// Units whose states are told.
+    pub systemd: DeviceFilter,
+    /// Found out, not configured: files of the kernel's trees are served by a process, which may never answer.
+    #[serde(skip)]
+    pub files_may_hang: bool,
 }
 
 impl Default for HostSettings {
@@ -79,6 +84,8 @@ impl Default for HostSettings {
             sysctl: SysctlSettings::default(),
             netclass_ignore_invalid_speed: false,
             hwmon: DeviceFilter::default(),
+            systemd: super::systemd::default_units(),
+            files_may_hang: false,
         }
     }
 }
@@ -114,7 +121,6 @@ fn module_names<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Vec<String
 /// Collectors of node_exporter that users will ask for and that we refuse, with the reason.
 fn unsupported(name: &str) -> Option<&'static str> {
     match short(name) {
-        "systemd" | "logind" => Some("it needs D-Bus, which the agent does not speak"),
         "ntp" => Some("it asks a server; timex tells whether the clock is in step"),
         "ethtool" => {
             Some("the driver's own counters need an ioctl in unsafe code; netclass and netdev tell link and traffic")
@@ -238,7 +244,7 @@ mod tests {
         for (text, told) in [
             ("colour = 1", "unknown field `colour`"),
             ("disabled = [\"cpux\"]", "no host module \"cpux\""),
-            ("enabled = [\"systemd\"]", "needs D-Bus"),
+            ("enabled = [\"ntp\"]", "timex tells"),
             ("netdev.exclude = \"(\"", "is not a regular expression"),
             ("netdev.exclude = \"\"", "would match everything"),
         ] {

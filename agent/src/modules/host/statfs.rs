@@ -36,6 +36,8 @@ pub struct Statfs {
     ask: Arc<Ask>,
     limit: Duration,
     helper: Option<SyncSender<(PathBuf, oneshot::Sender<Answer>)>>,
+    /// Asked and not answered yet. Kept here and not in the wait, which the module's deadline may cut short.
+    asked: Option<(PathBuf, oneshot::Receiver<Answer>)>,
     stalled: Vec<(PathBuf, oneshot::Receiver<Answer>)>,
 }
 
@@ -45,11 +47,12 @@ impl Statfs {
     }
 
     fn with(limit: Duration, ask: Arc<Ask>) -> Self {
-        Self { ask, limit, helper: None, stalled: Vec::new() }
+        Self { ask, limit, helper: None, asked: None, stalled: Vec::new() }
     }
 
     /// Room at `path`, or why it is not known.
     pub async fn room(&mut self, path: &Path) -> Result<Room, String> {
+        self.leave_behind();
         if let Some(at) = self.stalled.iter().position(|(stalled, _)| stalled == path) {
             return match self.stalled[at].1.try_recv() {
                 Err(oneshot::error::TryRecvError::Empty) => Err(STALLED.into()),
@@ -68,19 +71,32 @@ impl Statfs {
         if self.stalled.len() >= STALLED_MAX {
             return Err(format!("not asked: {STALLED_MAX} mounts do not answer"));
         }
-        let mut answer = self.send(path)?;
-        match tokio::time::timeout(self.limit, &mut answer).await {
-            Ok(Ok(answer)) => answer.map_err(|error| words(&error)),
-            Ok(Err(_)) => {
-                self.helper = None;
-                Err("the helper thread ended".into())
+        let answer = self.send(path)?;
+        let (_, answer) = self.asked.insert((path.to_owned(), answer));
+        match tokio::time::timeout(self.limit, answer).await {
+            Ok(answer) => {
+                self.asked = None;
+                match answer {
+                    Ok(answer) => answer.map_err(|error| words(&error)),
+                    Err(_) => {
+                        self.helper = None;
+                        Err("the helper thread ended".into())
+                    }
+                }
             }
             Err(_) => {
-                // Its channel closes with this, so the helper ends as soon as the kernel lets it go.
-                self.helper = None;
-                self.stalled.push((path.to_owned(), answer));
+                self.leave_behind();
                 Err(STALLED.into())
             }
+        }
+    }
+
+    /// Gives up the helper that has been asked and has not answered, if there is one.
+    fn leave_behind(&mut self) {
+        if let Some(asked) = self.asked.take() {
+            // Its channel closes with this, so the helper ends as soon as the kernel lets it go.
+            self.helper = None;
+            self.stalled.push(asked);
         }
     }
 
@@ -166,6 +182,16 @@ mod tests {
             }
         };
         tokio::time::timeout(Duration::from_secs(10), back).await.expect("told again once it answers");
+    }
+
+    #[tokio::test]
+    async fn a_wait_that_is_cut_short_leaves_its_helper_behind_all_the_same() {
+        let (mut statfs, _wake) = with_dead_mounts(Duration::from_secs(60));
+        let cut = tokio::time::timeout(Duration::from_millis(5), statfs.room(Path::new("/dead"))).await;
+        assert!(cut.is_err(), "the module's deadline comes first");
+        assert_eq!(statfs.room(Path::new("/live")).await, Ok(ROOM), "a fresh helper goes on");
+        assert_eq!(statfs.room(Path::new("/dead")).await, Err(STALLED.into()));
+        assert_eq!(statfs.stalled.len(), 1);
     }
 
     #[tokio::test]
