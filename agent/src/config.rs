@@ -31,6 +31,9 @@ use crate::uplink::Target;
 /// Room for a gigabyte of frames: a day's outage of a busy server.
 const SPOOL_BYTES: u64 = 1024 * 1024 * 1024;
 
+/// How much longer than a statement its module waits, so that it hears the statement's own answer.
+const STATEMENT_GRACE: Duration = Duration::from_millis(500);
+
 const INTERVAL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(3600));
 
 #[derive(Debug, thiserror::Error)]
@@ -179,8 +182,15 @@ impl Config {
             return None;
         }
         let mut schedule = settings.interval.map_or(Schedule::of(spec.tier), Schedule::every);
-        schedule.deadline = settings.deadline.unwrap_or(schedule.deadline);
+        schedule.deadline = settings.deadline.unwrap_or(schedule.deadline.max(self.statement_deadline(spec)));
         Some(schedule)
+    }
+
+    /// How long a module has to bear with a statement: its answer would come to nobody else.
+    fn statement_deadline(&self, spec: &Spec) -> Duration {
+        let watched = self.mysql.iter().filter(|_| spec.name.starts_with("mysql."));
+        let deadlines = watched.filter(|watched| watched.instance == spec.instance);
+        deadlines.map(|watched| watched.settings.statement_deadline + STATEMENT_GRACE).max().unwrap_or_default()
     }
 
     /// Refuses settings for modules that do not exist: a misspelt name would silently do nothing.
@@ -236,6 +246,10 @@ fn merge(flags: &Flags, mut file: File, host_written: Option<toml::Value>) -> Re
     let labels = labels(flags, file.labels, instance)?;
     let own = labels.iter().find(|label| label.name == "instance").map_or("", |label| &label.value);
     let mysql = file.mysql.watched(own, &Surroundings::of_this_process());
+    let mysql = mysql.map_err(|error| value("--mysql, [mysql]", error.to_string()))?;
+    for watched in &mysql {
+        check_time("[mysql]", "statement_deadline", watched.settings.statement_deadline)?;
+    }
     place_host(flags, &mut file.host)?;
     for (name, module) in &file.module {
         check_module(name, module)?;
@@ -251,7 +265,7 @@ fn merge(flags: &Flags, mut file: File, host_written: Option<toml::Value>) -> Re
         modules: file.module,
         host: file.host,
         host_written,
-        mysql: mysql.map_err(|error| value("--mysql, [mysql]", error.to_string()))?,
+        mysql,
     })
 }
 
@@ -287,12 +301,16 @@ fn check_collector(url: &str) -> Result<(), ConfigError> {
 }
 
 fn check_module(name: &str, settings: &ModuleSettings) -> Result<(), ConfigError> {
-    let (least, most) = INTERVAL;
     for (key, given) in [("interval", settings.interval), ("deadline", settings.deadline)] {
-        if let Some(given) = given.filter(|given| *given < least || *given > most) {
-            let detail = format!("{key} {given:?} is not within {least:?} and {most:?}");
-            return Err(value(format!("[module.{name:?}]"), detail));
-        }
+        check_time(&format!("[module.{name:?}]"), key, given.unwrap_or(INTERVAL.0))?;
+    }
+    Ok(())
+}
+
+fn check_time(section: &str, key: &str, given: Duration) -> Result<(), ConfigError> {
+    let (least, most) = INTERVAL;
+    if given < least || given > most {
+        return Err(value(section, format!("{key} {given:?} is not within {least:?} and {most:?}")));
     }
     Ok(())
 }

@@ -44,6 +44,16 @@ fn modules_are_set_one_by_one() {
     assert!(error.contains("host.disk") && error.contains("there are: host.cpu"), "{error}");
 }
 
+/// The sampler gave up after a second what a statement may take two for.
+#[test]
+fn a_module_bears_with_a_statement_as_long_as_it_may_run() {
+    let config = load(Flags::default(), "[mysql]\nstatement_deadline = \"3s\"\n").unwrap();
+    let spec = |name| Spec { name, instance: None, collector: "", job: "mysql", tier: Tier::Vital };
+    assert!(config.schedule(&spec("mysql.vital")).unwrap().deadline > Duration::from_secs(3));
+    assert_eq!(config.schedule(&spec("host.stat")).unwrap().deadline, Duration::from_secs(1));
+    assert!(refused("[mysql]\nstatement_deadline = \"0s\"\n").contains("statement_deadline"));
+}
+
 #[test]
 fn an_unknown_key_is_named_with_its_line() {
     let error = refused("collector = \"http://a:1\"\n\nintervall = 3\n");

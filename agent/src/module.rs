@@ -120,8 +120,8 @@ pub enum ModuleError {
     /// The source has it and does not keep it, by a setting of its own: normal as well.
     #[error("switched off: {what}")]
     SwitchedOff { what: String },
-    /// Left out to spare the source: no failure and no tick; who holds it counts it.
-    #[error("left out to spare the server")]
+    /// Left out, to spare the source or because the read before is not over: no further failure and no tick.
+    #[error("left out")]
     Held,
     /// No server to ask has been found; it is looked for again, and told once for all modules that would ask it.
     /// A fault of the module itself: its panic, caught, so that it is told like any other failure.

@@ -249,7 +249,10 @@ impl Sampler {
                 self.succeeded();
                 self.send(at_ms, false).await;
             }
-            Err(ModuleError::Held) => self.tick.abandon(),
+            Err(ModuleError::Held) => {
+                self.tick.abandon();
+                self.end_if_failing_for_long().await;
+            }
             Err(error) => {
                 self.tick.abandon();
                 self.failed(&error, begun, at_ms).await;
@@ -301,6 +304,11 @@ impl Sampler {
         }
         let failing = self.failing.get_or_insert(Failing { since: begun, since_ms: at_ms, count: 0, ended: false });
         failing.count += 1;
+        self.end_if_failing_for_long().await;
+    }
+
+    async fn end_if_failing_for_long(&mut self) {
+        let Some(failing) = &mut self.failing else { return };
         if !failing.ended && (failing.count >= FAILURES_MAX || failing.since.elapsed() >= FAILING_MAX) {
             failing.ended = true;
             let since_ms = failing.since_ms;

@@ -122,7 +122,7 @@ impl Client {
     }
 
     /// Pushes what waits and returns once the collector has it on disk. On an error the rest, beginning with the batch that
-    /// failed, keeps waiting, so a later flush goes on where this one ended.
+    /// failed, keeps waiting, so a later flush goes on where this one ended; see [`Self::discard`].
     pub async fn flush(&mut self) -> Result<Report, PushError> {
         let mut report = Report::default();
         while !self.waiting.is_empty() {
@@ -147,6 +147,16 @@ impl Client {
             self.waiting.drain(..batch);
         }
         Ok(report)
+    }
+
+    /// Gives up the batch that the last flush failed with, which a collector that refuses it would refuse again. Returns how
+    /// many series that were; without a failed batch there are none.
+    pub fn discard(&mut self) -> usize {
+        let given_up = std::mem::take(&mut self.unanswered);
+        self.waiting.drain(..given_up);
+        // What was sent under this number may be stored, so that it stands for nothing else.
+        self.sequence += u64::from(given_up > 0);
+        given_up
     }
 
     /// Sends one request until it is answered, refused, or the time of the options is over.

@@ -13,6 +13,17 @@ pub type Key = Box<[Box<str>]>;
 /// Numbers of one object, or of all, in the order of the collector's columns; `None` where it has none.
 pub type Numbers = Vec<Option<f64>>;
 
+/// What a column comes to for the objects that are not told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sum {
+    /// A counter: what the total grows by and the chosen do not.
+    Grows,
+    /// A size or a number of now: the total without the chosen.
+    Stands,
+    /// A quantile: there is none for all together.
+    Meaningless,
+}
+
 /// How many rows to ask for, ordered by work: those of rank `2 * max` and one to see that there are more.
 pub fn rows_wanted(max: usize) -> usize {
     2 * max + 1
@@ -96,22 +107,18 @@ impl Budget {
     }
 
     /// What the objects that are not told come to, given the sums over all objects.
-    pub fn others(&mut self, total: Numbers, grown: &Grown) -> &Numbers {
-        let began = |now: &Option<f64>, before: &Option<f64>| now.is_some() != before.is_some() || now < before;
-        let sums = match self.others.take() {
-            Some(others) if !total.iter().zip(&others.total).any(|(now, before)| began(now, before)) => {
-                let column = |(column, sum): (usize, &Option<f64>)| {
-                    let grew = total[column]? - others.total[column]?;
-                    // Objects are read before their sum, so a little more than was there may have gone to the chosen.
-                    Some((*sum)? + (grew - grown.0.get(column).copied().unwrap_or(0.0)).max(0.0))
-                };
-                others.sums.iter().enumerate().map(column).collect()
-            }
-            // The first time, or somebody emptied the table: all that is not with the chosen.
-            _ => {
-                total.iter().enumerate().map(|(column, total)| Some(((*total)? - self.sum(column)).max(0.0))).collect()
+    pub fn others(&mut self, total: Numbers, grown: &Grown, columns: &[Sum]) -> &Numbers {
+        let before = self.others.take();
+        let sum = |column: usize| {
+            let now = total[column]?;
+            let rest = (now - self.sum(column)).max(0.0);
+            match columns.get(column)? {
+                Sum::Meaningless => None,
+                Sum::Stands => Some(rest),
+                Sum::Grows => Some(before.as_ref().and_then(|before| before.grown(column, now, grown)).unwrap_or(rest)),
             }
         };
+        let sums = (0..total.len()).map(sum).collect();
         &self.others.insert(Others { total, sums }).sums
     }
 
@@ -122,6 +129,15 @@ impl Budget {
 
     fn sum(&self, column: usize) -> f64 {
         self.chosen.values().filter_map(|chosen| chosen.last.get(column).copied().flatten()).sum()
+    }
+}
+
+impl Others {
+    /// What a counter comes to now. `None` when it was not there before, or has begun anew: somebody emptied the table.
+    fn grown(&self, column: usize, now: f64, grown: &Grown) -> Option<f64> {
+        let (total, sum) = (self.total[column]?, self.sums[column]?);
+        // Objects are read before their sum, so a little more than was there may have gone to the chosen.
+        (now >= total).then(|| sum + (now - total - grown.0.get(column).copied().unwrap_or(0.0)).max(0.0))
     }
 }
 
@@ -170,7 +186,7 @@ mod tests {
         let mut read = |rows: &[(&str, f64)]| {
             let grown = budget.choose(objects(rows));
             let total = rows.iter().map(|(_, work)| work).sum();
-            budget.others(vec![Some(total)], &grown)[0].unwrap()
+            budget.others(vec![Some(total)], &grown, &[Sum::Grows])[0].unwrap()
         };
         assert_eq!(read(&[("a", 100.0), ("b", 10.0), ("c", 5.0)]), 15.0);
         assert_eq!(read(&[("a", 150.0), ("b", 20.0), ("c", 5.0)]), 25.0);
@@ -179,6 +195,26 @@ mod tests {
         assert_eq!(read(&[("a", 152.0), ("b", 301.0), ("c", 410.0)]), 703.0);
         // Somebody emptied the table.
         assert_eq!(read(&[("a", 3.0), ("b", 1.0), ("c", 1.0)]), 2.0);
+    }
+
+    /// A quantile or a size that fell was taken for an emptied table, and all counters of the others began anew.
+    #[test]
+    fn only_a_counter_that_falls_begins_anew_and_only_itself() {
+        let mut budget = Budget::new(1);
+        let columns = [Sum::Grows, Sum::Stands, Sum::Meaningless];
+        let mut read = |rows: [[f64; 3]; 2]| {
+            let object = |(name, numbers): (&str, [f64; 3])| Object {
+                key: [Box::from(name)].into(),
+                about: [].into(),
+                numbers: numbers.map(Some).into(),
+            };
+            let grown = budget.choose(["a", "b"].into_iter().zip(rows).map(object).collect());
+            let total = (0..3).map(|column| Some(rows[0][column] + rows[1][column])).collect();
+            budget.others(total, &grown, &columns).clone()
+        };
+        assert_eq!(read([[9.0, 5.0, 0.3], [1.0, 4.0, 0.2]]), [Some(1.0), Some(4.0), None]);
+        assert_eq!(read([[9.0, 1.0, 0.1], [3.0, 2.0, 0.1]]), [Some(3.0), Some(2.0), None]);
+        assert_eq!(read([[2.0, 1.0, 0.1], [1.0, 8.0, 0.1]]), [Some(1.0), Some(8.0), None], "emptied");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! Shape:  a list of targets, likeliest first. A server that somebody named is the only one on the list.
 //! Errors: a name that cannot be understood, or an option file that cannot be read, with what to write instead.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::option_file::{OptionFileError, Options};
@@ -74,7 +75,8 @@ fn account() -> (String, Option<PathBuf>) {
 /// Servers to try, likeliest first.
 pub fn targets(settings: &MysqlSettings, around: &Surroundings) -> Result<Vec<Target>, DiscoveryError> {
     let placed = settings.socket.is_some() || settings.port.is_some();
-    if let Some(dsn) = settings.server.as_ref().or(around.server.as_ref().filter(|_| !placed)) {
+    let named = settings.server.as_ref().filter(|server| !server.reveal().trim().is_empty());
+    if let Some(dsn) = named.or(around.server.as_ref().filter(|_| !placed)) {
         return Ok(vec![parse_dsn(dsn, &around.user)?]);
     }
     let configured = settings.option_file.clone();
@@ -151,7 +153,7 @@ impl Login {
             let path = root.join(socket.trim_start_matches('/'));
             // /var/run is a link to /run nearly everywhere: one server, not two.
             let Ok(real) = path.canonicalize() else { continue };
-            if !seen.contains(&real) {
+            if !seen.contains(&real) && is_a_servers(&real) {
                 seen.push(real);
                 targets.push(self.target(Address::Socket(path), false));
             }
@@ -159,6 +161,27 @@ impl Login {
         targets.push(self.target(Address::Tcp { host: "127.0.0.1".into(), port: DEFAULT_PORT }, false));
         targets
     }
+}
+
+/// Whether a server's account made this socket. Where anybody may make files, anybody could wait there for our password.
+fn is_a_servers(socket: &Path) -> bool {
+    let everybodys = socket.parent().and_then(|dir| dir.metadata().ok()).is_none_or(|dir| dir.mode() & 0o002 != 0);
+    if !everybodys {
+        return true;
+    }
+    let Ok(owner) = socket.metadata().map(|about| about.uid()) else { return false };
+    let ours = owner == 0 || owner == rustix::process::geteuid().as_raw();
+    if !ours && uid_of("mysql") != Some(owner) {
+        tracing::debug!(socket = %socket.display(), owner, "a socket of a stranger is not asked");
+        return false;
+    }
+    true
+}
+
+fn uid_of(user: &str) -> Option<u32> {
+    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
+    let fields = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields[0] == user)?;
+    fields.get(2)?.parse().ok()
 }
 
 fn tls_of(options: &Options) -> Result<Tls, String> {
@@ -379,6 +402,26 @@ mod tests {
             Surroundings { credentials: Some(dirs[0].path().into()), home: Some(dirs[1].path().into()), ..around() };
         let found = targets(&MysqlSettings::default(), &around).unwrap();
         assert_eq!(found[0].address.to_string(), "credential:3306");
+    }
+
+    /// With a password from an option file, a stranger at /tmp/mysql.sock could ask for it.
+    #[test]
+    fn a_strangers_socket_is_not_asked_where_anybody_may_make_one() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: only root can make a stranger's socket");
+            return;
+        }
+        let root = tempfile::tempdir().unwrap();
+        let socket = root.path().join("mysql.sock");
+        std::fs::write(&socket, "").unwrap();
+        let open_to = |mode| {
+            std::fs::set_permissions(root.path(), std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+            is_a_servers(&socket)
+        };
+        assert!(open_to(0o1777));
+        std::os::unix::fs::chown(&socket, Some(54_321), None).unwrap();
+        assert!(!open_to(0o1777));
+        assert!(open_to(0o755), "where only a server's account may");
     }
 
     #[test]

@@ -36,6 +36,9 @@ const HELD_MOST: f64 = 10.0;
 /// Reads whose cost is remembered: enough that one of them was not disturbed on a busy machine.
 const COSTS: usize = 8;
 
+/// On a meter whose read has been charged.
+const SETTLED: u64 = u64::MAX;
+
 tokio::task_local! {
     /// What the module that is being read has taken so far, in microseconds.
     static METER: Arc<AtomicU64>;
@@ -48,8 +51,10 @@ pub fn meter() -> Option<Arc<AtomicU64>> {
 
 /// Counts a statement's time.
 pub fn count(meter: Option<&Arc<AtomicU64>>, took: Duration) {
+    let add = |micros| (micros != SETTLED).then(|| micros + took.as_micros() as u64);
     if let Some(meter) = meter {
-        meter.fetch_add(took.as_micros() as u64, Ordering::Relaxed);
+        // One that is settled has been charged for all of the wait.
+        let _ = meter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
 }
 
@@ -191,32 +196,38 @@ impl Module for Governed {
             return Err(ModuleError::Held);
         }
         let meter = Arc::new(AtomicU64::new(0));
-        let mut charge = Charge { session: &self.session, name: self.name, meter: meter.clone() };
+        let mut charge =
+            Charge { session: &self.session, name: self.name, meter: meter.clone(), begun: Instant::now() };
         let sampled = METER.scope(meter, self.module.sample(out)).await;
-        charge.settle();
+        charge.settle(matches!(sampled, Err(ModuleError::TimedOut { .. })));
         sampled
     }
 }
 
-/// Charges also for a read that the sampler has given up.
+/// Charges also for a read that ran into a deadline: the statement's task counts when the server has answered, which is too
+/// late for that, so the whole wait counts. A read that asked nothing costs nothing and says nothing of what one would.
 struct Charge<'a> {
     session: &'a Session,
     name: &'static str,
     meter: Arc<AtomicU64>,
+    begun: Instant,
 }
 
 impl Charge<'_> {
-    fn settle(&mut self) {
-        let took = self.meter.swap(u64::MAX, Ordering::Relaxed);
-        if took != u64::MAX {
-            self.session.governor().settle(self.name, took as f64 / 1e6);
+    fn settle(&mut self, timed_out: bool) {
+        let counted = Duration::from_micros(self.meter.swap(SETTLED, Ordering::Relaxed));
+        let took = if timed_out { counted.max(self.begun.elapsed()) } else { counted };
+        if !took.is_zero() {
+            self.session.governor().settle(self.name, took.as_secs_f64());
         }
     }
 }
 
 impl Drop for Charge<'_> {
     fn drop(&mut self) {
-        self.settle();
+        if self.meter.load(Ordering::Relaxed) != SETTLED {
+            self.settle(true);
+        }
     }
 }
 

@@ -236,7 +236,7 @@ pub static CLIENT_STATISTICS: Table = Table {
 
 const BY_ACCOUNT: &[&str] = &["mysql_user", "hostmask"];
 const fn limit(name: &'static str, column: &'static str) -> Family {
-    Family::new(Desc::gauge(name, "The account's limit; 0 is none.").labels(BY_ACCOUNT), column)
+    Family::new(Desc::gauge(name, "The account's limit; 0 is none.").labels(BY_ACCOUNT), column).unsummed()
 }
 
 pub static ACCOUNTS: Table = Table {

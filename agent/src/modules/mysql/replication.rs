@@ -55,7 +55,7 @@ fn push_all(rows: &Rows, out: &mut Tick) {
             let Some(value) = number(text) else { continue };
             let name = metric_name(column);
             push(out, &name, &labels, value);
-            let before = name.replace("source", "master").replace("replica", "slave");
+            let before = name_before(&name);
             if before != name {
                 push(out, &before, &labels, value);
             }
@@ -67,6 +67,16 @@ fn push_all(rows: &Rows, out: &mut Tick) {
             }
         }
     }
+}
+
+/// As it was called before MySQL 8.0.22. Word by word: `replicate_do_db` has kept its name.
+fn name_before(name: &str) -> String {
+    let word = |word| match word {
+        "source" => "master",
+        "replica" => "slave",
+        other => other,
+    };
+    name.split('_').map(word).collect::<Vec<_>>().join("_")
 }
 
 fn labels_of<'a>(row: &Row<'a>) -> [&'a str; 4] {
@@ -97,6 +107,13 @@ fn gtids(text: &str) -> impl Iterator<Item = (&str, &str, Number)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_whole_words_were_renamed() {
+        assert_eq!(name_before("replica_sql_running"), "slave_sql_running");
+        assert_eq!(name_before("seconds_behind_source"), "seconds_behind_master");
+        assert_eq!(name_before("replicate_ignore_server_ids"), "replicate_ignore_server_ids");
+    }
 
     fn samples(rows: &Rows) -> Vec<String> {
         let mut tick = Tick::new();

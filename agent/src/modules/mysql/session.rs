@@ -70,6 +70,8 @@ struct State {
     /// A server was there once, so its absence is news.
     found: bool,
     refusals: u32,
+    /// A connection whose statement took no KILL.
+    unconfirmed: Option<u64>,
     told: Told,
 }
 
@@ -131,9 +133,8 @@ impl Session {
         F: FnOnce(&super::dialect::Server) -> Result<Cow<'static, str>, ModuleError> + Send + 'static,
     {
         let deadline = self.settings.statement_deadline;
-        let Some(flight) = Flight::begin(self, key) else {
-            return Err(ModuleError::TimedOut { deadline });
-        };
+        // The failure of the one that is under way has been told.
+        let Some(flight) = Flight::begin(self, key) else { return Err(ModuleError::Held) };
         let (reply, answer) = oneshot::channel();
         let session = Arc::clone(self);
         let meter = governor::meter();
@@ -175,6 +176,24 @@ impl Session {
             // Its thread at the server is gone, or we have no way to reach it: either way this connection is over.
             tracing::debug!(%lost, "connection to MySQL given up");
             state.link = None;
+        }
+    }
+
+    /// Whether the server still works at a statement of ours that took no KILL. It is not asked another one meanwhile: on a
+    /// server in such a state each would stay as well, with a connection of its own.
+    async fn still_at_work(&self, state: &mut State, open: &mut Open) -> Option<Trouble> {
+        let id = state.unconfirmed?;
+        let sql = format!("SELECT 1 FROM information_schema.processlist WHERE id = {id}");
+        let asked = Rows::fetch(&mut open.link.connection, &sql);
+        match tokio::time::timeout(self.settings.statement_deadline, asked).await {
+            Ok(Ok(rows)) if rows.is_empty() => {
+                state.unconfirmed = None;
+                None
+            }
+            _ => {
+                let detail = format!("it has not ended the statement of connection {id}, which took no KILL");
+                Some(Trouble::Connect { server: open.target.to_string(), detail })
+            }
         }
     }
 
@@ -220,7 +239,17 @@ impl Session {
                 // This one is under way until the server has confirmed its end.
                 let ended = end_statement(target, id, fetch).await;
                 drop(flight);
-                return ended.map(|()| self.set_health(Health::Up(Arc::clone(server))));
+                return match ended {
+                    Ended::Confirmed => {
+                        self.set_health(Health::Up(Arc::clone(server)));
+                        Ok(())
+                    }
+                    Ended::Lost(detail) => Err(detail),
+                    Ended::Unconfirmed => {
+                        state.unconfirmed = Some(id);
+                        Err(format!("the server did not confirm the end of a statement after {KILLS_MAX} KILLs"))
+                    }
+                };
             }
         };
         drop(flight);
@@ -254,7 +283,14 @@ impl Session {
             return Err(trouble.clone());
         }
         match self.connect(state.found).await {
-            Ok(open) => {
+            Ok(mut open) => {
+                if let Some(trouble) = self.still_at_work(state, &mut open).await {
+                    let _ = sqlx::Connection::close(open.link.connection).await;
+                    self.set_health(Health::Down);
+                    state.tell_trouble(&trouble);
+                    state.pause = Some((Instant::now() + LOOK_AGAIN, trouble.clone()));
+                    return Err(trouble);
+                }
                 state.tell_connected(&open);
                 self.set_health(Health::Up(Arc::clone(&open.server)));
                 state.link = Some(open);
@@ -311,8 +347,16 @@ impl Drop for Session {
     }
 }
 
+/// What became of a statement that was to be ended.
+enum Ended {
+    Confirmed,
+    /// Its connection is gone, and the statement with it.
+    Lost(String),
+    Unconfirmed,
+}
+
 /// Has the server end the statement on connection `id` and waits until `fetch` has seen it end.
-async fn end_statement<F>(target: &Target, id: u64, mut fetch: std::pin::Pin<&mut F>) -> Result<(), String>
+async fn end_statement<F>(target: &Target, id: u64, mut fetch: std::pin::Pin<&mut F>) -> Ended
 where
     F: Future<Output = Result<Rows, sqlx::Error>>,
 {
@@ -322,12 +366,12 @@ where
         let kill = tokio::time::timeout(CONFIRM, login::kill(target, what, id));
         let (ended, _) = tokio::join!(tokio::time::timeout(CONFIRM, &mut fetch), kill);
         match ended {
-            Ok(Err(error)) if login::is_lost(&error) => return Err(error.to_string()),
-            Ok(_) => return Ok(()),
+            Ok(Err(error)) if login::is_lost(&error) => return Ended::Lost(error.to_string()),
+            Ok(_) => return Ended::Confirmed,
             Err(_) => {}
         }
     }
-    Err(format!("the server did not confirm the end of a statement after {KILLS_MAX} KILLs"))
+    Ended::Unconfirmed
 }
 
 /// A statement that the server refused or ended.

@@ -57,9 +57,9 @@ pub static STATEMENTS: Table = Table {
         sum!("no_index_used_total", "sum_no_index_used"),
         sum!("latency_count", "latency_count"),
         sum!("latency_sum", "latency_sum").picoseconds(),
-        Family::new(QUANTILE, "quantile_95").part("95").picoseconds(),
-        Family::new(QUANTILE, "quantile_99").part("99").picoseconds(),
-        Family::new(QUANTILE, "quantile_999").part("999").picoseconds(),
+        Family::new(QUANTILE, "quantile_95").part("95").picoseconds().unsummed(),
+        Family::new(QUANTILE, "quantile_99").part("99").picoseconds().unsummed(),
+        Family::new(QUANTILE, "quantile_999").part("999").picoseconds().unsummed(),
     ],
 };
 

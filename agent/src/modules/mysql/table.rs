@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use lampad_proto::Number;
+use lampad_proto::v1::MetricType;
 
-use super::budget::{Budget, Key, Numbers, Object, Told, rows_wanted};
+use super::budget::{Budget, Key, Numbers, Object, Sum, Told, rows_wanted};
 use super::dialect::{Right, Server};
 use super::rows::Row;
 use super::session::Session;
@@ -46,16 +47,32 @@ pub struct Family {
     /// Value of the last label, where the column decides it: `fetch`, `insert`, ...
     pub part: Option<&'static str>,
     pub factor: f64,
+    /// A sum over objects means nothing: a quantile.
+    pub summed: bool,
 }
 
 impl Family {
     pub const fn new(desc: Desc, column: &'static str) -> Self {
-        Self { desc, column, part: None, factor: 1.0 }
+        Self { desc, column, part: None, factor: 1.0, summed: true }
     }
 
     pub const fn part(mut self, part: &'static str) -> Self {
         self.part = Some(part);
         self
+    }
+
+    /// A sum over objects would mean nothing.
+    pub const fn unsummed(mut self) -> Self {
+        self.summed = false;
+        self
+    }
+
+    fn sum(&self) -> Sum {
+        match self.desc.kind {
+            _ if !self.summed => Sum::Meaningless,
+            MetricType::Gauge => Sum::Stands,
+            _ => Sum::Grows,
+        }
     }
 
     /// The column counts picoseconds, as performance_schema does.
@@ -129,7 +146,8 @@ impl TableModule {
         out.push(&OTHER_OBJECTS, &[table.collector], others.max(0.0));
         if summed {
             let labels = vec!["other"; table.labels.len()];
-            push(table, &labels, plain(self.budget.others(numbers(table, &sums), &grown)), out);
+            let columns: Vec<Sum> = table.families.iter().map(Family::sum).collect();
+            push(table, &labels, plain(self.budget.others(numbers(table, &sums), &grown, &columns)), out);
         }
         Ok(())
     }
