@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use lampad_collector::query::{Engine, Features, Limits, QueryError, Request, Span};
+use lampad_collector::query::{Engine, Features, Limits, QueryError, Request, Span, parse_selectors};
 use lampad_collector::store::{Budget, Labels, Matcher, Meta, Select, SelectError, Series, Source, Visit};
 
 use promql_support::memory::Memory;
@@ -51,6 +51,146 @@ async fn each_limit_ends_a_query_with_its_own_error() {
     }
     // Twice the selector is twice the work.
     assert!(ask(enough(), "load + load").await.is_err());
+}
+
+/// Columns are as long as a query says, whether there is data or not: their length is looked at before they are made.
+#[tokio::test]
+async fn steps_are_counted_before_room_for_them_is_made() {
+    for text in [
+        "max_over_time(vector(1)[10y:1ms])",
+        "max_over_time(absent(nope)[10y:1ms])",
+        "max_over_time(vector(time())[10y:1ms])",
+        "max_over_time(year()[10y:1ms])",
+        "max_over_time(clamp(vector(1), 1, 2)[10y:1ms])",
+    ] {
+        match ask(Limits::default(), text).await {
+            Err(QueryError::Execution(error)) => assert!(error.contains("too many samples into memory"), "{error}"),
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+    // Where samples would do, bytes may not.
+    for text in ["max_over_time(vector(time())[1d:1s])", "max_over_time(absent(nope)[1d:1s])"] {
+        match ask(Limits { bytes: 500_000, ..Limits::default() }, text).await {
+            Err(QueryError::Execution(error)) => assert!(error.contains("too much memory"), "{error}"),
+            other => panic!("{text}: {other:?}"),
+        }
+        ask(Limits::default(), text).await.unwrap();
+    }
+}
+
+/// What is made out of few samples counts as what was read does.
+#[tokio::test]
+async fn rows_that_multiply_are_counted() {
+    let buckets =
+        "(label_replace(load, \"le\", \"1\", \"\", \"\") or label_replace(load, \"le\", \"+Inf\", \"\", \"\"))";
+    for (text, bytes) in [
+        // A hundred values, each a row of a hundred steps.
+        ("count_values(\"v\", load)".to_owned(), 90_000),
+        // Ten histograms, a hundred quantiles.
+        (format!("histogram_quantiles({buckets}, \"q\", scalar(vector(time() / 100)))"), 300_000),
+        // As many products as rows on either side.
+        ("load * on (host) group_left load".to_owned(), 50_000),
+    ] {
+        let ask = |bytes| {
+            let engine = Engine::new(Limits { bytes, ..Limits::default() }, Features::ALL);
+            let text = text.clone();
+            async move { engine.query(source(), request(&text)).await }
+        };
+        match ask(bytes).await {
+            Err(QueryError::Execution(error)) => assert!(error.contains("too much memory"), "{error}"),
+            other => panic!("{text}: {:?}", other.map(|answer| answer.samples)),
+        }
+        ask(20 * bytes).await.unwrap();
+    }
+}
+
+/// A store whose reader leaves while it is answered.
+struct Leaving(Arc<dyn Source>);
+
+impl Source for Leaving {
+    fn select(&self, matchers: &[Matcher], select: Select, budget: &Budget) -> Result<Vec<Series>, SelectError> {
+        let found = self.0.select(matchers, select, budget);
+        budget.cancel();
+        found
+    }
+
+    fn series(&self, any_of: &[Vec<Matcher>], from_ms: i64, to_ms: i64) -> Result<Vec<Labels>, SelectError> {
+        self.0.series(any_of, from_ms, to_ms)
+    }
+
+    fn label_names(&self, any_of: &[Vec<Matcher>], from_ms: i64, to_ms: i64) -> Result<Vec<Arc<str>>, SelectError> {
+        self.0.label_names(any_of, from_ms, to_ms)
+    }
+
+    fn label_values(
+        &self,
+        name: &str,
+        any_of: &[Vec<Matcher>],
+        from_ms: i64,
+        to_ms: i64,
+    ) -> Result<Vec<Arc<str>>, SelectError> {
+        self.0.label_values(name, any_of, from_ms, to_ms)
+    }
+
+    fn metadata(&self, metric: Option<&str>) -> Vec<(Arc<str>, Meta)> {
+        self.0.metadata(metric)
+    }
+
+    fn latest(&self, any_of: &[Vec<Matcher>], visit: Visit<'_>) {
+        self.0.latest(any_of, visit);
+    }
+}
+
+/// Between reading and answering lies work that may take long; it ends too.
+#[tokio::test]
+async fn work_on_rows_ends_when_nobody_waits_for_it() {
+    let mut memory = Memory::default();
+    for host in 0..300 {
+        let labels = Labels::from_pairs([("__name__", "load"), ("host", &*host.to_string())]);
+        (0..100).for_each(|tick| memory.push(&labels, tick * 1000, tick as f64));
+    }
+    let source: Arc<dyn Source> = Arc::new(Leaving(Arc::new(memory)));
+    let engine = Engine::new(Limits::default(), Features::default());
+    for text in ["count_values(\"v\", load)", "absent(load)", "vector(scalar(load))"] {
+        let ended = engine.query(source.clone(), request(text)).await;
+        assert!(matches!(ended, Err(QueryError::Cancelled)), "{text}: {:?}", ended.map(|answer| answer.samples));
+    }
+}
+
+/// Many small patterns, or one that is small to write, are refused before they are made into something large.
+#[tokio::test]
+async fn regular_expressions_are_bounded() {
+    for text in [
+        "load{host=~\"\\\\pL{1000}\"}".to_owned(),
+        format!("load{{{}}}", ["host=~\"\\\\w{1,500}.{400}\""; 900].join(",")),
+    ] {
+        match ask(Limits::default(), &text).await {
+            Err(QueryError::Bad(error)) => assert!(error.contains("states in all"), "{error}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(parse_selectors(["load{host=~\".{900}\"}"; 100]).is_err());
+    assert!(parse_selectors(["load"; 1001]).is_err());
+}
+
+/// The deepest tree is not only read but evaluated, in a debug build too, whose frames are the largest.
+#[tokio::test]
+async fn the_deepest_queries_are_evaluated() {
+    for text in [
+        format!("{}load{}", "(".repeat(1990), ")".repeat(1990)),
+        format!("{}load", "-".repeat(1990)),
+        format!("{}vector(1){}", "abs(".repeat(1990), ")".repeat(1990)),
+        format!("{}load{}", "sum(".repeat(1990), ")".repeat(1990)),
+        format!("load{}", " + 1".repeat(1990)),
+        format!("load{}", " and load".repeat(900)),
+        format!("1{}", " ^ 1".repeat(1990)),
+        format!("{}load{}", "max_over_time(".repeat(600), "[1s:1s])".repeat(600)),
+    ] {
+        let span = Span::Instant { at_ms: 5000 };
+        let request = Request { text: text.clone(), span, timeout: None, lookback: None };
+        let answer = Engine::new(Limits::default(), Features::ALL).query(source(), request).await;
+        assert!(answer.is_ok(), "{}...: {:?}", &text[..40], answer.err());
+    }
 }
 
 #[tokio::test]

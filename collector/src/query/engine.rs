@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use crate::store::{Budget, Labels, Source};
 
 use super::QueryError;
-use super::exec::{Eval, Notes, merge};
+use super::exec::{Eval, Notes};
 use super::parse::{OPENINGS_SHALLOW, openings, parse, with_room};
 use super::plan::{Edges, Expr, Kind};
 use super::value::{Points, Row, Steps, Value, is_absent, without_name};
@@ -284,7 +284,7 @@ fn instant(eval: &Eval<'_>, expr: &Expr, at_ms: i64) -> Result<Output, QueryErro
         Value::Scalar(cells) => Output::Scalar { at_ms, value: cells[0] },
         Value::Text(text) => Output::Text { at_ms, text },
         Value::Rows(rows) => {
-            let mut rows = finished(rows)?;
+            let mut rows = finished(eval, rows)?;
             rows.retain(|row| !is_absent(row.cells[0]));
             if !expr.orders() {
                 rows.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
@@ -306,7 +306,7 @@ fn range(eval: &Eval<'_>, expr: &Expr, steps: Steps) -> Result<Output, QueryErro
         Value::Scalar(cells) => vec![Row::new(Labels::empty(), cells)],
         Value::Text(_) => Vec::new(),
         Value::Rows(rows) => {
-            let mut rows = finished(rows)?;
+            let mut rows = finished(eval, rows)?;
             rows.retain(Row::has_any);
             rows.sort_by(|a, b| a.labels.cmp(&b.labels));
             rows
@@ -316,10 +316,10 @@ fn range(eval: &Eval<'_>, expr: &Expr, steps: Steps) -> Result<Output, QueryErro
 }
 
 /// Takes away the names whose removal was put off.
-fn finished(mut rows: Vec<Row>) -> Result<Vec<Row>, QueryError> {
+fn finished(eval: &Eval<'_>, mut rows: Vec<Row>) -> Result<Vec<Row>, QueryError> {
     for row in rows.iter_mut().filter(|row| row.drop_name) {
         row.labels = without_name(&row.labels);
         row.drop_name = false;
     }
-    merge(rows)
+    eval.merge(rows)
 }

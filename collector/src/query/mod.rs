@@ -17,6 +17,6 @@ pub use engine::{Answer, Engine, Features, Limits, Output, Request, Span};
 pub use error::QueryError;
 pub use histogram::{Bucket, Histogram};
 pub use parse::literal::{duration_ms as duration_text_ms, unquoted};
-pub use parse::{format, parse, parse_selector, tree};
+pub use parse::{format, parse, parse_selector, parse_selectors, tree};
 pub use plan::{Expr, Kind};
 pub use value::{Cell, Points, Row, Steps, float, is_absent};

@@ -118,7 +118,7 @@ impl Row {
     pub fn set(&mut self, step: usize, cell: Option<Cell>) {
         self.cells[step] = match cell {
             None => absent(),
-            Some(Cell::Float(value)) => value,
+            Some(Cell::Float(value)) => stored(value),
             Some(Cell::Histogram(histogram)) => {
                 self.histograms.resize(self.cells.len(), None);
                 self.histograms[step] = Some(histogram);
@@ -200,4 +200,16 @@ pub fn float(value: f64) -> String {
 pub fn braced(labels: &Labels) -> String {
     let labels: Vec<String> = labels.iter().map(|label| format!("{}={:?}", label.name, label.value)).collect();
     format!("{{{}}}", labels.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_never_taken_for_a_histogram() {
+        let mut row = Row::blank(Labels::empty(), 1);
+        row.set(0, Some(Cell::Float(f64::from_bits(HISTOGRAM_BITS))));
+        assert!(is_float(row.cells[0]) && row.cells[0].is_nan());
+    }
 }

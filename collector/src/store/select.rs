@@ -97,6 +97,14 @@ impl Budget {
         take(&self.bytes_left, bytes).ok_or(SelectError::TooMuchMemory)
     }
 
+    /// Whether so many samples may still be taken, before room for them is made.
+    pub fn has_room(&self, samples: u64) -> Result<(), SelectError> {
+        if samples > self.samples_left.load(Ordering::Relaxed) {
+            return Err(SelectError::TooManySamples);
+        }
+        Ok(())
+    }
+
     /// Takes `samples` from what is left; an error ends the query.
     pub fn take(&self, samples: u64) -> Result<(), SelectError> {
         self.check()?;

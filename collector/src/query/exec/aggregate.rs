@@ -1,5 +1,6 @@
 //! Aggregations: `sum by (..)`, `topk`, `quantile`, `count_values` and the rest.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use crate::query::value::{Cell, Row, Steps, Value, absent, filter, float, is_abs
 use crate::store::{Labels, METRIC_NAME};
 
 use super::hash::labels_hash;
+use super::pace::Pace;
 use super::selector::map_rows;
 use super::{Eval, Here, changed};
 
@@ -43,7 +45,10 @@ impl Eval<'_> {
         let at_param = self.notes.at(param.map_or(inner.place(), Expr::place));
         if op == CountValues {
             let label = label_of(param)?;
-            return count_values(grouped(self.rows(inner, steps)?, grouping), steps, &label);
+            // What is set before rows are grouped is taken away with the other labels.
+            let gone = matches!(grouping, Grouping::Without(names) if label == METRIC_NAME || names.contains(&label));
+            let label = Some(&*label).filter(|_| !gone);
+            return self.count_values(self.grouped(self.rows(inner, steps)?, grouping)?, steps, label);
         }
         let param = param.map(|param| self.eval(param, steps)).transpose()?;
         let rows = self.rows(inner, steps)?;
@@ -60,29 +65,31 @@ impl Eval<'_> {
             }
             _ => without_histograms(op, rows, here),
         };
-        let groups = grouped(rows, grouping);
+        let groups = self.grouped(rows, grouping)?;
         self.budget.check()?;
         match (op, param) {
             (Sum | Avg, _) => {
                 let (mixed, groups): (Vec<_>, Vec<_>) =
                     groups.into_iter().partition(|group| group.rows.iter().any(Row::has_histograms));
                 let mut rows = match op {
-                    Sum => fold(groups, steps, self::Sum::add, |sum| sum.total()),
-                    _ => fold(groups, steps, Mean::add, Mean::mean),
+                    Sum => self.fold(groups, steps, self::Sum::add, |sum| sum.total())?,
+                    _ => self.fold(groups, steps, Mean::add, Mean::mean)?,
                 };
-                rows.extend(mixed.into_iter().map(|group| mixed_sum(op, group, steps, here)));
+                for group in mixed {
+                    rows.push(self.mixed_sum(op, group, steps, here)?);
+                }
                 rows.retain(Row::has_any);
                 Ok(rows)
             }
-            (Count, _) => Ok(fold(groups, steps, |count: &mut f64, _| *count += 1.0, |count| *count)),
-            (Group, _) => Ok(fold(groups, steps, |_: &mut (), _| {}, |()| 1.0)),
-            (Max, _) => Ok(fold(groups, steps, |best, v| best_of(best, v, |new, old| new > old), picked)),
-            (Min, _) => Ok(fold(groups, steps, |best, v| best_of(best, v, |new, old| new < old), picked)),
-            (Stdvar, _) => Ok(fold(groups, steps, Variance::add, Variance::variance)),
-            (Stddev, _) => Ok(fold(groups, steps, Variance::add, |v| v.variance().sqrt())),
+            (Count, _) => self.fold(groups, steps, |count: &mut f64, _| *count += 1.0, |count| *count),
+            (Group, _) => self.fold(groups, steps, |_: &mut (), _| {}, |()| 1.0),
+            (Max, _) => self.fold(groups, steps, |best, v| best_of(best, v, |new, old| new > old), picked),
+            (Min, _) => self.fold(groups, steps, |best, v| best_of(best, v, |new, old| new < old), picked),
+            (Stdvar, _) => self.fold(groups, steps, Variance::add, Variance::variance),
+            (Stddev, _) => self.fold(groups, steps, Variance::add, |v| v.variance().sqrt()),
             (Quantile, Some(Value::Scalar(qs))) => {
                 check_quantiles(&qs, at_param);
-                Ok(quantiles(groups, steps, &qs))
+                self.quantiles_of(groups, steps, &qs)
             }
             (Topk | Bottomk | Limitk, Some(Value::Scalar(counts))) => {
                 // Nothing is asked for, of whatever there is.
@@ -90,7 +97,7 @@ impl Eval<'_> {
                     return Ok(Vec::new());
                 }
                 let counts = counts.into_iter().map(whole).collect::<Result<Vec<_>, _>>()?;
-                Ok(selected(op, groups, steps, &counts))
+                self.selected(op, groups, steps, &counts)
             }
             (LimitRatio, Some(Value::Scalar(ratios))) => limit_ratio(groups, ratios, at_param),
             _ => Err(QueryError::execution("an aggregation lacks its parameter")),
@@ -108,44 +115,6 @@ fn without_histograms(op: AggregateOp, rows: Vec<Row>, here: Here<'_>) -> Vec<Ro
 
 fn floats_only(rows: Vec<Row>) -> Vec<Row> {
     rows.into_iter().map(Row::floats_only).filter(Row::has_any).collect()
-}
-
-/// `sum` or `avg` of a group with histograms; a step with numbers beside them has no result.
-fn mixed_sum(op: AggregateOp, group: Group, steps: Steps, here: Here<'_>) -> Row {
-    let name = group.rows.first().and_then(|row| row.labels.metric()).map_or("", |name| name);
-    let mut sums = Row::blank(group.labels.clone(), steps.count).dropping(group.drop_name);
-    for step in 0..steps.count {
-        let (mut sum, mut mean, mut total) = (Sum::default(), Mean::default(), Total::default());
-        let mut floats = 0;
-        let mut fits = true;
-        for cell in group.rows.iter().filter_map(|row| row.cell(step)) {
-            match cell {
-                Cell::Float(value) => {
-                    floats += 1;
-                    sum.add(value);
-                    mean.add(value);
-                }
-                Cell::Histogram(histogram) => fits &= total.add(&histogram).is_ok(),
-            }
-        }
-        if floats > 0 && total.added > 0.0 {
-            here.warn("encountered a mix of histograms and floats for aggregation");
-            continue;
-        }
-        if !fits {
-            let text = "vector contains a mix of histograms with exponential and custom buckets schemas";
-            here.warn(&format!("{text} for metric name {name:?}"));
-            continue;
-        }
-        here.remark(total.remarks, "aggregation");
-        let is_sum = op == AggregateOp::Sum;
-        let cell = match floats {
-            0 => if is_sum { total.sum() } else { total.mean() }.map(changed),
-            _ => Some(Cell::Float(if is_sum { sum.total() } else { mean.mean() })),
-        };
-        sums.set(step, cell);
-    }
-    sums
 }
 
 /// A sample is in when its labels' place in `[0, 1)` is below the ratio; negative ratios take the complement.
@@ -207,33 +176,6 @@ fn group_labels(labels: &Labels, grouping: &Grouping) -> Labels {
     }
 }
 
-fn grouped(rows: Vec<Row>, grouping: &Grouping) -> Vec<Group> {
-    let named = matches!(grouping, Grouping::By(names) if names.iter().any(|name| name == METRIC_NAME));
-    let mut groups: Vec<Group> = Vec::new();
-    let mut at: HashMap<Labels, usize> = HashMap::new();
-    // The store's labels share their strings, so that where a string lies mostly tells its group. Rows stay in their groups
-    // until all are placed: no string is freed meanwhile.
-    let mut by_strings: HashMap<Vec<usize>, usize> = HashMap::new();
-    let mut strings = Vec::new();
-    for row in rows {
-        shared_strings(&row.labels, grouping, &mut strings);
-        let index = match by_strings.get(&strings) {
-            Some(index) => *index,
-            None => {
-                let labels = group_labels(&row.labels, grouping);
-                let index = *at.entry(labels.clone()).or_insert_with(|| {
-                    groups.push(Group { labels, rows: Vec::new(), drop_name: named && row.drop_name });
-                    groups.len() - 1
-                });
-                by_strings.insert(strings.clone(), index);
-                index
-            }
-        };
-        groups[index].rows.push(row);
-    }
-    groups
-}
-
 /// Where the strings lie that make the row's group.
 fn shared_strings(labels: &Labels, grouping: &Grouping, strings: &mut Vec<usize>) {
     let address = |text: &Arc<str>| text.as_ptr() as usize;
@@ -248,28 +190,6 @@ fn shared_strings(labels: &Labels, grouping: &Grouping, strings: &mut Vec<usize>
     }
 }
 
-/// Folds each column of a group into one cell.
-fn fold<A: Default + Clone>(
-    groups: Vec<Group>,
-    steps: Steps,
-    add: impl Fn(&mut A, f64) + Send + Sync,
-    result: impl Fn(&A) -> f64 + Send + Sync,
-) -> Vec<Row> {
-    let cells_each = groups.iter().map(|group| group.rows.len()).max().unwrap_or(0) * steps.count;
-    map_rows(groups, cells_each, |group| {
-        let mut sums: Vec<Option<A>> = vec![None; steps.count];
-        for row in &group.rows {
-            for (sum, cell) in sums.iter_mut().zip(&row.cells) {
-                if !is_absent(*cell) {
-                    add(sum.get_or_insert_with(A::default), *cell);
-                }
-            }
-        }
-        let cells = sums.iter().map(|sum| sum.as_ref().map_or_else(absent, &result)).collect();
-        Row::new(group.labels, cells).dropping(group.drop_name)
-    })
-}
-
 fn best_of(best: &mut Option<f64>, value: f64, beats: impl Fn(f64, f64) -> bool) {
     match best {
         Some(old) if !beats(value, *old) && !old.is_nan() => {}
@@ -281,20 +201,6 @@ fn picked(best: &Option<f64>) -> f64 {
     best.unwrap_or_else(absent)
 }
 
-fn quantiles(groups: Vec<Group>, steps: Steps, qs: &[f64]) -> Vec<Row> {
-    let cells_each = groups.iter().map(|group| group.rows.len()).max().unwrap_or(0) * steps.count;
-    map_rows(groups, cells_each, |group| {
-        let mut column = Vec::with_capacity(group.rows.len());
-        let cells = qs.iter().enumerate().map(|(step, q)| {
-            column.clear();
-            column.extend(group.rows.iter().map(|row| row.cells[step]).filter(|cell| !is_absent(*cell)));
-            if column.is_empty() { absent() } else { quantile(*q, &mut column) }
-        });
-        let cells = cells.collect();
-        Row::new(group.labels, cells).dropping(group.drop_name)
-    })
-}
-
 /// The label of `count_values`, any UTF-8 text but the empty one.
 fn label_of(param: Option<&Expr>) -> Result<String, QueryError> {
     let Some(Expr::Text { value, .. }) = param.map(Expr::without_parens) else {
@@ -302,26 +208,6 @@ fn label_of(param: Option<&Expr>) -> Result<String, QueryError> {
     };
     let label = String::from_utf8(value.clone()).ok().filter(|label| !label.is_empty());
     label.ok_or_else(|| QueryError::execution(format!("invalid label name {}", quoted(value))))
-}
-
-fn count_values(groups: Vec<Group>, steps: Steps, label: &str) -> Result<Vec<Row>, QueryError> {
-    let mut rows: Vec<Row> = Vec::new();
-    let mut at: HashMap<Labels, usize> = HashMap::new();
-    for group in groups {
-        for row in group.rows {
-            for (step, cell) in row.cells.iter().enumerate().filter(|(_, cell)| !is_absent(**cell)) {
-                let text = row.histogram(step).map_or_else(|| float(*cell), |histogram| histogram.text());
-                let labels = with(&group.labels, [(label.to_owned(), text)]);
-                let index = *at.entry(labels.clone()).or_insert_with(|| {
-                    rows.push(Row::blank(labels, steps.count).dropping(group.drop_name));
-                    rows.len() - 1
-                });
-                let count = &mut rows[index].cells[step];
-                *count = if is_absent(*count) { 1.0 } else { *count + 1.0 };
-            }
-        }
-    }
-    Ok(rows)
 }
 
 /// How many series to keep, from a scalar.
@@ -335,38 +221,227 @@ fn whole(count: f64) -> Result<usize, QueryError> {
     Ok(count.max(0.0) as usize)
 }
 
-/// `topk`, `bottomk`, `limitk`: some of a group's samples at each step, with all their labels.
-fn selected(op: AggregateOp, groups: Vec<Group>, steps: Steps, counts: &[usize]) -> Vec<Row> {
-    let cells_each = groups.iter().map(|group| group.rows.len()).max().unwrap_or(0) * steps.count;
-    let picked = map_rows(groups, cells_each, |mut group| {
-        let mut order: Vec<usize> = Vec::with_capacity(group.rows.len());
-        for (step, &count) in counts.iter().enumerate() {
-            order.clear();
-            order.extend((0..group.rows.len()).filter(|row| !is_absent(group.rows[*row].cells[step])));
-            let value = |row: &usize| group.rows[*row].cells[step];
-            // NaN comes last whichever end is wanted.
-            let nan_last = |a: &usize, b: &usize| value(a).is_nan().cmp(&value(b).is_nan());
-            let by_value = |a: &usize, b: &usize| value(a).partial_cmp(&value(b)).unwrap_or(std::cmp::Ordering::Equal);
-            match op {
-                AggregateOp::Topk => order.sort_by(|a, b| nan_last(a, b).then_with(|| by_value(b, a))),
-                AggregateOp::Bottomk => order.sort_by(|a, b| nan_last(a, b).then_with(|| by_value(a, b))),
-                _ => {}
+fn numbered(groups: Vec<Group>) -> Vec<(usize, Group)> {
+    groups.into_iter().enumerate().collect()
+}
+
+/// The order in which `topk` or `bottomk` takes values: NaN comes last whichever end is wanted.
+fn by_rank(op: AggregateOp, a: f64, b: f64) -> Ordering {
+    let by_value = a.partial_cmp(&b).unwrap_or(Ordering::Equal);
+    let by_value = if op == AggregateOp::Topk { by_value.reverse() } else { by_value };
+    a.is_nan().cmp(&b.is_nan()).then(by_value)
+}
+
+/// How rows are put together, each within what the query may use.
+impl Eval<'_> {
+    fn grouped(&self, rows: Vec<Row>, grouping: &Grouping) -> Result<Vec<Group>, QueryError> {
+        let mut pace = self.pace();
+        let named = matches!(grouping, Grouping::By(names) if names.iter().any(|name| name == METRIC_NAME));
+        let mut groups: Vec<Group> = Vec::new();
+        let mut at: HashMap<Labels, usize> = HashMap::new();
+        // The store's labels share their strings, so that where a string lies mostly tells its group. Rows stay in their groups
+        // until all are placed: no string is freed meanwhile.
+        let mut by_strings: HashMap<Vec<usize>, usize> = HashMap::new();
+        let mut strings = Vec::new();
+        for row in rows {
+            pace.work(row.labels.len() + 1)?;
+            shared_strings(&row.labels, grouping, &mut strings);
+            let index = match by_strings.get(&strings) {
+                Some(index) => *index,
+                None => {
+                    let labels = group_labels(&row.labels, grouping);
+                    let index = *at.entry(labels.clone()).or_insert_with(|| {
+                        groups.push(Group { labels, rows: Vec::new(), drop_name: named && row.drop_name });
+                        groups.len() - 1
+                    });
+                    by_strings.insert(strings.clone(), index);
+                    index
+                }
+            };
+            groups[index].rows.push(row);
+        }
+        Ok(groups)
+    }
+
+    /// Folds each column of a group into one cell.
+    fn fold<A: Default + Clone>(
+        &self,
+        groups: Vec<Group>,
+        steps: Steps,
+        add: impl Fn(&mut A, f64) + Send + Sync,
+        result: impl Fn(&A) -> f64 + Send + Sync,
+    ) -> Result<Vec<Row>, QueryError> {
+        let cells_each = groups.iter().map(|group| group.rows.len()).max().unwrap_or(0) * steps.count;
+        self.take_rows(groups.len(), steps)?;
+        // Each thread has one column of what is folded at a time.
+        let columns = groups.len().min(rayon::current_num_threads());
+        self.budget.take_bytes(((columns * size_of::<Option<A>>()) as u64).saturating_mul(steps.count as u64))?;
+        let rows = map_rows(numbered(groups), cells_each, |(at, group)| {
+            let mut pace = Pace::of_item(self.budget, at)?;
+            let mut sums: Vec<Option<A>> = vec![None; steps.count];
+            for row in &group.rows {
+                pace.work(row.cells.len())?;
+                for (sum, cell) in sums.iter_mut().zip(&row.cells) {
+                    if !is_absent(*cell) {
+                        add(sum.get_or_insert_with(A::default), *cell);
+                    }
+                }
             }
-            for row in order.drain(..).skip(count) {
-                group.rows[row].cells[step] = absent();
+            let cells = sums.iter().map(|sum| sum.as_ref().map_or_else(absent, &result)).collect();
+            Ok(Row::new(group.labels, cells).dropping(group.drop_name))
+        });
+        rows.into_iter().collect()
+    }
+
+    fn quantiles_of(&self, groups: Vec<Group>, steps: Steps, qs: &[f64]) -> Result<Vec<Row>, QueryError> {
+        let cells_each = groups.iter().map(|group| group.rows.len()).max().unwrap_or(0) * steps.count;
+        self.take_rows(groups.len(), steps)?;
+        let rows = map_rows(numbered(groups), cells_each, |(at, group)| {
+            let mut pace = Pace::of_item(self.budget, at)?;
+            let mut column = Vec::with_capacity(group.rows.len());
+            let mut cells = Vec::with_capacity(steps.count);
+            for (step, q) in qs.iter().enumerate() {
+                pace.work(group.rows.len())?;
+                column.clear();
+                column.extend(group.rows.iter().map(|row| row.cells[step]).filter(|cell| !is_absent(*cell)));
+                cells.push(if column.is_empty() { absent() } else { quantile(*q, &mut column) });
+            }
+            Ok(Row::new(group.labels, cells).dropping(group.drop_name))
+        });
+        rows.into_iter().collect()
+    }
+
+    /// Without `label` the values are counted all the same, under the group's own labels.
+    fn count_values(&self, groups: Vec<Group>, steps: Steps, label: Option<&str>) -> Result<Vec<Row>, QueryError> {
+        let mut rows: Vec<Row> = Vec::new();
+        let mut at: HashMap<Labels, usize> = HashMap::new();
+        let mut pace = self.pace();
+        for group in groups {
+            // Numbers repeat, and their text and labels cost more than the count.
+            let mut of_bits: HashMap<u64, usize> = HashMap::new();
+            for row in group.rows {
+                pace.work(row.cells.len())?;
+                for (step, cell) in row.cells.iter().enumerate().filter(|(_, cell)| !is_absent(**cell)) {
+                    let histogram = row.histogram(step);
+                    let known = of_bits.get(&cell.to_bits()).filter(|_| histogram.is_none());
+                    let index = match known {
+                        Some(index) => *index,
+                        None => {
+                            let text = histogram.map_or_else(|| float(*cell), |histogram| histogram.text());
+                            pace.work(text.len())?;
+                            let bytes = text.len() as u64;
+                            let labels = with(&group.labels, label.map(|label| (label.to_owned(), text)));
+                            let index = match at.get(&labels) {
+                                Some(index) => *index,
+                                None => {
+                                    self.take_rows(1, steps)?;
+                                    self.budget.take_bytes(bytes)?;
+                                    at.insert(labels.clone(), rows.len());
+                                    rows.push(Row::blank(labels, steps.count).dropping(group.drop_name));
+                                    rows.len() - 1
+                                }
+                            };
+                            if histogram.is_none() {
+                                of_bits.insert(cell.to_bits(), index);
+                            }
+                            index
+                        }
+                    };
+                    let count = &mut rows[index].cells[step];
+                    *count = if is_absent(*count) { 1.0 } else { *count + 1.0 };
+                }
             }
         }
-        let mut rows = group.rows;
-        rows.retain(Row::has_any);
-        if steps.count == 1 && op != AggregateOp::Limitk {
-            let nan_last = |a: &Row, b: &Row| a.cells[0].is_nan().cmp(&b.cells[0].is_nan());
-            let by_value = |a: &Row, b: &Row| a.cells[0].partial_cmp(&b.cells[0]).unwrap_or(std::cmp::Ordering::Equal);
-            match op {
-                AggregateOp::Topk => rows.sort_by(|a, b| nan_last(a, b).then_with(|| by_value(b, a))),
-                _ => rows.sort_by(|a, b| nan_last(a, b).then_with(|| by_value(a, b))),
+        Ok(rows)
+    }
+
+    /// `topk`, `bottomk`, `limitk`: some of a group's samples at each step, with all their labels.
+    fn selected(
+        &self,
+        op: AggregateOp,
+        groups: Vec<Group>,
+        steps: Steps,
+        counts: &[usize],
+    ) -> Result<Vec<Row>, QueryError> {
+        let cells_each = groups.iter().map(|group| group.rows.len()).max().unwrap_or(0) * steps.count;
+        let picked = map_rows(numbered(groups), cells_each, |(at, mut group)| {
+            let mut pace = Pace::of_item(self.budget, at)?;
+            let mut order: Vec<usize> = Vec::with_capacity(group.rows.len());
+            for (step, &count) in counts.iter().enumerate() {
+                pace.work(group.rows.len())?;
+                order.clear();
+                order.extend((0..group.rows.len()).filter(|row| !is_absent(group.rows[*row].cells[step])));
+                if order.len() <= count {
+                    continue;
+                }
+                let value = |row: usize| group.rows[row].cells[step];
+                // Of equal values the first rows stay.
+                match op {
+                    AggregateOp::Limitk => {}
+                    _ if count == 0 => {}
+                    _ => {
+                        order.select_nth_unstable_by(count, |a, b| by_rank(op, value(*a), value(*b)).then(a.cmp(b)));
+                    }
+                }
+                for row in order.drain(..).skip(count) {
+                    group.rows[row].cells[step] = absent();
+                }
             }
+            let mut rows = group.rows;
+            rows.retain(Row::has_any);
+            if steps.count == 1 && op != AggregateOp::Limitk {
+                rows.sort_by(|a, b| by_rank(op, a.cells[0], b.cells[0]));
+            }
+            Ok(rows)
+        });
+        let picked = picked.into_iter().collect::<Result<Vec<Vec<Row>>, QueryError>>()?;
+        Ok(picked.into_iter().flatten().collect())
+    }
+
+    /// `sum` or `avg` of a group with histograms; a step with numbers beside them has no result.
+    fn mixed_sum(&self, op: AggregateOp, group: Group, steps: Steps, here: Here<'_>) -> Result<Row, QueryError> {
+        self.take_rows(1, steps)?;
+        let mut pace = self.pace();
+        let name = group.rows.first().and_then(|row| row.labels.metric()).map_or("", |name| name);
+        let mut sums = Row::blank(group.labels.clone(), steps.count).dropping(group.drop_name);
+        for step in 0..steps.count {
+            pace.work(group.rows.len())?;
+            let (mut sum, mut mean, mut total) = (Sum::default(), Mean::default(), Total::default());
+            let mut floats = 0;
+            let mut fits = true;
+            for cell in group.rows.iter().filter_map(|row| row.cell(step)) {
+                match cell {
+                    Cell::Float(value) => {
+                        floats += 1;
+                        sum.add(value);
+                        mean.add(value);
+                    }
+                    Cell::Histogram(histogram) => {
+                        pace.work(histogram.positive.len() + histogram.negative.len())?;
+                        fits &= total.add(&histogram).is_ok();
+                    }
+                }
+            }
+            if floats > 0 && total.added > 0.0 {
+                here.warn("encountered a mix of histograms and floats for aggregation");
+                continue;
+            }
+            if !fits {
+                let text = "vector contains a mix of histograms with exponential and custom buckets schemas";
+                here.warn(&format!("{text} for metric name {name:?}"));
+                continue;
+            }
+            here.remark(total.remarks, "aggregation");
+            let is_sum = op == AggregateOp::Sum;
+            let cell = match floats {
+                0 => if is_sum { total.sum() } else { total.mean() }.map(changed),
+                _ => Some(Cell::Float(if is_sum { sum.total() } else { mean.mean() })),
+            };
+            if let Some(Cell::Histogram(histogram)) = &cell {
+                self.budget.take_bytes(histogram.bytes())?;
+            }
+            sums.set(step, cell);
         }
-        rows
-    });
-    picked.into_iter().flatten().collect()
+        Ok(sums)
+    }
 }

@@ -1,15 +1,16 @@
-//! Operators between two expressions: arithmetic, comparisons, and the set operators.
+//! Operators between two expressions: arithmetic and comparisons.
 
 use std::collections::HashMap;
 
 use crate::query::QueryError;
 use crate::query::plan::{BinaryOp, Cardinality, Expr, Grouping, Kind, Matching};
 use crate::query::value::{Cell, Row, Steps, Value, absent, braced, filter, is_absent, is_metadata, with};
-use crate::store::{Labels, METRIC_NAME};
+use crate::store::{Budget, Labels, METRIC_NAME};
 
 use super::mixed::between;
+use super::pace::{Pace, take_rows};
 use super::selector::map_rows;
-use super::{Eval, Here, merge};
+use super::{Eval, Here};
 
 impl Eval<'_> {
     pub fn binary(
@@ -24,6 +25,7 @@ impl Eval<'_> {
         match (left.kind(), right.kind()) {
             (Kind::Scalar, Kind::Scalar) => {
                 let (left, right) = (self.scalar(left, steps)?, self.scalar(right, steps)?);
+                self.take_rows(1, steps)?;
                 Ok(Value::Scalar(left.into_iter().zip(right).map(|(l, r)| compute(op, l, r)).collect()))
             }
             (Kind::Vector, Kind::Scalar) => {
@@ -38,7 +40,7 @@ impl Eval<'_> {
                 let (left, right) = (self.rows(left, steps)?, self.rows(right, steps)?);
                 self.budget.check()?;
                 if op.is_set() {
-                    return set(op, left, right, &matching.keys, steps).map(Value::Rows);
+                    return self.set(op, left, right, &matching.keys, steps).map(Value::Rows);
                 }
                 self.matched(op, left, right, matching, steps, here).map(Value::Rows)
             }
@@ -99,15 +101,16 @@ impl Eval<'_> {
         };
         let occupied = if fill_many.is_none() { Some(columns_in_use(&many, steps)) } else { None };
         let mut ones: HashMap<Labels, Vec<Row>> = HashMap::new();
+        let mut pace = self.pace();
         for row in one {
+            pace.work(row.labels.len() + 1)?;
             ones.entry(signature(&row.labels, &matching.keys)).or_default().push(row);
         }
-        for (key, rows) in &ones {
-            check_unique(key, rows, occupied.as_deref(), swapped)?;
-        }
+        check_unique(&ones, occupied.as_deref(), swapped, &mut pace)?;
         let mut groups: HashMap<Labels, (Vec<Row>, Vec<Row>)> = HashMap::new();
         let mut order = Vec::new();
         for row in many {
+            pace.work(row.labels.len() + 1)?;
             let key = signature(&row.labels, &matching.keys);
             let group = groups.entry(key.clone()).or_insert_with(|| {
                 order.push(key.clone());
@@ -122,19 +125,26 @@ impl Eval<'_> {
             }
         }
         let delayed = self.features.delayed_name_removal;
-        let work = Work { op, matching, swapped, fill_many, fill_one, delayed, here };
+        let work = Work { op, matching, swapped, fill_many, fill_one, delayed, here, budget: self.budget };
         let groups: Vec<_> =
             order.into_iter().filter_map(|key| groups.remove(&key).map(|group| (key, group))).collect();
-        let rows = map_rows(groups, steps.count, |(key, (many, one))| work.group(&key, many, one, steps));
+        let groups: Vec<_> = groups.into_iter().enumerate().collect();
+        let rows = map_rows(groups, steps.count, |(at, (key, (many, one)))| {
+            let pace = Pace::of_item(self.budget, at)?;
+            work.group(&key, many, one, steps, pace)
+        });
         let mut all = Vec::new();
         for rows in rows {
             all.extend(rows?);
         }
         if matches!(matching.cardinality, Cardinality::OneToOne) {
-            return merge(all);
+            return self.merge(all);
         }
-        merge(all).map_err(|_| {
-            QueryError::execution("multiple matches for labels: grouping labels must ensure unique matches")
+        self.merge(all).map_err(|error| match error {
+            QueryError::Execution(_) => {
+                QueryError::execution("multiple matches for labels: grouping labels must ensure unique matches")
+            }
+            other => other,
         })
     }
 }
@@ -165,16 +175,29 @@ struct Work<'a> {
     fill_one: Option<f64>,
     delayed: bool,
     here: Here<'a>,
+    budget: &'a Budget,
 }
 
 impl Work<'_> {
     /// All rows of one match group.
-    fn group(&self, key: &Labels, many: Vec<Row>, one: Vec<Row>, steps: Steps) -> Result<Vec<Row>, QueryError> {
+    fn group(
+        &self,
+        key: &Labels,
+        many: Vec<Row>,
+        one: Vec<Row>,
+        steps: Steps,
+        mut pace: Pace<'_>,
+    ) -> Result<Vec<Row>, QueryError> {
         let mut rows = Vec::new();
+        let mut made = |rows: usize| {
+            take_rows(self.budget, rows, steps)?;
+            pace.work(rows.saturating_mul(steps.count))
+        };
         if matches!(self.matching.cardinality, Cardinality::OneToOne) {
             check_one_to_one(&many, &one, steps)?;
         }
         for left in &many {
+            made(one.len())?;
             for right in &one {
                 rows.push(match left.has_histograms() || right.has_histograms() {
                     true => {
@@ -187,6 +210,7 @@ impl Work<'_> {
                 });
             }
             if let Some(fill) = self.fill_one {
+                made(1)?;
                 let missing = |step: usize| one.iter().all(|row| is_absent(row.cells[step]));
                 let cells = |step| (left.cell(step), missing(step).then_some(Cell::Float(fill)));
                 rows.push(self.mixed_pair((&left.labels, None), cells, steps));
@@ -194,6 +218,7 @@ impl Work<'_> {
         }
         if let Some(fill) = self.fill_many {
             for right in &one {
+                made(1)?;
                 let missing = |step: usize| many.iter().all(|row| is_absent(row.cells[step]));
                 let cells = |step| (missing(step).then_some(Cell::Float(fill)), right.cell(step));
                 rows.push(self.mixed_pair((key, Some(&right.labels)), cells, steps));
@@ -273,27 +298,36 @@ fn columns_in_use(rows: &[Row], steps: Steps) -> Vec<bool> {
     used
 }
 
-fn check_unique(key: &Labels, rows: &[Row], occupied: Option<&[bool]>, swapped: bool) -> Result<(), QueryError> {
-    if rows.len() < 2 {
-        return Ok(());
+/// Refuses two rows of one match group with a sample at the same step. Of several such pairs the first in time is told, then
+/// the first by labels: the answer to a query does not change with the order of rows.
+fn check_unique(
+    groups: &HashMap<Labels, Vec<Row>>,
+    occupied: Option<&[bool]>,
+    swapped: bool,
+    pace: &mut Pace<'_>,
+) -> Result<(), QueryError> {
+    let mut worst: Option<(usize, &Labels, &Labels, &Labels)> = None;
+    for (key, rows) in groups.iter().filter(|(_, rows)| rows.len() > 1) {
+        pace.work(rows.len().saturating_mul(rows[0].cells.len()))?;
+        let mut steps = (0..rows[0].cells.len()).filter(|step| occupied.is_none_or(|occupied| occupied[*step]));
+        let two = steps.find_map(|step| {
+            let mut present: Vec<&Labels> =
+                rows.iter().filter(|row| !is_absent(row.cells[step])).map(|row| &row.labels).collect();
+            present.sort_unstable();
+            let [known, new, ..] = present.as_slice() else { return None };
+            Some((step, *known, *new, key))
+        });
+        worst = [worst, two].into_iter().flatten().min();
     }
-    for step in 0..rows[0].cells.len() {
-        if occupied.is_some_and(|occupied| !occupied[step]) {
-            continue;
-        }
-        let mut present = rows.iter().filter(|row| !is_absent(row.cells[step]));
-        if let (Some(first), Some(second)) = (present.next(), present.next()) {
-            let side = if swapped { "left" } else { "right" };
-            return Err(QueryError::execution(format!(
-                "found duplicate series for the match group {} on the {side} hand-side of the operation: [{}, {}];\
-                 many-to-many matching not allowed: matching labels must be unique on one side",
-                braced(key),
-                braced(&first.labels),
-                braced(&second.labels)
-            )));
-        }
-    }
-    Ok(())
+    let Some((_, known, new, key)) = worst else { return Ok(()) };
+    let side = if swapped { "left" } else { "right" };
+    Err(QueryError::execution(format!(
+        "found duplicate series for the match group {} on the {side} hand-side of the operation: [{}, {}];\
+         many-to-many matching not allowed: matching labels must be unique on one side",
+        braced(key),
+        braced(known),
+        braced(new)
+    )))
 }
 
 /// Two samples on the left for one on the right are an error, even where a comparison would filter them out.
@@ -307,47 +341,10 @@ fn check_one_to_one(many: &[Row], one: &[Row], steps: Steps) -> Result<(), Query
     Ok(())
 }
 
-fn signature(labels: &Labels, keys: &Grouping) -> Labels {
+pub fn signature(labels: &Labels, keys: &Grouping) -> Labels {
     match keys {
         Grouping::By(names) => filter(labels, |name| names.iter().any(|key| key == name)),
         Grouping::Without(names) => filter(labels, |name| name != METRIC_NAME && !names.iter().any(|key| key == name)),
-    }
-}
-
-fn set(op: BinaryOp, left: Vec<Row>, right: Vec<Row>, keys: &Grouping, steps: Steps) -> Result<Vec<Row>, QueryError> {
-    let presence = |rows: &[Row]| {
-        let mut present: HashMap<Labels, Vec<bool>> = HashMap::new();
-        for row in rows {
-            let used = present.entry(signature(&row.labels, keys)).or_insert_with(|| vec![false; steps.count]);
-            for (used, cell) in used.iter_mut().zip(&row.cells) {
-                *used |= !is_absent(*cell);
-            }
-        }
-        present
-    };
-    // Keeps of each row the cells whose match group has (or lacks) a sample on the other side.
-    let masked = |rows: Vec<Row>, other: &HashMap<Labels, Vec<bool>>, wanted: bool| {
-        rows.into_iter()
-            .filter_map(|mut row| {
-                let used = other.get(&signature(&row.labels, keys));
-                for (step, cell) in row.cells.iter_mut().enumerate() {
-                    if used.is_some_and(|used| used[step]) != wanted {
-                        *cell = absent();
-                    }
-                }
-                row.has_any().then_some(row)
-            })
-            .collect::<Vec<_>>()
-    };
-    match op {
-        BinaryOp::And => Ok(masked(left, &presence(&right), true)),
-        BinaryOp::Unless => Ok(masked(left, &presence(&right), false)),
-        _ => {
-            let present = presence(&left);
-            let mut rows = left;
-            rows.extend(masked(right, &present, false));
-            merge(rows)
-        }
     }
 }
 

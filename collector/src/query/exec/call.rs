@@ -1,6 +1,7 @@
 //! Function calls.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 use crate::query::QueryError;
 use crate::query::functions::{Body, Floats, Function, Histograms, Special, cell, label};
@@ -11,8 +12,8 @@ use crate::query::value::{Cell, Row, Steps, Value, absent, is_absent, is_float, 
 use crate::store::{Label, Labels, METRIC_NAME, MatchOp};
 
 use super::selector::map_rows;
-use super::window::{place_of, transposed};
-use super::{Eval, each_histogram, merge};
+use super::window::place_of;
+use super::{Eval, each_histogram};
 
 impl Eval<'_> {
     pub fn call(&self, function: &Function, args: &[Expr], steps: Steps) -> Result<Value, QueryError> {
@@ -21,12 +22,12 @@ impl Eval<'_> {
             Body::Both(body, mixed) => self.windowed(function, body, Some(mixed), args, steps),
             Body::Cell(body) => {
                 let rows = self.rows(arg_of(args, Kind::Vector)?, steps)?;
-                let scalars = transposed(&self.scalars(args, steps)?, steps);
-                self.each_cell(rows, |step, cell| body(cell, &scalars[step])).map(Value::Rows)
+                let scalars = self.by_step(&self.scalars(args, steps)?, steps)?;
+                self.each_cell(rows, |step, cell| body(cell, scalars.at(step))).map(Value::Rows)
             }
             Body::Date(body) => {
                 let Some(vector) = args.first() else {
-                    let cells = steps.iter().map(|at_ms| body((at_ms as f64 / 1000.0).trunc())).collect();
+                    let cells = self.column(steps, |step| body((steps.at(step) as f64 / 1000.0).trunc()))?;
                     return Ok(Value::Rows(vec![Row::new(Labels::empty(), cells)]));
                 };
                 let rows = self.rows(vector, steps)?;
@@ -71,7 +72,7 @@ impl Eval<'_> {
     }
 
     fn special(&self, name: &str, special: Special, args: &[Expr], steps: Steps) -> Result<Value, QueryError> {
-        let scalar = |cell: f64| Ok(Value::Scalar(vec![cell; steps.count]));
+        let scalar = |cell: f64| Ok(Value::Scalar(self.column(steps, |_| cell)?));
         let seconds = |ms: i64| ms as f64 / 1000.0;
         match special {
             Special::Pi => scalar(std::f64::consts::PI),
@@ -79,7 +80,7 @@ impl Eval<'_> {
             Special::End => scalar(seconds(self.end_ms)),
             Special::Step => scalar(seconds(self.interval_ms)),
             Special::Range => scalar(seconds(self.end_ms - self.start_ms)),
-            Special::Time => Ok(Value::Scalar(steps.iter().map(seconds).collect())),
+            Special::Time => Ok(Value::Scalar(self.column(steps, |step| seconds(steps.at(step)))?)),
             Special::MinOf | Special::MaxOf => {
                 let [left, right] = args else { return Err(arity(name)) };
                 let pairs = self.scalar(left, steps)?.into_iter().zip(self.scalar(right, steps)?);
@@ -88,14 +89,7 @@ impl Eval<'_> {
             }
             Special::Scalar => {
                 let rows = self.rows(first(name, args)?, steps)?;
-                let only = |step: usize| {
-                    let mut present = rows.iter().map(|row| row.cells[step]).filter(|cell| is_float(*cell));
-                    match (present.next(), present.next()) {
-                        (Some(cell), None) => cell,
-                        _ => f64::NAN,
-                    }
-                };
-                Ok(Value::Scalar((0..steps.count).map(only).collect()))
+                self.only_numbers(&rows, steps).map(Value::Scalar)
             }
             Special::Vector => {
                 let cells = self.scalar(first(name, args)?, steps)?;
@@ -110,11 +104,7 @@ impl Eval<'_> {
                 let [low, high] = bounds.as_slice() else { return Err(arity(name)) };
                 let clamp = |step: usize, cell: f64| {
                     let (low, high) = (low[step], high[step]);
-                    match (high < low, cell.is_nan() || low.is_nan() || high.is_nan()) {
-                        (true, _) => absent(),
-                        (false, true) => f64::NAN,
-                        (false, false) => cell.clamp(low, high),
-                    }
+                    if high < low { absent() } else { cell::max(low, cell::min(high, cell)) }
                 };
                 let rows = self.each_cell(rows, clamp)?;
                 Ok(Value::Rows(rows.into_iter().filter(Row::has_any).collect()))
@@ -141,7 +131,7 @@ impl Eval<'_> {
             Special::HistogramQuantile | Special::HistogramFraction => {
                 let vector = arg_of(args, Kind::Vector)?;
                 let rows = self.rows(vector, steps)?;
-                let scalars = transposed(&self.scalars(args, steps)?, steps);
+                let scalars = self.by_step(&self.scalars(args, steps)?, steps)?;
                 let places = (first(name, args)?.place(), vector.place());
                 self.estimates(name, rows, &scalars, places, steps).map(Value::Rows)
             }
@@ -163,24 +153,26 @@ impl Eval<'_> {
         let mut all: Vec<Row> = Vec::new();
         for quantile in quantiles {
             let cells = self.scalar(quantile, steps)?;
-            let args: Vec<Vec<f64>> = cells.iter().map(|q| vec![*q]).collect();
+            let args = self.by_step(std::slice::from_ref(&cells), steps)?;
             let places = (quantile.place(), vector.place());
+            // A quantile may differ from step to step; then so does the label.
+            let mut steps_of: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+            cells.iter().enumerate().for_each(|(step, q)| steps_of.entry(q.to_bits()).or_default().push(step));
             for row in self.estimates("histogram_quantile", rows.clone(), &args, places, steps)? {
-                // A quantile may differ from step to step; then so does the label.
-                let mut values: Vec<f64> = cells.clone();
-                values.sort_by(f64::total_cmp);
-                values.dedup_by(|a, b| a.to_bits() == b.to_bits());
-                for q in values {
-                    let of_q = |step: usize| cells[step].to_bits() == q.to_bits();
-                    let kept =
-                        row.cells.iter().enumerate().map(|(step, cell)| if of_q(step) { *cell } else { absent() });
-                    let labels = with(&row.labels, [(label.clone(), open_metrics_float(q))]);
-                    all.push(row.with_cells(labels, kept.collect()));
+                for (q, at) in &steps_of {
+                    if at.iter().all(|step| is_absent(row.cells[*step])) {
+                        continue;
+                    }
+                    self.budget.check()?;
+                    self.take_rows(1, steps)?;
+                    let mut kept = vec![absent(); steps.count];
+                    at.iter().for_each(|step| kept[*step] = row.cells[*step]);
+                    let labels = with(&row.labels, [(label.clone(), open_metrics_float(f64::from_bits(*q)))]);
+                    all.push(row.with_cells(labels, kept));
                 }
             }
         }
-        all.retain(Row::has_any);
-        merge(all)
+        self.merge(all)
     }
 
     fn timestamp(&self, vector: &Expr, steps: Steps) -> Result<Vec<Row>, QueryError> {
@@ -200,7 +192,7 @@ impl Eval<'_> {
             Expr::Selector(selector) => implied_labels(selector),
             _ => Labels::empty(),
         };
-        Ok(where_nothing(&rows, labels, steps))
+        self.where_nothing(&rows, labels, steps)
     }
 
     fn absent_over_time(&self, range: &Expr, steps: Steps) -> Result<Vec<Row>, QueryError> {
@@ -212,7 +204,34 @@ impl Eval<'_> {
         // Labels do not matter here, and names that fall together would be an error.
         let here = self.notes.at(place_of(range));
         let rows = self.windows_of(|_| Some(1.0), Some(|_| Some(Cell::Float(1.0))), ranged, &[], here, steps)?;
-        Ok(where_nothing(&rows, labels, steps))
+        self.where_nothing(&rows, labels, steps)
+    }
+
+    /// 1 at the steps at which no row has a sample.
+    fn where_nothing(&self, rows: &[Row], labels: Labels, steps: Steps) -> Result<Vec<Row>, QueryError> {
+        let mut cells = self.column(steps, |_| 1.0)?;
+        let mut pace = self.pace();
+        for row in rows {
+            pace.work(steps.count)?;
+            let present = cells.iter_mut().zip(&row.cells).filter(|(_, there)| !is_absent(**there));
+            present.for_each(|(cell, _)| *cell = absent());
+        }
+        Ok(Some(Row::new(labels, cells)).into_iter().filter(Row::has_any).collect())
+    }
+
+    /// Of each step the only number that there is; NaN where there are none or several.
+    fn only_numbers(&self, rows: &[Row], steps: Steps) -> Result<Vec<f64>, QueryError> {
+        let mut only = self.column(steps, |_| absent())?;
+        let mut pace = self.pace();
+        for row in rows {
+            pace.work(steps.count)?;
+            for (cell, number) in only.iter_mut().zip(&row.cells).filter(|(_, number)| is_float(**number)) {
+                *cell = if is_absent(*cell) { *number } else { f64::NAN };
+            }
+        }
+        // A lone NaN and several numbers look the same, as they shall.
+        only.iter_mut().filter(|cell| is_absent(**cell)).for_each(|cell| *cell = f64::NAN);
+        Ok(only)
     }
 
     fn label_replace(&self, args: &[Expr], steps: Steps) -> Result<Vec<Row>, QueryError> {
@@ -228,7 +247,7 @@ impl Eval<'_> {
             }
             row
         };
-        merge(rows.into_iter().map(renamed).collect())
+        self.merge(rows.into_iter().map(renamed).collect())
     }
 
     fn label_join(&self, args: &[Expr], steps: Steps) -> Result<Vec<Row>, QueryError> {
@@ -240,12 +259,15 @@ impl Eval<'_> {
         let texts = texts(&args[1..])?;
         let [target, separator, sources @ ..] = texts.as_slice() else { return Err(arity("label_join")) };
         label::check_name(target, "label_join").map_err(QueryError::Execution)?;
+        if sources.iter().any(String::is_empty) {
+            return Err(QueryError::execution("invalid source label name in label_join(): "));
+        }
         let joined = |mut row: Row| {
             row.labels = label::join(&row.labels, target, separator, sources);
             row.drop_name &= target != METRIC_NAME;
             row
         };
-        merge(rows.into_iter().map(joined).collect())
+        self.merge(rows.into_iter().map(joined).collect())
     }
 }
 
@@ -255,12 +277,6 @@ fn numbers(rows: Vec<Row>) -> Vec<Row> {
         return rows.into_iter().map(Row::floats_only).filter(Row::has_any).collect();
     }
     rows
-}
-
-fn where_nothing(rows: &[Row], labels: Labels, steps: Steps) -> Vec<Row> {
-    let missing = |step: usize| rows.iter().all(|row| is_absent(row.cells[step]));
-    let cells = (0..steps.count).map(|step| if missing(step) { 1.0 } else { absent() }).collect();
-    Some(Row::new(labels, cells)).into_iter().filter(Row::has_any).collect()
 }
 
 /// Labels that a series missed by this selector would surely have had: those asked for once, by equality.

@@ -32,6 +32,7 @@ impl Eval<'_> {
     ) -> Result<Vec<Row>, QueryError> {
         let Ranged { points, ends, range_ms, edges } = ranged;
         let (before_ms, after_ms) = self.beyond(edges);
+        self.take_rows(points.len(), steps)?;
         let rows = map_rows(points, steps.count * 8, |points| {
             let metric = points.labels.get(METRIC_NAME).cloned().unwrap_or_else(|| "".into());
             let mut row = Row::blank(points.labels, steps.count).dropping(points.drop_name);
@@ -95,6 +96,7 @@ impl Eval<'_> {
         if series.iter().any(|series| !series.histograms.is_empty()) {
             return Err(QueryError::execution("smoothed and anchored modifiers do not work with native histograms"));
         }
+        self.take_rows(series.len(), steps)?;
         let rows = map_rows(series, steps.count, |mut series| {
             series.floats.retain(|sample| !is_stale(sample.value));
             let cells = steps.iter().map(|step_ms| {

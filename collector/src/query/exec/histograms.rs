@@ -11,6 +11,7 @@ use crate::store::Labels;
 
 use super::aggregate::check_quantile;
 use super::notes::Mended;
+use super::pace::{ByStep, Pace};
 use super::selector::map_rows;
 use super::{Eval, Here};
 
@@ -20,7 +21,7 @@ impl Eval<'_> {
         &self,
         name: &str,
         rows: Vec<Row>,
-        args: &[Vec<f64>],
+        args: &ByStep,
         places: (Place, Place),
         steps: Steps,
     ) -> Result<Vec<Row>, QueryError> {
@@ -30,8 +31,9 @@ impl Eval<'_> {
             args.iter().for_each(|args| check_quantile(args[0], at_args));
         }
         let native: Vec<Row> = rows.iter().filter(|row| row.has_histograms()).cloned().collect();
+        self.take_rows(native.len(), steps)?;
         let mut native = numbers_of(native, |row, step, histogram| {
-            let args = &args[step];
+            let args = args.at(step);
             let estimate = if is_quantile { histogram.quantile(args[0]) } else { histogram.fraction(args[0], args[1]) };
             note_nans(estimate.nans, self.lasting_name(row), at_args);
             estimate.value
@@ -66,6 +68,8 @@ impl Eval<'_> {
         rows: Vec<Row>,
         number: impl Fn(usize, &Histogram) -> f64,
     ) -> Result<Vec<Row>, QueryError> {
+        let steps = rows.first().map_or(0, |row| row.cells.len());
+        self.budget.take_bytes((rows.len() as u64).saturating_mul((steps * size_of::<f64>()) as u64))?;
         self.nameless(numbers_of(rows, |_, step, histogram| number(step, histogram)))
     }
 
@@ -74,7 +78,7 @@ impl Eval<'_> {
         &self,
         name: &str,
         rows: Vec<Row>,
-        args: &[Vec<f64>],
+        args: &ByStep,
         here: Here<'_>,
         steps: Steps,
     ) -> Result<Vec<Row>, QueryError> {
@@ -96,9 +100,14 @@ impl Eval<'_> {
             });
             group.push((upper, row));
         }
+        self.take_rows(order.len(), steps)?;
         let groups = order.into_iter().filter_map(|key| groups.remove(&key).map(|rows| (key, rows))).collect();
-        Ok(map_rows(groups, args.len(), |(labels, rows): (Labels, Vec<(f64, Row)>)| {
+        let rows = map_rows(groups, args.len(), |(labels, rows): (Labels, Vec<(f64, Row)>)| {
+            let mut pace = Pace::new(self.budget);
             let cells = args.iter().enumerate().map(|(step, args)| {
+                if pace.work(rows.len()).is_err() {
+                    return absent(); // the check after the loop tells why
+                }
                 let present = rows.iter().map(|(upper, row)| Bucket { upper: *upper, count: row.cells[step] });
                 let buckets: Vec<_> = present.filter(|bucket| !is_absent(bucket.count)).collect();
                 if buckets.is_empty() {
@@ -118,7 +127,9 @@ impl Eval<'_> {
             });
             let cells = cells.collect();
             Row::new(labels, cells)
-        }))
+        });
+        self.budget.check()?;
+        Ok(rows)
     }
 }
 

@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, HashMap};
 use crate::query::QueryError;
 use crate::query::plan::{Edges, Expr, Selector, Shift};
 use crate::query::value::{Row, Steps, absent, filter, is_absent};
-use crate::store::{Label, Labels, METRIC_NAME, MatchOp, Matcher};
+use crate::store::{Budget, Label, Labels, METRIC_NAME, MatchOp, Matcher};
 
-use super::{Eval, merge};
+use super::Eval;
+use super::pace::{Pace, take_rows};
 
 /// What names a target.
 const IDENTITY: [&str; 2] = ["instance", "job"];
@@ -50,12 +51,12 @@ impl Eval<'_> {
             let is_info = row.labels.metric().is_some_and(|name| names.iter().all(|matcher| matcher.matches(name)));
             let of_target = target(&row.labels);
             match targets.get(&of_target).filter(|_| !is_info && !of_target.is_empty()) {
-                Some(infos) => rows.extend(rule.joined(&row, infos, steps)?),
+                Some(infos) => rows.extend(rule.joined(&row, infos, steps, self.budget)?),
                 None if rule.optional || is_info => rows.push(row),
                 None => {}
             }
         }
-        merge(rows)
+        self.merge(rows)
     }
 }
 
@@ -86,17 +87,28 @@ struct Rule {
 
 impl Rule {
     /// The base row split by which labels it gets at each step.
-    fn joined(&self, base: &Row, infos: &BTreeMap<String, Vec<Row>>, steps: Steps) -> Result<Vec<Row>, QueryError> {
+    fn joined(
+        &self,
+        base: &Row,
+        infos: &BTreeMap<String, Vec<Row>>,
+        steps: Steps,
+        budget: &Budget,
+    ) -> Result<Vec<Row>, QueryError> {
         let mut by_labels: BTreeMap<Labels, Vec<f64>> = BTreeMap::new();
+        let mut pace = Pace::new(budget);
         for step in (0..steps.count).filter(|step| !is_absent(base.cells[*step])) {
             let mut newest = Vec::with_capacity(infos.len());
             for rows in infos.values() {
+                pace.work(rows.len())?;
                 newest.extend(newest_at(rows, step)?);
             }
             if newest.is_empty() && !self.optional {
                 continue;
             }
             let labels = self.labels(&base.labels, &newest)?;
+            if !by_labels.contains_key(&labels) {
+                take_rows(budget, 1, steps)?;
+            }
             by_labels.entry(labels).or_insert_with(|| vec![absent(); steps.count])[step] = base.cells[step];
         }
         Ok(by_labels.into_iter().map(|(labels, cells)| base.with_cells(labels, cells)).collect())

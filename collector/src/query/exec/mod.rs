@@ -9,7 +9,9 @@ mod histograms;
 mod info;
 mod mixed;
 mod notes;
+mod pace;
 mod selector;
+mod set;
 mod window;
 
 use std::collections::HashMap;
@@ -44,7 +46,7 @@ impl Eval<'_> {
     pub fn eval(&self, expr: &Expr, steps: Steps) -> Result<Value, QueryError> {
         self.budget.check()?;
         match expr {
-            Expr::Number { value, .. } => Ok(Value::Scalar(vec![*value; steps.count])),
+            Expr::Number { value, .. } => Ok(Value::Scalar(self.column(steps, |_| *value)?)),
             Expr::Text { value, .. } => Ok(Value::Text(String::from_utf8_lossy(value).into_owned())),
             Expr::Paren { inner, .. } | Expr::Unary { negative: false, inner, .. } => self.eval(inner, steps),
             Expr::Unary { negative: true, inner, .. } => self.negate(inner, steps),
@@ -108,7 +110,31 @@ impl Eval<'_> {
         }
         let stay_apart = have_one_name(&rows);
         rows.iter_mut().for_each(|row| row.labels = without_name(&row.labels));
-        if stay_apart { Ok(rows) } else { merge(rows) }
+        if stay_apart { Ok(rows) } else { self.merge(rows) }
+    }
+
+    /// Joins rows of equal labels; two samples at one step are an error.
+    pub fn merge(&self, rows: Vec<Row>) -> Result<Vec<Row>, QueryError> {
+        let mut pace = self.pace();
+        let mut at: HashMap<Labels, usize> = HashMap::with_capacity(rows.len());
+        let mut merged: Vec<Row> = Vec::with_capacity(rows.len());
+        for row in rows {
+            pace.work(row.labels.len() + 1)?;
+            let Some(&known) = at.get(&row.labels) else {
+                at.insert(row.labels.clone(), merged.len());
+                merged.push(row);
+                continue;
+            };
+            pace.work(row.cells.len())?;
+            let known = &mut merged[known];
+            for step in (0..row.cells.len()).filter(|step| !is_absent(row.cells[*step])) {
+                if !is_absent(known.cells[step]) {
+                    return Err(QueryError::execution("vector cannot contain metrics with the same labelset"));
+                }
+                known.set(step, row.cell(step));
+            }
+        }
+        Ok(merged)
     }
 }
 
@@ -123,27 +149,6 @@ fn have_one_name(rows: &[Row]) -> bool {
     rows.iter().all(|row| {
         same(row.labels.metric(), name) && row.labels.iter().filter(|label| is_metadata(&label.name)).count() < 2
     })
-}
-
-/// Joins rows of equal labels; two samples at one step are an error.
-pub fn merge(rows: Vec<Row>) -> Result<Vec<Row>, QueryError> {
-    let mut at: HashMap<Labels, usize> = HashMap::with_capacity(rows.len());
-    let mut merged: Vec<Row> = Vec::with_capacity(rows.len());
-    for row in rows {
-        let Some(&known) = at.get(&row.labels) else {
-            at.insert(row.labels.clone(), merged.len());
-            merged.push(row);
-            continue;
-        };
-        let known = &mut merged[known];
-        for step in (0..row.cells.len()).filter(|step| !is_absent(row.cells[*step])) {
-            if !is_absent(known.cells[step]) {
-                return Err(QueryError::execution("vector cannot contain metrics with the same labelset"));
-            }
-            known.set(step, row.cell(step));
-        }
-    }
-    Ok(merged)
 }
 
 /// Replaces each histogram of a row; `None` leaves no sample.

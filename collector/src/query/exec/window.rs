@@ -2,10 +2,11 @@
 
 use crate::query::functions::{Floats, Function, Histograms, Mixed, Window};
 use crate::query::plan::{Edges, Place};
-use crate::query::value::{Cell, Points, Row, Steps, absent, is_float};
+use crate::query::value::{Cell, Points, Row, Steps, absent, is_float, stored};
 use crate::query::{Expr, QueryError};
 
 use super::aggregate::check_quantile;
+use super::pace::{ByStep, Pace};
 use super::selector::{Ends, Ranged, map_rows};
 use super::{Eval, Here};
 
@@ -58,7 +59,7 @@ impl Eval<'_> {
     ) -> Result<Vec<Row>, QueryError> {
         let Ranged { points, ends, range_ms, .. } = ranged;
         self.take_rows(points.len(), steps)?;
-        let by_step = transposed(args, steps);
+        let by_step = self.by_step(args, steps)?;
         // With `@` every step sees the same window; only arguments and the step's own time can make cells differ.
         let once = ends.is_fixed() && args.is_empty();
         let rows = map_rows(points, steps.count * 8, |points| {
@@ -69,8 +70,10 @@ impl Eval<'_> {
             let mut cells = vec![absent(); steps.count];
             let (mut from, mut to) = (0, 0);
             let mut looked_at = 0;
+            let mut pace = Pace::new(self.budget);
             for (step, cell) in cells.iter_mut().enumerate() {
-                if step & 0xff == 0 && self.budget.check().is_err() {
+                // What was looked at in the last window, and 64 for the step itself: it is seen each 256 short windows.
+                if pace.work(to - from + 64).is_err() {
                     break; // the check after the loop tells why
                 }
                 let step_ms = steps.at(step);
@@ -87,9 +90,9 @@ impl Eval<'_> {
                     continue;
                 }
                 looked_at += (to - from) as u64;
-                let window = Window { samples: &samples[from..to], from_ms, to_ms, step_ms, args: &by_step[step] };
+                let window = Window { samples: &samples[from..to], from_ms, to_ms, step_ms, args: by_step.at(step) };
                 if let Some(value) = body(&window) {
-                    *cell = value;
+                    *cell = stored(value);
                 }
                 if once {
                     break;
@@ -123,7 +126,7 @@ impl Eval<'_> {
                 continue;
             }
             self.notes.count_samples((samples.len() + histograms.len()) as u64);
-            let floats = Window { samples, from_ms, to_ms, step_ms, args: &windows.by_step[step] };
+            let floats = Window { samples, from_ms, to_ms, step_ms, args: windows.by_step.at(step) };
             let window = Mixed { floats, histograms, metric, here: windows.here };
             let cell = match mixed {
                 Some(mixed) if !histograms.is_empty() => mixed(&window),
@@ -186,7 +189,7 @@ fn check_factors(args: &[Vec<f64>]) -> Result<(), QueryError> {
 struct Windows<'a> {
     ends: Ends,
     range_ms: i64,
-    by_step: &'a [Vec<f64>],
+    by_step: &'a ByStep,
     here: Here<'a>,
     steps: Steps,
 }
@@ -196,9 +199,4 @@ pub fn within<T>(list: &[T], from_ms: i64, to_ms: i64, time: impl Fn(&T) -> i64)
     let from = list.partition_point(|item| time(item) <= from_ms);
     let to = list.partition_point(|item| time(item) <= to_ms);
     &list[from..to.max(from)]
-}
-
-/// Columns of arguments as one list per step.
-pub fn transposed(args: &[Vec<f64>], steps: Steps) -> Vec<Vec<f64>> {
-    (0..steps.count).map(|step| args.iter().map(|column| column[step]).collect()).collect()
 }

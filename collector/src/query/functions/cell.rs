@@ -1,13 +1,13 @@
 //! Functions of one number where Rust and PromQL (that is Go) differ, above all in what NaN does.
 
-/// NaN if either is NaN; `f64::max` would drop it.
+/// NaN if either is NaN and none is infinite: nothing is above infinity. `f64::max` would drop the NaN.
 pub fn max(a: f64, b: f64) -> f64 {
-    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
+    if (a.is_nan() || b.is_nan()) && a != f64::INFINITY && b != f64::INFINITY { f64::NAN } else { a.max(b) }
 }
 
-/// NaN if either is NaN.
+/// NaN if either is NaN and none is the negative infinity.
 pub fn min(a: f64, b: f64) -> f64 {
-    if a.is_nan() || b.is_nan() { f64::NAN } else { a.min(b) }
+    -max(-a, -b)
 }
 
 /// To the nearest multiple of the argument (default 1), ties upwards. Multiplies by the inverse, as Prometheus does, so

@@ -77,7 +77,7 @@ pub fn quantile(q: f64, buckets: Vec<Bucket>) -> (f64, Option<Fix>) {
     }
     let mut rank = q * observations;
     let last = buckets.len() - 1;
-    let at = buckets[..last].partition_point(|bucket| bucket.count < rank);
+    let at = first_with(last, |at| buckets[at].count >= rank);
     if at == last {
         return (buckets[last - 1].upper, fixed);
     }
@@ -93,6 +93,21 @@ pub fn quantile(q: f64, buckets: Vec<Bucket>) -> (f64, Option<Fix>) {
         rank -= buckets[at - 1].count;
     }
     (start + (end - start) * (rank / count), fixed)
+}
+
+/// The first of `0..count` that `meets`, halving the rest at each step; `count` where none does. NaN meets nothing, and leaves
+/// no order among its neighbours: which of them is found depends on which are looked at, so that is as it is in Go.
+fn first_with(count: usize, meets: impl Fn(usize) -> bool) -> usize {
+    let (mut from, mut to) = (0, count);
+    while from < to {
+        let middle = from + (to - from) / 2;
+        if meets(middle) {
+            to = middle;
+        } else {
+            from = middle + 1;
+        }
+    }
+    from
 }
 
 /// Which part of the observations lies between `lower` and `upper`.
@@ -146,5 +161,7 @@ mod tests {
         let broken = buckets(&[(1.0, 10.0), (2.0, 5.0), (f64::INFINITY, 40.0)]);
         assert_eq!(quantile(0.1, broken).1, Some(Fix { lowest: 2.0, highest: 2.0, most: 5.0 }));
         assert!(quantile(0.5, buckets(&[(1.0, 10.0)])).0.is_nan());
+        let unknown = buckets(&[(1.0, f64::NAN), (2.0, f64::NAN), (f64::INFINITY, f64::NAN)]);
+        assert_eq!(quantile(0.9, unknown).0, 2.0);
     }
 }

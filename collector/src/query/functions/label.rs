@@ -4,7 +4,7 @@ use regex::Regex;
 
 use crate::store::Labels;
 
-use super::super::parse::anchored;
+use super::super::parse::{States, anchored};
 use super::super::value::with;
 
 /// `label_replace(v, target, replacement, source, regex)` with the regex compiled once.
@@ -17,8 +17,8 @@ pub struct Replace {
 
 impl Replace {
     pub fn new(target: &str, replacement: &str, source: &str, regex: &str) -> Result<Self, String> {
-        let compiled =
-            anchored(regex).map_err(|_| format!("invalid regular expression in label_replace(): {regex}"))?;
+        let compiled = anchored(regex, &mut States::default())
+            .map_err(|_| format!("invalid regular expression in label_replace(): {regex}"))?;
         check_name(target, "label_replace")?;
         Ok(Self {
             target: target.to_owned(),

@@ -42,28 +42,43 @@ impl Histogram {
         }
     }
 
-    /// All buckets by ascending bounds: negative, zero, positive.
+    /// All buckets by ascending bounds: negative, zero, positive. None reaches into the zero bucket, and that one is left out
+    /// where a difference of histograms made it negative.
     pub fn buckets(&self) -> Vec<Bucket> {
         let mut all = Vec::with_capacity(self.negative.len() + self.positive.len() + 1);
-        all.extend(self.negative.iter().rev().map(|bucket| self.negative_bucket(*bucket)));
-        // What a subtraction left below zero is no bucket to Prometheus.
+        let zero = self.zero_threshold;
+        all.extend(self.negative.iter().rev().map(|bucket| {
+            let mut bucket = self.negative_bucket(*bucket);
+            if bucket.upper < 0.0 && bucket.upper > -zero {
+                bucket.upper = -zero;
+            }
+            bucket
+        }));
         if self.zero_count > 0.0 {
-            all.push(Bucket {
-                lower: -self.zero_threshold,
-                upper: self.zero_threshold,
-                lower_inclusive: true,
-                upper_inclusive: true,
-                count: self.zero_count,
-            });
+            all.push(self.zero_bucket());
         }
-        all.extend(self.positive.iter().map(|bucket| self.positive_bucket(*bucket)));
+        all.extend(self.positive.iter().map(|bucket| {
+            let mut bucket = self.positive_bucket(*bucket);
+            if bucket.lower > 0.0 && bucket.lower < zero {
+                bucket.lower = zero;
+            }
+            bucket
+        }));
         all
+    }
+
+    fn zero_bucket(&self) -> Bucket {
+        let (upper, count) = (self.zero_threshold, self.zero_count);
+        Bucket { lower: -upper, upper, lower_inclusive: true, upper_inclusive: true, count }
     }
 
     /// As `count_values` writes it into a label.
     pub fn text(&self) -> String {
         let mut out = format!("{{count:{}, sum:{}", short(self.count), short(self.sum));
-        for bucket in self.buckets().iter().filter(|bucket| bucket.count != 0.0) {
+        let negative = self.negative.iter().rev().map(|bucket| self.negative_bucket(*bucket));
+        let positive = self.positive.iter().map(|bucket| self.positive_bucket(*bucket));
+        // Each bucket as it is, even where the zero bucket covers part of it.
+        for bucket in negative.chain([self.zero_bucket()]).chain(positive).filter(|bucket| bucket.count != 0.0) {
             let open = if bucket.lower_inclusive { '[' } else { '(' };
             let close = if bucket.upper_inclusive { ']' } else { ')' };
             let (lower, upper, count) = (short(bucket.lower), short(bucket.upper), short(bucket.count));
@@ -107,5 +122,19 @@ mod tests {
         assert_eq!(odd.text(), "{count:1, sum:1.5, (1,2]:1}");
         let texts = [123456.0, 1234567.0, 0.0001, 0.00001, -2e6].map(short);
         assert_eq!(texts, ["123456", "1.234567e+06", "0.0001", "1e-05", "-2e+06"]);
+    }
+
+    #[test]
+    fn no_bucket_reaches_into_the_zero_bucket() {
+        let near_zero = Histogram {
+            zero_threshold: 0.375,
+            zero_count: -1.0,
+            positive: vec![(-1, 4.0)],
+            negative: vec![(-1, 8.0)],
+            ..Histogram::default()
+        };
+        let ends: Vec<(f64, f64)> = near_zero.buckets().iter().map(|bucket| (bucket.lower, bucket.upper)).collect();
+        assert_eq!(ends, [(-0.5, -0.375), (0.375, 0.5)]);
+        assert_eq!(near_zero.text(), "{count:0, sum:0, [-0.5,-0.25):8, [-0.375,0.375]:-1, (0.25,0.5]:4}");
     }
 }

@@ -95,6 +95,12 @@ impl Histogram {
         self.schema == CUSTOM
     }
 
+    /// Memory that it takes.
+    pub fn bytes(&self) -> u64 {
+        let buckets = (self.positive.len() + self.negative.len()) * size_of::<(i32, f64)>();
+        (size_of::<Self>() + buckets + self.bounds.len() * size_of::<f64>()) as u64
+    }
+
     /// Drops empty buckets.
     pub fn compact(mut self) -> Self {
         self.positive.retain(|(_, count)| *count != 0.0);

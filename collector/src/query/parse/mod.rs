@@ -18,11 +18,10 @@ mod lex;
 pub mod literal;
 mod modifier;
 mod print;
+mod regex;
 mod selector;
 mod tokens;
 mod tree;
-
-use regex::Regex;
 
 use crate::store::Matcher;
 
@@ -31,6 +30,7 @@ use super::{Features, QueryError};
 
 use lex::{Kind, Token};
 pub use literal::LONGEST_MS;
+pub(super) use regex::{States, anchored};
 use tokens::Tokens;
 
 /// What is wrong with a query, and where.
@@ -48,7 +48,7 @@ impl From<ParseError> for QueryError {
 
 /// Reads a query. Errors are Prometheus' `bad_data`.
 pub fn parse(text: &str, features: Features) -> Result<Expr, QueryError> {
-    parsed(text, OPENINGS_MAX, features, Ok)
+    parsed(text, OPENINGS_MAX, features, &mut States::default(), Ok)
 }
 
 /// Brackets and operators of one query. Each may deepen its tree by one, and a tree is walked by recursion.
@@ -61,6 +61,7 @@ fn parsed<T: Send>(
     text: &str,
     openings_max: usize,
     features: Features,
+    states: &mut States,
     read: impl FnOnce(Expr) -> Result<T, QueryError> + Send,
 ) -> Result<T, QueryError> {
     let openings = openings(text);
@@ -69,7 +70,7 @@ fn parsed<T: Send>(
             "parse error: {openings} brackets and operators, at most {openings_max} are taken; split the query"
         )));
     }
-    let parse = || read(Tokens::new(text, features)?.whole()?);
+    let parse = || read(Tokens::new(text, features, states)?.whole()?);
     // Few levels fit into any stack, and a thread costs more than they do.
     if openings < OPENINGS_SHALLOW { parse() } else { with_room(parse)? }
 }
@@ -104,55 +105,43 @@ pub(super) fn with_room<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Q
     })
 }
 
-/// Reads one selector (`match[]`) as matchers of which all must hold.
+/// Selectors of one request.
+const SELECTORS_MAX: usize = 1_000;
+
+/// Reads selectors (`match[]`), each as matchers of which all must hold. Their regular expressions draw on one count. An error
+/// comes with the text that it is about.
+pub fn parse_selectors<'a>(
+    texts: impl IntoIterator<Item = &'a str>,
+) -> Result<Vec<Vec<Matcher>>, (&'a str, QueryError)> {
+    let mut states = States::default();
+    let mut all = Vec::new();
+    for text in texts {
+        if all.len() == SELECTORS_MAX {
+            let error = format!("more than {SELECTORS_MAX} selectors in one request; ask in several");
+            return Err((text, QueryError::Bad(error)));
+        }
+        let matchers = parsed(text, OPENINGS_MAX, Features::default(), &mut states, |expr| match expr {
+            Expr::Selector(selector) if selector.shift.is_none() => Ok(selector.matchers),
+            _ => Err(QueryError::Bad("parse error: expected a selector such as name{label=\"value\"}".to_owned())),
+        });
+        all.push(matchers.map_err(|error| (text, error))?);
+    }
+    Ok(all)
+}
+
+/// Reads one selector.
 pub fn parse_selector(text: &str) -> Result<Vec<Matcher>, QueryError> {
-    parsed(text, OPENINGS_MAX, Features::default(), |expr| match expr {
-        Expr::Selector(selector) if selector.shift.is_none() => Ok(selector.matchers),
-        _ => Err(QueryError::Bad("parse error: expected a selector such as name{label=\"value\"}".to_owned())),
-    })
+    Ok(parse_selectors([text]).map_err(|(_, error)| error)?.pop().unwrap_or_default())
 }
 
 /// The query as Prometheus' formatter would lay it out.
 pub fn format(text: &str) -> Result<String, QueryError> {
-    parsed(text, OPENINGS_MAX_SHOWN, Features::ALL, |expr| Ok(print::pretty(&expr)))
+    parsed(text, OPENINGS_MAX_SHOWN, Features::ALL, &mut States::default(), |expr| Ok(print::pretty(&expr)))
 }
 
 /// The query's tree as JSON.
 pub fn tree(text: &str) -> Result<serde_json::Value, QueryError> {
-    parsed(text, OPENINGS_MAX_SHOWN, Features::ALL, |expr| Ok(tree::json(&expr)))
-}
-
-/// A regex as Prometheus runs it: over the whole value, `.` matching newlines too.
-pub(super) fn anchored(pattern: &str) -> Result<Regex, String> {
-    Regex::new(&format!("^(?s:{pattern})$"))
-        // RE2 reads a brace that opens no repetition as itself.
-        .or_else(|error| {
-            let escaped = literal_braces(pattern);
-            Regex::new(&format!("^(?s:{escaped})$")).map_err(|_| error)
-        })
-        .map_err(|error| format!("regular expression {pattern:?}: {error}"))
-}
-
-fn literal_braces(pattern: &str) -> String {
-    let mut out = String::with_capacity(pattern.len() + 4);
-    let mut rest = pattern;
-    while let Some(at) = rest.find(['{', '\\']) {
-        out.push_str(&rest[..at]);
-        let tail = &rest[at..];
-        if tail.starts_with('\\') {
-            let end = tail.char_indices().nth(2).map_or(tail.len(), |(index, _)| index);
-            out.push_str(&tail[..end]);
-            rest = &tail[end..];
-            continue;
-        }
-        let repeats = tail[1..].split_once('}').is_some_and(|(inside, _)| {
-            inside.starts_with(|c: char| c.is_ascii_digit()) && inside.chars().all(|c| c.is_ascii_digit() || c == ',')
-        });
-        out.push_str(if repeats { "{" } else { "\\{" });
-        rest = &tail[1..];
-    }
-    out.push_str(rest);
-    out
+    parsed(text, OPENINGS_MAX_SHOWN, Features::ALL, &mut States::default(), |expr| Ok(tree::json(&expr)))
 }
 
 #[cfg(test)]

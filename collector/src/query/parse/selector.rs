@@ -3,9 +3,9 @@
 use crate::store::{METRIC_NAME, MatchOp, Matcher};
 
 use super::super::plan::{Edges, Expr, Selector, Shift};
-use super::anchored;
 use super::lex::{Kind, Token};
 use super::literal;
+use super::regex::{States, anchored};
 use super::tokens::{Parsed, Tokens, wrong};
 
 const CONTEXT: &str = "label matching";
@@ -54,7 +54,7 @@ impl Tokens<'_> {
                 }
                 // No stored value is anything but UTF-8, so that what is not matches none.
                 let value = String::from_utf8_lossy(&self.text_literal()?).into_owned();
-                selector.matchers.push(matcher(label, op, value)?);
+                selector.matchers.push(matcher(label, op, value, self.states)?);
             } else if token.kind == Kind::Quoted {
                 if let Some(name) = &selector.name {
                     let message = format!("metric name must not be set twice: {name:?} or {label:?}");
@@ -83,8 +83,8 @@ fn named(name: &str) -> Matcher {
     Matcher { name: METRIC_NAME.to_owned(), op: MatchOp::Equal, value: name.to_owned() }
 }
 
-fn matcher(name: String, op: Token<'_>, value: String) -> Parsed<Matcher> {
-    let regex = || anchored(&value).map_err(|reason| wrong(op.place, reason));
+fn matcher(name: String, op: Token<'_>, value: String, states: &mut States) -> Parsed<Matcher> {
+    let mut regex = || anchored(&value, states).map_err(|reason| wrong(op.place, reason));
     let op = match op.text {
         "=" => MatchOp::Equal,
         "!=" => MatchOp::NotEqual,

@@ -4,6 +4,7 @@ use super::super::Features;
 use super::super::plan::{Expr, Place};
 use super::ParseError;
 use super::lex::{self, Kind, Token};
+use super::regex::States;
 
 pub type Parsed<T> = Result<T, ParseError>;
 
@@ -13,11 +14,13 @@ pub struct Tokens<'a> {
     pub features: Features,
     /// In what unexpected tokens stand where the rule that meets them has no name.
     pub context: &'static str,
+    /// What the query's regular expressions may still come to.
+    pub states: &'a mut States,
 }
 
 impl<'a> Tokens<'a> {
-    pub fn new(text: &'a str, features: Features) -> Parsed<Self> {
-        Ok(Self { tokens: lex::tokens(text)?, at: 0, features, context: "" })
+    pub fn new(text: &'a str, features: Features, states: &'a mut States) -> Parsed<Self> {
+        Ok(Self { tokens: lex::tokens(text)?, at: 0, features, context: "", states })
     }
 
     pub fn whole(mut self) -> Parsed<Expr> {

@@ -1,0 +1,570 @@
+//! Regular expressions as Prometheus reads them, that is as Go's `regexp/syntax` does, for the library that runs them here.
+//!
+//! Both come from RE2, and most of a pattern means the same to both. This translation is for the rest:
+//!
+//! | pattern | in Go | in the library, left as it is |
+//! |---|---|---|
+//! | `\w` `\d` `\s` `\b` | of ASCII | of Unicode |
+//! | `\<` `\>` | the sign itself | where a word begins, ends |
+//! | `[a&&b]` `[a--b]` `[a[b]` | a set of these signs | an operation on sets |
+//! | `\Qa.b\E` `\123` `x{,3}` | text, the octal number, text | refused, refused, a repetition |
+//! | `(?x)` `a**` `\u0061` | refused | known |
+//!
+//! A pattern may also be small to write and large to run. While it is translated the states are counted that it will have, so
+//! that one which is too large is refused before anything is made of it.
+
+use regex::Regex;
+
+/// States of all patterns of one request, each some hundred bytes. A list of all hosts of a large fleet has a state per letter.
+pub const STATES_MAX: usize = 1 << 18;
+/// What a class by Unicode's names counts: as many as the larger of them have.
+const NAMED_CLASS_STATES: usize = 2_000;
+/// Any character but a few, in UTF-8.
+const WIDE_CLASS_STATES: usize = 10;
+/// Go's bound on `x{n}`, and on the product of those that lie in each other.
+const REPEATS_MAX: usize = 1_000;
+/// How deep groups may lie in each other, as in Go.
+const DEPTH_MAX: usize = 1_000;
+
+/// States that may still be made.
+#[derive(Debug)]
+pub struct States {
+    left: usize,
+}
+
+impl Default for States {
+    fn default() -> Self {
+        Self { left: STATES_MAX }
+    }
+}
+
+/// A pattern over a whole value, `.` matching newlines too.
+pub fn anchored(pattern: &str, states: &mut States) -> Result<Regex, String> {
+    let mut translation = Translation::new(pattern);
+    translation.whole().map_err(|reason| format!("error parsing regexp: {reason}"))?;
+    let Some(left) = states.left.checked_sub(translation.total()) else {
+        return Err(format!(
+            "error parsing regexp: the regular expressions of one query may have {STATES_MAX} states in all, these have more; \
+             match literal texts, or ask in several queries"
+        ));
+    };
+    states.left = left;
+    Regex::new(&format!("^(?s:{})$", translation.out))
+        .map_err(|error| format!("error parsing regexp: {}: `{pattern}`", last_line(&error.to_string())))
+}
+
+/// The library draws the pattern and an arrow before it says what is wrong.
+fn last_line(text: &str) -> &str {
+    text.lines().last().unwrap_or_default().trim_start_matches("error: ")
+}
+
+/// What a group that is still open counts so far.
+#[derive(Default)]
+struct Level {
+    /// Before the last item, and the last item itself: what a repetition repeats.
+    states: usize,
+    last: usize,
+    /// The largest product of repetitions in it.
+    repeats: usize,
+    last_repeats: usize,
+}
+
+impl Level {
+    fn item(&mut self, states: usize, repeats: usize) {
+        self.states = self.states.saturating_add(self.last);
+        self.repeats = self.repeats.max(self.last_repeats);
+        (self.last, self.last_repeats) = (states, repeats);
+    }
+
+    fn total(&self) -> usize {
+        self.states.saturating_add(self.last)
+    }
+}
+
+struct Translation<'a> {
+    rest: &'a str,
+    out: String,
+    /// The open groups, the pattern itself being the first.
+    levels: Vec<Level>,
+    /// The repetition that was just read, for which another one has nothing to repeat.
+    repetition: Option<&'a str>,
+}
+
+type Done = Result<(), String>;
+
+impl<'a> Translation<'a> {
+    fn new(pattern: &'a str) -> Self {
+        let out = String::with_capacity(pattern.len() + 16);
+        Self { rest: pattern, out, levels: vec![Level::default()], repetition: None }
+    }
+
+    fn total(&self) -> usize {
+        self.levels.iter().fold(0, |sum, level| sum.saturating_add(level.total()))
+    }
+
+    fn level(&mut self) -> &mut Level {
+        if self.levels.is_empty() {
+            self.levels.push(Level::default());
+        }
+        let last = self.levels.len() - 1;
+        &mut self.levels[last]
+    }
+
+    fn whole(&mut self) -> Done {
+        while let Some(letter) = self.rest.chars().next() {
+            let before = self.repetition.take();
+            match letter {
+                '\\' => self.escape()?,
+                '[' => self.class()?,
+                '(' => self.open()?,
+                ')' => self.close()?,
+                '*' | '+' | '?' => self.repeat(1, before)?,
+                '{' => match repetition(self.rest) {
+                    Some(length) => self.repeat(length, before)?,
+                    None => self.literal(letter),
+                },
+                '.' | '^' | '$' | '|' => self.copy(1, if letter == '.' { WIDE_CLASS_STATES } else { 1 }),
+                _ => self.literal(letter),
+            }
+            // What is too large ends here, and not after a long text was read.
+            if self.levels.last().is_some_and(|level| level.total() > STATES_MAX) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands on what means the same to both.
+    fn copy(&mut self, bytes: usize, states: usize) {
+        let (text, rest) = self.rest.split_at(bytes);
+        self.out.push_str(text);
+        self.rest = rest;
+        self.level().item(states, 1);
+    }
+
+    /// One character that is itself.
+    fn literal(&mut self, letter: char) {
+        self.rest = &self.rest[letter.len_utf8()..];
+        self.push(letter);
+        self.level().item(letter.len_utf8(), 1);
+    }
+
+    fn push(&mut self, letter: char) {
+        if letter.is_ascii() && !letter.is_ascii_alphanumeric() {
+            self.out.push_str(&format!("\\x{{{:x}}}", u32::from(letter)));
+        } else {
+            self.out.push(letter);
+        }
+    }
+
+    fn escape(&mut self) -> Done {
+        let Some(letter) = self.rest[1..].chars().next() else {
+            return Err("trailing backslash at end of expression: ``".to_owned());
+        };
+        let known = |text: &str| text.to_owned();
+        let text = match letter {
+            'Q' => {
+                let text = &self.rest[2..];
+                let (text, rest) = text.split_once("\\E").unwrap_or((text, ""));
+                text.chars().for_each(|letter| {
+                    self.push(letter);
+                    self.level().item(letter.len_utf8(), 1);
+                });
+                self.rest = rest;
+                return Ok(());
+            }
+            'A' => known("\\A"),
+            'z' => known("\\z"),
+            'b' => known("(?-u:\\b)"),
+            'B' => known("(?-u:\\B)"),
+            'd' | 's' | 'w' => format!("[{}]", perl_class(letter)),
+            'D' | 'S' | 'W' => format!("[^{}]", perl_class(letter)),
+            'p' | 'P' => {
+                let (class, length) = named_class(self.rest)?;
+                self.out.push_str(&class);
+                self.rest = &self.rest[length..];
+                self.level().item(NAMED_CLASS_STATES, 1);
+                return Ok(());
+            }
+            _ => {
+                let (letter, length) = escaped(self.rest)?;
+                self.rest = &self.rest[length..];
+                self.push(letter);
+                self.level().item(letter.len_utf8(), 1);
+                return Ok(());
+            }
+        };
+        self.out.push_str(&text);
+        self.rest = &self.rest[2..];
+        self.level().item(if letter.is_ascii_uppercase() { WIDE_CLASS_STATES } else { 2 }, 1);
+        Ok(())
+    }
+
+    fn class(&mut self) -> Done {
+        let whole = self.rest;
+        self.rest = &self.rest[1..];
+        self.out.push('[');
+        let mut states = 2;
+        if let Some(rest) = self.rest.strip_prefix('^') {
+            self.out.push('^');
+            self.rest = rest;
+            states = WIDE_CLASS_STATES;
+        }
+        let mut first = true;
+        loop {
+            let Some(letter) = self.rest.chars().next() else {
+                return Err(format!("missing closing ]: `{whole}`"));
+            };
+            if letter == ']' && !first {
+                break;
+            }
+            first = false;
+            states += 1;
+            if self.rest.starts_with("[:")
+                && let Some(end) = self.rest.find(":]")
+            {
+                let (name, rest) = self.rest.split_at(end + 2);
+                if !POSIX.contains(&name[2..end].trim_start_matches('^')) {
+                    return Err(format!("invalid character class range: `{name}`"));
+                }
+                self.out.push_str(name);
+                self.rest = rest;
+                continue;
+            }
+            match self.rest.as_bytes() {
+                [b'\\', b'd' | b's' | b'w', ..] => self.out.push_str(perl_class(self.rest.as_bytes()[1].into())),
+                [b'\\', b'D' | b'S' | b'W', ..] => {
+                    let class = perl_class(self.rest.as_bytes()[1].into());
+                    self.out.push_str(&format!("[^{class}]"));
+                    states += WIDE_CLASS_STATES;
+                }
+                [b'\\', b'p' | b'P', ..] => {
+                    let (class, length) = named_class(self.rest)?;
+                    self.out.push_str(&class);
+                    self.rest = &self.rest[length..];
+                    states += NAMED_CLASS_STATES;
+                    continue;
+                }
+                _ => {
+                    self.range()?;
+                    continue;
+                }
+            }
+            self.rest = &self.rest[2..];
+        }
+        self.out.push(']');
+        self.rest = &self.rest[1..];
+        self.level().item(states, 1);
+        Ok(())
+    }
+
+    /// A character of a class, or all from one to another.
+    fn range(&mut self) -> Done {
+        let text = self.rest;
+        let low = self.member()?;
+        let mut high = low;
+        if self.rest.starts_with('-') && !self.rest[1..].starts_with(']') && self.rest.len() > 1 {
+            self.rest = &self.rest[1..];
+            high = self.member()?;
+        }
+        if high < low {
+            let range = &text[..text.len() - self.rest.len()];
+            return Err(format!("invalid character class range: `{range}`"));
+        }
+        self.push(low);
+        if high != low {
+            self.out.push('-');
+            self.push(high);
+        }
+        Ok(())
+    }
+
+    fn member(&mut self) -> Result<char, String> {
+        let (letter, length) = match self.rest.chars().next() {
+            Some('\\') => escaped(self.rest)?,
+            Some(letter) => (letter, letter.len_utf8()),
+            None => return Err("missing closing ]: ``".to_owned()),
+        };
+        self.rest = &self.rest[length..];
+        Ok(letter)
+    }
+
+    fn open(&mut self) -> Done {
+        if self.levels.len() > DEPTH_MAX {
+            return Err(format!("expression nests too deeply: `{}`", self.rest));
+        }
+        let length = match self.rest.strip_prefix("(?") {
+            None => 1,
+            Some(rest) if rest.starts_with("P<") || rest.starts_with('<') => {
+                let end = rest.find('>').ok_or_else(|| format!("invalid named capture: `{}`", self.rest))?;
+                let name = rest[..end].trim_start_matches('P').trim_start_matches('<');
+                if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+                    return Err(format!("invalid named capture: `(?{}`", &rest[..=end]));
+                }
+                // Nothing here asks for a group by a name that begins with a digit, which the library would refuse.
+                self.out.push_str("(?P<");
+                if name.starts_with(|c: char| c.is_ascii_digit()) {
+                    self.out.push('_');
+                }
+                self.out.push_str(name);
+                self.out.push('>');
+                self.rest = &rest[end + 1..];
+                self.levels.push(Level::default());
+                return Ok(());
+            }
+            Some(rest) => {
+                let end = rest.find(|c: char| !"imsU-".contains(c)).unwrap_or(rest.len());
+                let (flags, after) = rest.split_at(end);
+                let switches = flags.trim_start_matches("imsU") != "-" && !flags.ends_with('-');
+                let fits = flags.matches('-').count() < 2 && switches;
+                match after.chars().next() {
+                    Some(':') if fits => end + 3,
+                    // Flags for the rest of the group: nothing opens.
+                    Some(')') if fits && !flags.is_empty() => {
+                        self.copy(end + 3, 0);
+                        return Ok(());
+                    }
+                    Some(odd) => {
+                        return Err(format!("invalid or unsupported Perl syntax: `(?{flags}{odd}`"));
+                    }
+                    None => return Err(format!("missing closing ): `{}`", self.rest)),
+                }
+            }
+        };
+        let (text, rest) = self.rest.split_at(length);
+        self.out.push_str(text);
+        self.rest = rest;
+        self.levels.push(Level::default());
+        Ok(())
+    }
+
+    fn close(&mut self) -> Done {
+        if self.levels.len() < 2 {
+            return Err(format!("unexpected ): `{}`", self.rest));
+        }
+        let Some(inner) = self.levels.pop() else { return Ok(()) };
+        self.out.push(')');
+        self.rest = &self.rest[1..];
+        self.level().item(inner.total().saturating_add(2), inner.repeats.max(inner.last_repeats));
+        Ok(())
+    }
+
+    /// A repetition of `length` bytes, with the `?` that makes it take as little as it can.
+    fn repeat(&mut self, length: usize, before: Option<&'a str>) -> Done {
+        let lazy = usize::from(self.rest[length..].starts_with('?'));
+        let (text, rest) = self.rest.split_at(length + lazy);
+        if let Some(before) = before {
+            return Err(format!("invalid nested repetition operator: `{before}{text}`"));
+        }
+        let bounds = text.trim_end_matches('?').trim_matches(['{', '}']);
+        let number = |text: &str| text.parse().unwrap_or(usize::MAX);
+        let (least, most) = match bounds.split_once(',') {
+            _ if !text.starts_with('{') => (0, 1),
+            None => (number(bounds), number(bounds)),
+            Some((least, "")) => (number(least), number(least)),
+            Some((least, most)) => (number(least), number(most)),
+        };
+        let level = self.level();
+        level.last_repeats = level.last_repeats.max(1).saturating_mul(most.max(1));
+        level.last = level.last.saturating_mul(most.saturating_add(1));
+        if least > most || level.last_repeats > REPEATS_MAX {
+            return Err(format!("invalid repeat count: `{text}`"));
+        }
+        self.out.push_str(text);
+        self.rest = rest;
+        self.repetition = Some(text);
+        Ok(())
+    }
+}
+
+const POSIX: [&str; 14] = [
+    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "word",
+    "xdigit",
+];
+
+fn perl_class(letter: char) -> &'static str {
+    match letter.to_ascii_lowercase() {
+        'd' => "0-9",
+        's' => "\\t\\n\\x0c\\r\\x20",
+        _ => "0-9A-Za-z_",
+    }
+}
+
+/// How long `{3}`, `{3,}` or `{3,5}` is; `None` where the brace is itself.
+fn repetition(text: &str) -> Option<usize> {
+    let (inside, _) = text[1..].split_once('}')?;
+    let (least, most) = inside.split_once(',').unwrap_or((inside, ""));
+    let is_number = |text: &str| {
+        !text.is_empty()
+            && text.bytes().all(|digit| digit.is_ascii_digit())
+            && (text.len() == 1 || !text.starts_with('0'))
+    };
+    (is_number(least) && (most.is_empty() || is_number(most))).then_some(inside.len() + 2)
+}
+
+/// `\pL`, `\p{Greek}` or `\p{^Greek}`, which is `\P{Greek}`, and its length.
+fn named_class(text: &str) -> Result<(String, usize), String> {
+    let unknown = || format!("invalid character class range: `{text}`");
+    let (name, length) = match text[2..].chars().next() {
+        Some('{') => text[3..].split_once('}').map(|(name, _)| (name, name.len() + 4)).ok_or_else(unknown)?,
+        Some(letter) => (&text[2..2 + letter.len_utf8()], 2 + letter.len_utf8()),
+        None => return Err(unknown()),
+    };
+    let (name, negated) = name.strip_prefix('^').map_or((name, false), |name| (name, true));
+    if name.is_empty() || !name.bytes().all(|letter| letter.is_ascii_alphanumeric() || letter == b'_') {
+        return Err(unknown());
+    }
+    let sign = if negated == text.starts_with("\\p") { 'P' } else { 'p' };
+    Ok((format!("\\{sign}{{{name}}}"), length))
+}
+
+/// The character that an escape stands for, and the escape's length.
+fn escaped(text: &str) -> Result<(char, usize), String> {
+    let Some(letter) = text[1..].chars().next() else {
+        return Err("trailing backslash at end of expression: ``".to_owned());
+    };
+    let invalid = || format!("invalid escape sequence: `\\{letter}`");
+    let plain = |letter: char| Ok((letter, 2));
+    match letter {
+        'a' => plain('\x07'),
+        'f' => plain('\x0c'),
+        'n' => plain('\n'),
+        'r' => plain('\r'),
+        't' => plain('\t'),
+        'v' => plain('\x0b'),
+        '0'..='7' => {
+            let digits = text[1..].bytes().take(3).take_while(|digit| (b'0'..b'8').contains(digit)).count();
+            // A single digit but 0 would refer to a group, which no pattern that ends in time can.
+            if digits == 1 && letter != '0' {
+                return Err(invalid());
+            }
+            let code = u32::from_str_radix(&text[1..=digits], 8).ok().and_then(char::from_u32);
+            code.map(|code| (code, 1 + digits)).ok_or_else(invalid)
+        }
+        'x' => {
+            let (digits, length) = match text[2..].strip_prefix('{') {
+                Some(rest) => rest.split_once('}').map(|(digits, _)| (digits, digits.len() + 4)),
+                None => text.get(2..4).map(|digits| (digits, 4)),
+            }
+            .filter(|(digits, _)| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
+            .ok_or_else(invalid)?;
+            let code = u32::from_str_radix(digits, 16).ok().and_then(char::from_u32);
+            code.map(|code| (code, length)).ok_or_else(invalid)
+        }
+        _ if letter.is_ascii() && !letter.is_ascii_alphanumeric() => plain(letter),
+        _ => Err(invalid()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(pattern: &str, value: &str) -> bool {
+        anchored(pattern, &mut States::default()).unwrap().is_match(value)
+    }
+
+    #[test]
+    fn patterns_mean_what_they_mean_in_go() {
+        for (pattern, value) in [
+            ("\\w+", "aZ_9"),
+            ("[\\w]", "x"),
+            ("[^\\W]", "x"),
+            ("\\W", "\u{e4}"),
+            ("a\\b.*", "a\u{e4}"),
+            ("\\s", "\x0c"),
+            ("\\S", "\x0b"),
+            ("\\<\\>", "<>"),
+            ("[a&&b]+", "a&b"),
+            ("[+--]+", "+,-"),
+            ("[a[b]+", "[ab"),
+            ("[]a-]+", "]a-"),
+            ("[[:alpha:][:^word:]]+", "a-"),
+            ("\\Qa.[b\\E+", "a.[bb"),
+            ("\\Qa\\", "a\\"),
+            ("\\101\\x42\\x{43}\\0", "ABC\0"),
+            ("x{,3}", "x{,3}"),
+            ("x{01}{", "x{01}{"),
+            ("x{2}?y{0,}", "xxyyy"),
+            ("(?i)S", "\u{17f}"),
+            ("(?i:\u{c4})x", "\u{e4}x"),
+            ("(?P<a>.)(?<1>.)", "a\n"),
+            ("\\pL\\p{^Greek}", "ab"),
+            (" #", " #"),
+            ("^a$|b", "b"),
+            ("\\.\\-\\/\\~", ".-/~"),
+        ] {
+            assert!(matches(pattern, value), "{pattern} {value}");
+        }
+        for (pattern, value) in [
+            ("\\w", "\u{e4}"),
+            ("\\d", "\u{663}"),
+            ("[\\w]", "\u{e4}"),
+            ("\\s", "\x0b"),
+            ("[a&&b]", "c"),
+            ("a|b", "ab"),
+        ] {
+            assert!(!matches(pattern, value), "{pattern} {value}");
+        }
+    }
+
+    #[test]
+    fn what_go_refuses_is_refused() {
+        for pattern in [
+            "(?x)a",
+            "(?u)a",
+            "(?R)a",
+            "(?=a)",
+            "(?",
+            "(?)",
+            "(?-)",
+            "a**",
+            "a{2}{3}",
+            "a*?*",
+            "*a",
+            "a{1001}",
+            "a{3,2}",
+            "(a{100}){100}",
+            "\\u0061",
+            "\\8",
+            "\\1",
+            "\\C",
+            "\\Z",
+            "a\\",
+            "[a",
+            "[z-a]",
+            "[[:foo:]]",
+            "[\\Qa\\E]",
+            "a)",
+            "(a",
+            "\\pX",
+            "\\x{110000}",
+            "\\xg1",
+            "[a-\\d]",
+        ] {
+            let error = anchored(pattern, &mut States::default()).map(|regex| regex.to_string());
+            assert!(
+                error.as_ref().is_err_and(|text| text.starts_with("error parsing regexp: ")),
+                "{pattern}: {error:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_grows_too_large_is_refused_before_it_is_made() {
+        for (pattern, fits) in [
+            ("\\w{1,255}", true),
+            (".{1000}", true),
+            ("(.{10}){100}", true),
+            ("\\pL{100}", true),
+            ("\\pL{1000}", false),
+            ("(\\pL{10}x){100}", false),
+        ] {
+            assert_eq!(anchored(pattern, &mut States::default()).is_ok(), fits, "{pattern}");
+        }
+        // All patterns of a request draw on one count.
+        let mut states = States::default();
+        let taken = (0..1000).take_while(|_| anchored(".{1000}", &mut states).is_ok()).count();
+        assert_eq!(taken, STATES_MAX / (WIDE_CLASS_STATES * 1001));
+    }
+}
