@@ -92,6 +92,10 @@ impl Eval<'_> {
                 self.quantiles_of(groups, steps, &qs)
             }
             (Topk | Bottomk | Limitk, Some(Value::Scalar(counts))) => {
+                // Of nothing too, as later versions than 3.5 have it.
+                if counts.iter().any(|count| count.is_nan()) {
+                    return Err(QueryError::execution("Parameter value is NaN"));
+                }
                 // Nothing is asked for, of whatever there is.
                 if groups.is_empty() || counts.iter().all(|count| *count < 1.0) {
                     return Ok(Vec::new());
@@ -124,8 +128,8 @@ fn limit_ratio(groups: Vec<Group>, ratios: Vec<f64>, here: Here<'_>) -> Result<V
         let ratio = short(ratio);
         here.warn(&format!("ratio value should be between -1 and 1, got {ratio}, capping to {capped}"));
     }
-    if !groups.is_empty() && ratios.iter().any(|ratio| ratio.is_nan()) {
-        return Err(QueryError::execution("Ratio value NaN is NaN"));
+    if ratios.iter().any(|ratio| ratio.is_nan()) {
+        return Err(QueryError::execution("Ratio value is NaN"));
     }
     let rows = groups.into_iter().flat_map(|group| group.rows).map(|mut row| {
         let place = place(&row.labels);
@@ -212,7 +216,7 @@ fn label_of(param: Option<&Expr>) -> Result<String, QueryError> {
 
 /// How many series to keep, from a scalar.
 fn whole(count: f64) -> Result<usize, QueryError> {
-    if count.is_nan() || count >= i64::MAX as f64 {
+    if count >= i64::MAX as f64 {
         return Err(QueryError::execution(format!("Scalar value {} overflows int64", short(count))));
     }
     if count <= i64::MIN as f64 {
