@@ -14,6 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::module::{Desc, Entry, Module, ModuleError, Spec, Tier};
+use crate::modules::mysql::CONNECTION;
 use crate::sampler::ModuleHealth;
 use crate::stats::Shared;
 use crate::tick::Tick;
@@ -39,6 +40,21 @@ const MYSQL_SUCCESS: Desc =
         .labels(&["collector"]);
 const MYSQL_DURATION: Desc =
     Desc::gauge("mysql_exporter_collector_duration_seconds", "Collector time duration.").labels(&["collector"]);
+
+/// Of the exporter's older versions, which dashboards still ask for.
+const MYSQL_SCRAPES: Desc =
+    Desc::counter("mysql_exporter_scrapes_total", "Total number of times MySQL was scraped for metrics.");
+const MYSQL_ERRORS: Desc =
+    Desc::counter("mysql_exporter_scrape_errors_total", "Total number of times an error occurred scraping a MySQL.")
+        .labels(&["collector"]);
+const MYSQL_LAST_ERROR: Desc = Desc::gauge(
+    "mysql_exporter_last_scrape_error",
+    "Whether the last scrape of metrics from MySQL resulted in an error (1 for error, 0 for success).",
+);
+/// Dashboards look for this family to list servers; the version is ours.
+const MYSQL_BUILD: Desc =
+    Desc::gauge("mysqld_exporter_build_info", "The program that tells the MySQL families, here Lampad's agent.")
+        .labels(&["branch", "goarch", "goos", "goversion", "revision", "version", "tags"]);
 
 type Value = fn(&Shared) -> f64;
 
@@ -176,14 +192,15 @@ struct MysqlScrapes {
 #[async_trait]
 impl Module for MysqlScrapes {
     fn descs(&self) -> Vec<Desc> {
-        vec![MYSQL_SUCCESS, MYSQL_DURATION]
+        vec![MYSQL_SUCCESS, MYSQL_DURATION, MYSQL_SCRAPES, MYSQL_ERRORS, MYSQL_LAST_ERROR, MYSQL_BUILD]
     }
 
     async fn sample(&mut self, out: &mut Tick) -> Result<(), ModuleError> {
         settle(&mut self.settled).await;
         let mut modules = self.shared.modules();
-        modules.retain(|module| module.spec.instance == self.instance);
+        modules.retain(|module| module.spec.job == "mysql" && module.spec.instance == self.instance);
         scrapes(&modules, "mysql", (&MYSQL_SUCCESS, &MYSQL_DURATION), out);
+        older_scrapes(&modules, out);
         Ok(())
     }
 }
@@ -216,9 +233,41 @@ fn scrapes(modules: &[Arc<ModuleHealth>], job: &str, (up, duration): (&Desc, &De
         *sum += of(&module.duration_us) / 1e6;
     }
     for (collector, (worst, sum)) in collectors {
-        out.push(up, &[collector], worst);
+        if collector != CONNECTION {
+            out.push(up, &[collector], worst);
+        }
         out.push(duration, &[collector], sum);
     }
+}
+
+/// Values for the labels of the exporters' `build_info`: branch, goarch, goos, goversion, revision, version, tags.
+pub fn build() -> [&'static str; 7] {
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    ["lampad-agent", arch, std::env::consts::OS, "none", "unknown", env!("CARGO_PKG_VERSION"), "unknown"]
+}
+
+/// The older families: reads of the standard module stand for scrapes. A source that is not there is no error.
+fn older_scrapes(modules: &[Arc<ModuleHealth>], out: &mut Tick) {
+    let of_collectors = || modules.iter().filter(|module| !module.spec.collector.is_empty());
+    let reads = |module: &Arc<ModuleHealth>| module.reads.load(Ordering::Relaxed) as f64;
+    let scrapes = of_collectors().find(|module| module.spec.name == "mysql.status").map_or(0.0, reads);
+    out.push(&MYSQL_SCRAPES, &[], scrapes);
+    let mut errors = BTreeMap::new();
+    for module in of_collectors().filter(|module| module.errors.load(Ordering::Relaxed) > 0) {
+        *errors.entry(module.spec.collector).or_insert(0.0) += of(&module.errors);
+    }
+    for (collector, count) in errors {
+        out.push(&MYSQL_ERRORS, &[collector], count);
+    }
+    let fails = |module: &Arc<ModuleHealth>| {
+        reads(module) > 0.0 && success(module) == 0.0 && !module.absent.load(Ordering::Relaxed)
+    };
+    out.push(&MYSQL_LAST_ERROR, &[], f64::from(u8::from(of_collectors().any(fails))));
+    out.push(&MYSQL_BUILD, &build(), 1.0);
 }
 
 fn process(out: &mut Tick) -> Result<(), ModuleError> {
@@ -276,6 +325,7 @@ mod tests {
             health("host.cpu", "cpu", "node", true, 1000),
             health("host.cpu_info", "cpu", "node", false, 500),
             health("mysql.status", "collect.global_status", "mysql", true, 2000),
+            health("mysql.up", CONNECTION, "mysql", true, 1000),
         ]);
         let mut lines = Vec::new();
         for mut entry in modules(&shared, [None].into_iter()) {
@@ -288,6 +338,9 @@ mod tests {
             r#"node_scrape_collector_duration_seconds [("collector", "cpu")] 0.0015"#,
             r#"mysql_exporter_collector_success [("collector", "collect.global_status")] 1"#,
             r#"lampad_module_up [("module", "host.cpu")] 1"#,
+            r#"mysql_exporter_collector_duration_seconds [("collector", "connection")] 0.001"#,
+            "mysql_exporter_last_scrape_error [] 0",
+            "mysql_exporter_scrapes_total [] 1",
         ] {
             assert!(lines.iter().any(|line| line == wanted), "{wanted} in {lines:#?}");
         }

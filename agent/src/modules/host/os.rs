@@ -152,16 +152,7 @@ impl Reader for Host {
         if let Ok(physical) = System::physical_core_count() {
             out.push(&CORES, &["physical"], physical as f64);
         }
-        let arch = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
-        out.push(
-            &BUILD,
-            &["lampad-agent", arch, std::env::consts::OS, "none", "unknown", env!("CARGO_PKG_VERSION"), "unknown"],
-            1.0,
-        );
+        out.push(&BUILD, &crate::telemetry::build(), 1.0);
         Ok(())
     }
 }

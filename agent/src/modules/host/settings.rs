@@ -119,7 +119,7 @@ fn module_names<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Vec<String
 }
 
 /// Collectors of node_exporter that users will ask for and that we refuse, with the reason.
-fn unsupported(name: &str) -> Option<&'static str> {
+pub(super) fn unsupported(name: &str) -> Option<&'static str> {
     match short(name) {
         "ntp" => Some("it asks a server; timex tells whether the clock is in step"),
         "ethtool" => {

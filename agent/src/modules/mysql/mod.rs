@@ -78,11 +78,14 @@ pub fn governed(session: &Arc<Session>) -> Vec<Entry> {
     modules_on(session).into_iter().map(govern).chain([books]).collect()
 }
 
+/// What mysqld_exporter calls connecting, in the label of its own series.
+pub const CONNECTION: &str = "connection";
+
 /// As [`modules`], on a session that the caller keeps a hand on.
 pub fn modules_on(session: &Arc<Session>) -> Vec<Entry> {
     let share = || Arc::clone(session);
     let mut entries = vec![
-        entry("mysql.up", "", Tier::Vital, up::Up { session: share() }),
+        entry("mysql.up", CONNECTION, Tier::Vital, up::Up { session: share() }),
         entry("mysql.vital", "", Tier::Vital, vital::Vital { session: share() }),
         entry("mysql.status", "collect.global_status", Tier::Standard, status::Status::new(share())),
         entry(
