@@ -10,6 +10,11 @@ use lampad_collector::logging;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+/// Columns grow on the threads that take frames and go on the one that seals: glibc's allocator keeps what is freed in arenas
+/// of the former, and took a fifth of the time in which a million series were defined.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Threads for work that waits or computes long: queries, scrapes, key frames of large servers. The unit allows 512 tasks.
 const BLOCKING_THREADS_MAX: usize = 128;
 

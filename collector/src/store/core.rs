@@ -42,6 +42,8 @@ pub struct StoreStats {
     pub duplicate_frames: u64,
     pub sealed_runs: u64,
     pub sealed_bytes: u64,
+    /// Bytes of the values into which compaction has folded others.
+    pub folded_bytes: u64,
     /// Bytes of sealed values that were read.
     pub read_bytes: u64,
     /// Damaged records and values that were stepped over since the start.
@@ -55,6 +57,7 @@ pub(super) struct Counters {
     pub duplicates: AtomicU64,
     pub damaged: AtomicU64,
     pub sealed_bytes: AtomicU64,
+    pub folded_bytes: AtomicU64,
 }
 
 /// A definition that is in the log and not in the manifest yet.
@@ -283,6 +286,7 @@ impl Core {
             duplicate_frames: get(&self.counters.duplicates),
             sealed_runs: groups.iter().map(|group| group.state.lock().sealed.len() as u64).sum(),
             sealed_bytes: get(&self.counters.sealed_bytes),
+            folded_bytes: get(&self.counters.folded_bytes),
             read_bytes: self.blocks.read_bytes(),
             damaged: get(&self.counters.damaged) + self.blocks.damaged(),
             disk_full: self.disk_full.load(Ordering::Relaxed),

@@ -466,6 +466,6 @@ fn late_run(late: BTreeMap<(u32, i64), Value>) -> Run {
     run
 }
 
-fn is_stale(value: &Value) -> bool {
+pub(super) fn is_stale(value: &Value) -> bool {
     matches!(value, Value::Float(value) if lampad_proto::is_stale(*value))
 }

@@ -15,8 +15,8 @@
 //!             runs in their place: each as in 16, from the flags on
 //! 23 whole    varint partition: came of compaction
 //! 24 names    series, as in names.rs; 2 is of earlier versions, and read
-//! 21 present  varint group, signed last tick, varint count, count x value (as in entry.rs): the series of a Delta group
-//!             that went on when its newest run was sealed; replaces what was said of this group
+//! 21 present  varint group, signed last tick, varint count, count x value (as in entry.rs): the series that went on
+//!             when the newest run of a group was sealed; replaces what was said of this group
 //! ```
 //! Records after the last commit do not hold. The file is only appended to; when most of it is outdated it is written anew
 //! beside itself and renamed.

@@ -62,7 +62,8 @@ impl Options {
             data_dir: data_dir.into(),
             retention: Duration::from_secs(30 * 24 * 3600),
             commit_delay: Duration::from_millis(50),
-            head_bytes: 48 * 1024 * 1024,
+            // What the allocator keeps between columns that grow in step is as much again.
+            head_bytes: 24 * 1024 * 1024,
             // An empty column takes some 64, and a run that is sealed after a few ticks takes more than it holds.
             head_bytes_per_series: 128,
             log_bytes: 512 * 1024 * 1024,

@@ -23,7 +23,7 @@ use super::compact::{Compacted, CompactedGroup};
 use super::core::{Core, Definition};
 use super::disk::Engine;
 use super::entry;
-use super::group::{AHEAD_MS_MAX, FORGOTTEN, Frozen, Group, State};
+use super::group::{AHEAD_MS_MAX, FORGOTTEN, Frozen, Group, State, is_stale};
 use super::index::Index;
 use super::log;
 use super::manifest::{Manifest, Transaction, present_payload};
@@ -50,8 +50,16 @@ struct Sealing {
 
 impl Sealing {
     fn new(group: &Arc<Group>, frozen: Arc<Frozen>) -> Self {
-        let newest = frozen.runs.iter().find(|run| run.live && group.mode == WriteMode::Delta);
-        let present = newest.and_then(|run| Some(present_payload(group.id, run.last_ms()?, &run.present()).into()));
+        let newest = frozen.runs.iter().find(|run| run.live);
+        let present = newest.and_then(|run| {
+            let last_ms = run.last_ms()?;
+            let mut present = run.present();
+            if group.mode == WriteMode::Stated {
+                // One time is kept for all, and of these series nobody knows more than the samples that were stated.
+                present.retain(|carried| carried.timestamp_ms == last_ms && !is_stale(&carried.value));
+            }
+            Some(present_payload(group.id, last_ms, &present).into())
+        });
         Self { group: group.clone(), frozen, runs: Vec::new(), present }
     }
 }
