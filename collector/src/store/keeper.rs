@@ -273,7 +273,7 @@ impl Keeper {
                 let runs = |of: fn(&CompactedGroup) -> usize| compacted.groups.iter().map(of).sum::<usize>();
                 let (before, after) = (runs(|group| group.old.len()), runs(|group| group.new.len()));
                 tracing::info!(partitions = from.len(), into, before, after, compacted.bytes, "runs are folded");
-                self.core.counters.folded_bytes.fetch_add(compacted.bytes as u64, Ordering::Relaxed);
+                self.core.counters.folded_bytes.fetch_add(compacted.bytes, Ordering::Relaxed);
                 self.sealer.compacting_into = Some(into);
                 self.compacted = Some(compacted);
             }
