@@ -3,7 +3,7 @@
 //! ```text
 //! file    zstd of lines: name, tab, then per tick a value and a space; "." for the value of the tick before
 //! ```
-//! Names are those of the series with their labels; every series has one value per tick of its group.
+//! Names are those of the metrics, without labels: these tell of the host. Every series has one value per tick of its group.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -25,9 +25,7 @@ pub struct Recorded {
 pub async fn record(api: &Api, selector: &str, seconds: u64) -> anyhow::Result<Vec<Recorded>> {
     let found = api.instant(&format!("{selector}[{seconds}s]"), None).await?;
     let series = found.into_iter().map(|series| {
-        let labels = series.labels.iter().filter(|(name, _)| !matches!(name.as_str(), "__name__" | "instance"));
-        let labels: Vec<String> = labels.map(|(name, value)| format!("{name}={value:?}")).collect();
-        let name = format!("{}{{{}}}", series.label("__name__"), labels.join(",")).replace(['\t', '\n'], " ");
+        let name = series.label("__name__").to_owned();
         Recorded { name, values: series.samples.iter().map(|sample| sample.value).collect() }
     });
     let mut series: Vec<Recorded> = series.filter(|series| series.values.len() > 1).collect();
@@ -80,8 +78,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("idle.zst");
         let series = |name: &str, values: &[f64]| Recorded { name: name.into(), values: values.to_vec() };
-        let wanted =
-            [series("a{x=\"1 2\"}", &[1.0, 1.0, 0.1, f64::INFINITY, -0.0, 0.0]), series("b{}", &[5e-324, 1e300])];
+        let wanted = [series("a", &[1.0, 1.0, 0.1, f64::INFINITY, -0.0, 0.0]), series("b", &[5e-324, 1e300])];
         write(&path, &wanted).unwrap();
         let found = read(&path).unwrap();
         assert_eq!(found, wanted);
