@@ -19,6 +19,8 @@ const DATA_DIR: &str = "lampad-data";
 const HTTP_LISTEN: &str = "127.0.0.1:9390";
 const GRPC_LISTEN: &str = "127.0.0.1:9391";
 const RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
+const RETENTION_10S: TierRetention = TierRetention(Some(Duration::from_secs(90 * 24 * 3600)));
+const RETENTION_5M: TierRetention = TierRetention(Some(Duration::from_secs(365 * 24 * 3600)));
 
 /// Takes what Lampad agents push, stores it, and answers PromQL as Prometheus does.
 #[derive(Debug, Clone, Default, Parser)]
@@ -39,6 +41,12 @@ pub struct Args {
     /// How long samples are kept, as 30d, 12h or 1y; 0 keeps them for ever [default: 30d]
     #[arg(long, env = "LAMPAD_RETENTION", value_name = "DURATION")]
     pub retention: Option<Retention>,
+    /// How long windows of 10 s are kept, which old samples are made into: as above, or `off` for none [default: 90d]
+    #[arg(long = "retention-10s", env = "LAMPAD_RETENTION_10S", value_name = "DURATION")]
+    pub retention_10s: Option<TierRetention>,
+    /// The same of windows of 5 min [default: 365d]
+    #[arg(long = "retention-5m", env = "LAMPAD_RETENTION_5M", value_name = "DURATION")]
+    pub retention_5m: Option<TierRetention>,
     /// Features to switch on, by Prometheus' names, or `all`
     #[arg(long, env = "LAMPAD_ENABLE_FEATURE", value_name = "NAME", value_delimiter = ',')]
     pub enable_feature: Vec<String>,
@@ -157,6 +165,41 @@ impl TryFrom<String> for Retention {
     }
 }
 
+/// How long a tier is kept: `None` makes none, zero keeps it for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct TierRetention(pub Option<Duration>);
+
+impl FromStr for TierRetention {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        let Retention(kept) = text.parse().map_err(|error| format!("{error}; or say `off` to make no such windows"))?;
+        Ok(Self(Some(kept.unwrap_or(Duration::ZERO))))
+    }
+}
+
+impl TryFrom<String> for TierRetention {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for TierRetention {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            None => f.write_str("off"),
+            Some(Duration::ZERO) => f.write_str("0"),
+            Some(kept) => humantime::format_duration(kept).fmt(f),
+        }
+    }
+}
+
 /// The file: every flag under its name with `_`; the limits are a table of their own.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -165,6 +208,8 @@ struct File {
     http_listen: Option<Listen>,
     grpc_listen: Option<Listen>,
     retention: Option<Retention>,
+    retention_10s: Option<TierRetention>,
+    retention_5m: Option<TierRetention>,
     #[serde(default)]
     enable_feature: Vec<String>,
     #[serde(default)]
@@ -199,6 +244,8 @@ pub struct Config {
     pub http_listen: Listen,
     pub grpc_listen: Listen,
     pub retention: Option<Duration>,
+    /// Of windows of 10 s and of 5 min.
+    pub tiers: [TierRetention; 2],
     pub features: BTreeSet<String>,
     pub enable_admin_api: bool,
     pub tls: Option<TlsFiles>,
@@ -257,6 +304,10 @@ impl Config {
             http_listen: args.http_listen.or(file.http_listen).unwrap_or_else(|| Listen(HTTP_LISTEN.into())),
             grpc_listen: args.grpc_listen.or(file.grpc_listen).unwrap_or_else(|| Listen(GRPC_LISTEN.into())),
             retention: args.retention.or(file.retention).map_or(Some(RETENTION), |retention| retention.0),
+            tiers: [
+                args.retention_10s.or(file.retention_10s).unwrap_or(RETENTION_10S),
+                args.retention_5m.or(file.retention_5m).unwrap_or(RETENTION_5M),
+            ],
             features: features.into_iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect(),
             enable_admin_api: args.enable_admin_api || file.enable_admin_api,
             tls,
@@ -279,6 +330,8 @@ impl Config {
             ("log_format", self.log_format != new.log_format),
             ("limits", self.limits != new.limits),
             ("retention", self.retention != new.retention),
+            ("retention_10s", self.tiers[0] != new.tiers[0]),
+            ("retention_5m", self.tiers[1] != new.tiers[1]),
             ("tls_cert (on or off)", self.tls.is_some() != new.tls.is_some()),
         ];
         fixed.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
@@ -328,10 +381,22 @@ mod tests {
         std::fs::write(&path, "retention = \"1h\"\nhttp_listen = \"localhost:1\"\n[limits]\nlabels_per_series = 7\n")
             .unwrap();
         let path = path.to_str().unwrap();
-        let args =
-            Args::try_parse_from(["x", "--config", path, "--retention", "0", "--enable-feature", "a,b"]).unwrap();
+        let args = Args::try_parse_from([
+            "x",
+            "--config",
+            path,
+            "--retention",
+            "0",
+            "--retention-10s",
+            "off",
+            "--retention-5m",
+            "0",
+        ])
+        .unwrap();
+        let args = Args { enable_feature: vec!["a".into(), "b".into()], ..args };
         let config = Config::load(&args).unwrap();
         assert_eq!(config.retention, None);
+        assert_eq!(config.tiers.map(|kept| kept.to_string()), ["off", "0"]);
         assert_eq!(config.http_listen.to_string(), "localhost:1");
         assert_eq!(config.features, ["a".to_owned(), "b".to_owned()].into());
         assert_eq!(config.limits.labels_per_series, 7);
@@ -344,6 +409,7 @@ mod tests {
             ("http_listen = \"9390\"\n", &["line 1", "\"9390\" is not HOST:PORT"]),
             ("retention = \"soon\"\n", &["\"soon\" is not a duration"]),
             ("retention = \"5s\"\n", &["less than a minute"]),
+            ("retention_5m = \"never\"\n", &["line 1", "\"never\" is not a duration", "`off`"]),
             ("[limits]\nserie = 1\n", &["line 2", "serie"]),
             ("[limits]\nseries = 0\n", &["--limit-series is 0"]),
             ("tls_cert = \"x\"\n", &["--tls-cert is given without --tls-key"]),

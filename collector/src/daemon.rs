@@ -262,6 +262,8 @@ fn api_state(config: &Config, source: Arc<Store>, exemplars: Arc<Exemplars>) -> 
         ("http-listen", config.http_listen.to_string()),
         ("grpc-listen", config.grpc_listen.to_string()),
         ("retention", retention.to_string()),
+        ("retention-10s", config.tiers[0].to_string()),
+        ("retention-5m", config.tiers[1].to_string()),
         ("enable-feature", names.join(",")),
         ("enable-admin-api", config.enable_admin_api.to_string()),
         ("log-level", config.log_level.clone()),

@@ -18,6 +18,7 @@ const TELL_EVERY: Duration = Duration::from_secs(2);
 pub async fn open_store(config: &Config, disk: Arc<dyn Disk>, progress: &Progress) -> anyhow::Result<Arc<Store>> {
     let mut options = Options::new(&config.data_dir);
     options.retention = config.retention.unwrap_or(Duration::ZERO);
+    options.tiers = config.tiers.map(|kept| kept.0);
     options.limits = config.limits.clone();
     options.progress = progress.clone();
     let begun = Instant::now();

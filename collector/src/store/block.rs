@@ -10,6 +10,8 @@
 use super::bytes::{Reader, put_varint};
 use super::piece::{SealedColumn, head_piece, part_piece};
 use super::run::Run;
+use super::tier::tier_of;
+use super::window::series_of;
 
 const VERSION: u8 = 1;
 
@@ -106,7 +108,21 @@ impl Packer {
         if order.len() <= COLUMNS_MAX {
             return self.narrow_run(group, run, order).into_iter().collect();
         }
-        order.chunks(COLUMNS_MAX).filter_map(|some| self.narrow_run(group, run, some)).collect()
+        // All columns of a series stay together: what a tier has of it is worth nothing without the rest.
+        let is_tier = tier_of(self.partition).is_some();
+        let series = |column: usize| if is_tier { series_of(run.slots[column]) } else { run.slots[column] };
+        let mut cut = Vec::new();
+        let mut rest = order;
+        while !rest.is_empty() {
+            let mut many = rest.len().min(COLUMNS_MAX);
+            while many < rest.len() && many > 1 && series(rest[many]) == series(rest[many - 1]) {
+                many -= 1;
+            }
+            let (some, others) = rest.split_at(many);
+            cut.extend(self.narrow_run(group, run, some));
+            rest = others;
+        }
+        cut
     }
 
     fn narrow_run(&mut self, group: u32, run: &Run, order: &[usize]) -> Option<SealedRun> {

@@ -122,7 +122,7 @@ pub fn check(dir: &Path, scratch: &Path, tell: Tell<'_>) -> Result<Report, OpenE
     }
     let mut runs: Vec<(Arc<Group>, Arc<SealedRun>)> = Vec::new();
     for group in &read.restored.groups.all {
-        runs.extend(group.state.lock().sealed.iter().map(|run| (group.clone(), run.clone())));
+        runs.extend(group.state.lock().all_sealed().map(|run| (group.clone(), run.clone())));
     }
     runs.sort_by_key(|(_, run)| run.head);
     report.runs = runs.len();

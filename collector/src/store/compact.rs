@@ -10,21 +10,21 @@
 //!
 //! Queries that began before go on in the old runs: a partition is deleted once nobody holds a run of it any more.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::block::{Address, Packer, SealedRun, piece};
+use super::block::{Packer, SealedRun};
 use super::core::Core;
 use super::disk::Engine;
 use super::fold::{Fold, Unpacked};
 use super::group::{FORGOTTEN, Group};
-use super::piece::{read_columns, read_head};
+use super::job::Pace;
 use super::seal::by_labels;
+use super::tier::tier_of;
+use super::unpack::Values;
+use super::window;
 
 /// Neighbours that are worth being joined.
 const NEIGHBOURS_MIN: usize = 8;
@@ -32,17 +32,8 @@ const NEIGHBOURS_MIN: usize = 8;
 /// Runs per group, on average, from which on a partition is folded by itself.
 const RUNS_MANY: usize = 4;
 
-/// Values of the old partitions that are kept at hand: neighbouring groups share them.
-const VALUES_MAX: usize = 256;
-
 /// Values that are handed to the engine at once.
 const VALUES_PER_PUT: usize = 64;
-
-/// After each group the thread rests so many times as long as it worked.
-const REST: u32 = 3;
-
-/// The longest such rest.
-const REST_MAX: Duration = Duration::from_millis(200);
 
 /// What lies in a partition.
 #[derive(Debug, Default, Clone, Copy)]
@@ -51,12 +42,12 @@ pub(super) struct Usage {
     pub groups: usize,
 }
 
-/// What lies where.
-pub(super) fn usage(core: &Core) -> BTreeMap<u32, Usage> {
+/// What lies where, of raw samples or of a tier.
+pub(super) fn usage(core: &Core, tier: Option<usize>) -> BTreeMap<u32, Usage> {
     let mut found: BTreeMap<u32, Usage> = BTreeMap::new();
     let groups: Vec<Arc<Group>> = core.groups.read().all.clone();
     for group in groups {
-        let sealed = group.state.lock().sealed.clone();
+        let sealed = group.state.lock().sealed_of(tier).clone();
         let mut last = None;
         for run in sealed.iter() {
             let usage = found.entry(run.head.partition).or_default();
@@ -109,62 +100,21 @@ pub(super) struct CompactedGroup {
     pub new: Vec<Arc<SealedRun>>,
 }
 
-/// A compaction at work.
-#[derive(Debug)]
-pub(super) struct Compaction {
-    pub from: Vec<u32>,
-    pub into: u32,
-    stop: Arc<AtomicBool>,
-    result: Receiver<io::Result<Compacted>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Compaction {
-    pub fn start(core: Arc<Core>, engine: Arc<dyn Engine>, from: Vec<u32>, into: u32) -> io::Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (done, result) = sync_channel(1);
-        let (of_thread, partitions) = (stop.clone(), from.clone());
-        let thread = std::thread::Builder::new().name("store-compact".into()).spawn(move || {
-            // Whoever asked may be gone.
-            let _ = done.send(compact(&core, &*engine, partitions, into, Some(&of_thread)));
-        })?;
-        Ok(Self { from, into, stop, result, thread: Some(thread) })
-    }
-
-    /// What came of it, once it is done.
-    pub fn finished(&self) -> Option<io::Result<Compacted>> {
-        match self.result.try_recv() {
-            Ok(result) => Some(result),
-            Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => Some(Err(io::Error::other("the thread that compacts has panicked"))),
-        }
-    }
-}
-
-impl Drop for Compaction {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the thread that compacts has panicked; nothing of what is stored was changed");
-        }
-    }
-}
-
-/// Folds partitions into a new one. With `stop` it rests between groups, and ends with an error when that is set.
+/// Folds partitions, of raw samples or of one tier, into a new one.
 pub(super) fn compact(
     core: &Core,
     engine: &dyn Engine,
     from: Vec<u32>,
     into: u32,
-    stop: Option<&AtomicBool>,
+    pace: &Pace,
 ) -> io::Result<Compacted> {
     let mut packer = Packer::new(into, 0);
-    let mut values = Values { engine, at_hand: HashMap::new() };
+    let mut values = Values::new(engine);
     let mut compacted = Compacted { from, into, groups: Vec::new(), bytes: 0 };
     let groups: Vec<Arc<Group>> = core.groups.read().all.clone();
     for group in groups {
         let begun = Instant::now();
-        let sealed = group.state.lock().sealed.clone();
+        let sealed = group.state.lock().sealed_of(tier_of(into)).clone();
         let old = sealed.iter().filter(|run| compacted.from.contains(&run.head.partition));
         let old: Vec<Arc<SealedRun>> = old.cloned().collect();
         if old.is_empty() {
@@ -176,12 +126,7 @@ pub(super) fn compact(
         if packer.values.len() >= VALUES_PER_PUT {
             compacted.bytes += put(engine, into, &mut packer)?;
         }
-        if let Some(stop) = stop {
-            std::thread::sleep((begun.elapsed() * REST).min(REST_MAX));
-            if stop.load(Ordering::Relaxed) {
-                return Err(io::Error::new(io::ErrorKind::Interrupted, "the store is closing"));
-            }
-        }
+        pace.rest(begun)?;
     }
     packer.finish();
     compacted.bytes += put(engine, into, &mut packer)?;
@@ -194,7 +139,7 @@ fn put(engine: &dyn Engine, partition: u32, packer: &mut Packer) -> io::Result<u
     Ok(packer.values.drain(..).map(|(_, value)| value.len() as u64).sum())
 }
 
-/// The group's runs as few; `None` when something of them cannot be read.
+/// The group's runs as few, without the columns of series that were forgotten; `None` when something of them cannot be read.
 fn fold(
     core: &Core,
     group: &Group,
@@ -202,69 +147,32 @@ fn fold(
     values: &mut Values<'_>,
     packer: &mut Packer,
 ) -> io::Result<Option<Vec<Arc<SealedRun>>>> {
-    let mut fold = Fold::default();
+    let is_tier = old.first().is_some_and(|run| tier_of(run.head.partition).is_some());
+    let series_of: fn(u32) -> u32 = if is_tier { window::series_of } else { |slot| slot };
+    let mut fold = if is_tier { Fold::of_tier() } else { Fold::default() };
     for run in old {
-        if values.add(group, run, &mut fold)?.is_none() {
+        let opened = values.open(group.id.0, run)?;
+        let known = group.state.lock().series.clone();
+        let stays = |slot: u32| match series_of(slot) {
+            window::GROUP if is_tier => true,
+            slot => known.get(slot as usize).is_some_and(|series| *series != FORGOTTEN),
+        };
+        let folded = opened.as_ref().and_then(|opened| {
+            let mut columns = opened.columns(group.id.0)?;
+            columns.retain(|column| stays(column.slot));
+            fold.add(&Unpacked { live: opened.live, ticks: opened.ticks.clone(), columns })
+        });
+        if folded.is_none() {
             tracing::error!(group = &*group.key.name, "a sealed run cannot be read whole; this group is not compacted");
             return Ok(None);
         }
     }
     let mut new = Vec::new();
     for run in &fold.runs {
-        let order = by_labels(core, group, run);
+        let order = by_labels(core, group, run, series_of);
         new.extend(packer.run(group.id.0, run, &order).into_iter().map(Arc::new));
     }
     Ok(Some(new))
-}
-
-/// The values that are read.
-struct Values<'a> {
-    engine: &'a dyn Engine,
-    at_hand: HashMap<(u32, u32), Arc<[u8]>>,
-}
-
-impl Values<'_> {
-    fn value(&mut self, address: Address) -> io::Result<Option<Arc<[u8]>>> {
-        let key = (address.partition, address.number);
-        if let Some(value) = self.at_hand.get(&key) {
-            return Ok(Some(value.clone()));
-        }
-        let read = match self.engine.get(key.0, key.1) {
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => None,
-            read => read?,
-        };
-        let Some(value) = read else { return Ok(None) };
-        if self.at_hand.len() >= VALUES_MAX {
-            self.at_hand.clear();
-        }
-        let value: Arc<[u8]> = value.into();
-        self.at_hand.insert(key, value.clone());
-        Ok(Some(value))
-    }
-
-    /// Reads a run and folds it in. Columns of series that were forgotten are left out.
-    fn add(&mut self, group: &Group, run: &SealedRun, fold: &mut Fold) -> io::Result<Option<()>> {
-        let Some(head) = self.value(run.head)? else { return Ok(None) };
-        let Some(head) = piece(&head, run.head.piece).and_then(|piece| read_head(piece, group.id.0)) else {
-            return Ok(None);
-        };
-        let mut parts = Vec::with_capacity(run.parts.len());
-        for (address, slots) in run.parts.iter().zip(&head.parts).filter(|(address, _)| !address.is_lost()) {
-            let Some(value) = self.value(*address)? else { return Ok(None) };
-            parts.push((value, address.piece, slots));
-        }
-        let mut columns = Vec::new();
-        for (value, number, slots) in &parts {
-            let of_part = piece(value, *number).and_then(|piece| read_columns(piece, group.id.0, slots));
-            let Some(of_part) = of_part else {
-                return Ok(None);
-            };
-            columns.extend(of_part);
-        }
-        let known = group.state.lock().series.clone();
-        columns.retain(|column| known.get(column.slot as usize).is_some_and(|series| *series != FORGOTTEN));
-        Ok(fold.add(&Unpacked { live: run.live, ticks: head.ticks, columns }))
-    }
 }
 
 #[cfg(test)]

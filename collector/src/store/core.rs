@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -19,6 +19,7 @@ use super::index::Index;
 use super::keeper::Asked;
 use super::log::Log;
 use super::sequences::Sequences;
+use super::tier::TIERS;
 use super::{AgentId, AppendError, GroupId, GroupKey, Lsn, Options, Refused, SequenceSet, SeriesKey, Slot, WriteMode};
 
 /// Silence marks kept per group; a group that falls silent more often within the retention forgets the oldest.
@@ -93,6 +94,8 @@ pub(super) struct Core {
     pub released_lsn: AtomicU64,
     /// Backups that are being made.
     pub pins: AtomicU64,
+    /// End of the first window of each tier, [`i64::MAX`] where there is none.
+    pub tier_first_ms: [AtomicI64; TIERS.len()],
     pub disk_full: AtomicBool,
     pub closed: AtomicBool,
 }
@@ -284,7 +287,7 @@ impl Core {
             flush_failures: get(&log.failures),
             refused_samples: get(&self.counters.refused),
             duplicate_frames: get(&self.counters.duplicates),
-            sealed_runs: groups.iter().map(|group| group.state.lock().sealed.len() as u64).sum(),
+            sealed_runs: groups.iter().map(|group| group.state.lock().all_sealed().count() as u64).sum(),
             sealed_bytes: get(&self.counters.sealed_bytes),
             folded_bytes: get(&self.counters.folded_bytes),
             read_bytes: self.blocks.read_bytes(),

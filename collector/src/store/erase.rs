@@ -77,7 +77,7 @@ impl Core {
         for (id, slots) in by_group {
             let Some(group) = self.groups.read().get(id).cloned() else { continue };
             let mut state = group.state.lock();
-            let Some((min_ms, max_ms)) = state.span() else { continue };
+            let Some((min_ms, max_ms)) = state.reach() else { continue };
             let erased = Erased { slots, from_ms: from_ms.max(min_ms), to_ms: to_ms.min(max_ms) };
             if erased.from_ms <= erased.to_ms {
                 let mut payload = Vec::new();

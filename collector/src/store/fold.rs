@@ -16,6 +16,9 @@ const TICKS_MAX: usize = 86_400;
 /// Bytes of a folded column: what a query of a few minutes has to walk at most.
 const COLUMN_BYTES_MAX: usize = 24 * 1024;
 
+/// The same of a tier, where a series has up to eleven columns and a value of the engine holds them all.
+const TIER_COLUMN_BYTES_MAX: usize = 6 * 1024;
+
 /// A run as it was read from blocks.
 #[derive(Debug)]
 pub(super) struct Unpacked<'a> {
@@ -25,14 +28,25 @@ pub(super) struct Unpacked<'a> {
 }
 
 /// The runs that come of it, in the order in which they count.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Fold {
     pub runs: Vec<Run>,
+    column_bytes: usize,
     /// The run of each kind, late and live, that may still grow.
     growing: [Option<usize>; 2],
 }
 
+impl Default for Fold {
+    fn default() -> Self {
+        Self { runs: Vec::new(), column_bytes: COLUMN_BYTES_MAX, growing: [None; 2] }
+    }
+}
+
 impl Fold {
+    pub fn of_tier() -> Self {
+        Self { column_bytes: TIER_COLUMN_BYTES_MAX, ..Self::default() }
+    }
+
     /// Adds the run that was stored next; `None` when a column of it is damaged, and then all of the fold is void.
     pub fn add(&mut self, run: &Unpacked<'_>) -> Option<()> {
         let (Some(first), Some(last)) = (run.ticks.first(), run.ticks.last()) else { return Some(()) };
@@ -61,7 +75,7 @@ impl Fold {
         into.last_ms() < Some(first)
             && free
             && into.ticks.len() + run.ticks.len() <= TICKS_MAX
-            && longest.max().unwrap_or(0) <= COLUMN_BYTES_MAX
+            && longest.max().unwrap_or(0) <= self.column_bytes
     }
 }
 

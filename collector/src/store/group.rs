@@ -11,6 +11,7 @@ use super::block::{Address, SealedRun};
 use super::column::{Samples, same_value};
 use super::erase::Erased;
 use super::run::{Carried, Run};
+use super::tier::{TIERS, Tiered, tier_of};
 use super::{GroupId, GroupKey, Run as Lane, Slot, TickBatch, Value, WriteMode};
 
 /// Samples of a writer that states them may be this far ahead of the collector's clock.
@@ -78,6 +79,8 @@ pub(super) struct State {
     late_lsn: u64,
     pub frozen: Vec<Arc<Frozen>>,
     pub sealed: Arc<Vec<Arc<SealedRun>>>,
+    /// The same of each tier.
+    pub tiers: [Tiered; TIERS.len()],
     /// What was deleted.
     pub erased: Arc<Vec<Erased>>,
     pub marks: Vec<Mark>,
@@ -133,6 +136,7 @@ impl State {
             late_lsn: 0,
             frozen: Vec::new(),
             sealed: Arc::default(),
+            tiers: Default::default(),
             erased: Arc::default(),
             marks: Vec::new(),
             marks_unsaved: Vec::new(),
@@ -383,10 +387,31 @@ impl State {
 
     /// Puts the runs that others were folded into where the first of those stood.
     pub fn replace_sealed(&mut self, old: &HashSet<Address>, new: Vec<Arc<SealedRun>>) {
-        let Some(first) = self.sealed.iter().position(|run| old.contains(&run.head)) else { return };
-        let (before, after) = self.sealed.split_at(first);
+        let sealed = self.sealed_of_mut(old.iter().find_map(|head| tier_of(head.partition)));
+        let Some(first) = sealed.iter().position(|run| old.contains(&run.head)) else { return };
+        let (before, after) = sealed.split_at(first);
         let stay = after.iter().filter(|run| !old.contains(&run.head));
-        self.sealed = Arc::new(before.iter().cloned().chain(new).chain(stay.cloned()).collect());
+        *sealed = Arc::new(before.iter().cloned().chain(new).chain(stay.cloned()).collect());
+    }
+
+    /// Sealed runs of raw samples, or of a tier.
+    pub fn sealed_of(&self, tier: Option<usize>) -> &Arc<Vec<Arc<SealedRun>>> {
+        match tier {
+            Some(tier) => &self.tiers[tier].runs,
+            None => &self.sealed,
+        }
+    }
+
+    pub fn sealed_of_mut(&mut self, tier: Option<usize>) -> &mut Arc<Vec<Arc<SealedRun>>> {
+        match tier {
+            Some(tier) => &mut self.tiers[tier].runs,
+            None => &mut self.sealed,
+        }
+    }
+
+    /// All sealed runs, those of the tiers too.
+    pub fn all_sealed(&self) -> impl Iterator<Item = &Arc<SealedRun>> {
+        self.sealed.iter().chain(self.tiers.iter().flat_map(|tiered| tiered.runs.iter()))
     }
 
     /// Whether a slot has anything in memory.
@@ -442,7 +467,18 @@ impl State {
         }
     }
 
-    /// Oldest and newest time of anything in the group.
+    /// Time of the first of the late samples.
+    pub fn first_late_ms(&self) -> Option<i64> {
+        self.late.keys().map(|(_, at_ms)| *at_ms).min()
+    }
+
+    /// Oldest and newest time of anything in the group, tiers included.
+    pub fn reach(&self) -> Option<(i64, i64)> {
+        let tiers = self.tiers.iter().flat_map(|tiered| tiered.runs.iter()).map(|run| (run.min_ms, run.max_ms));
+        tiers.chain(self.span()).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+    }
+
+    /// Oldest and newest time of raw samples in the group.
     pub fn span(&self) -> Option<(i64, i64)> {
         let late = self.late.keys().map(|(_, at)| (*at, *at));
         let sealed = self.sealed.iter().map(|run| (run.min_ms, run.max_ms));

@@ -20,8 +20,8 @@ use super::manifest::{self, Header, Manifest};
 use super::readback::ReadBack;
 use super::seal::Sealer;
 use super::{
-    AgentId, AppendError, Batch, Budget, GroupId, GroupKey, Labels, Lsn, Matcher, Meta, OpenError, Options, Refused,
-    Select, SelectError, SequenceSet, Series, SeriesKey, Slot, Source, Visit, WriteMode,
+    AgentId, AppendError, Batch, Budget, GroupId, GroupKey, Labels, Lsn, Matcher, Meta, OpenError, Options, Reach,
+    Refused, Select, SelectError, SequenceSet, Series, SeriesKey, Slot, Source, Visit, WindowSeries, WriteMode,
 };
 
 /// Longest wait for the disk at the end.
@@ -70,6 +70,8 @@ impl Store {
             engine: engine.clone(),
             manifest: Manifest::open(&manifest_path, disk.clone(), &loaded).map_err(OpenError::io(&manifest_path))?,
             partition: restored.numbers,
+            tiers: restored.tier_numbers,
+            building: Default::default(),
             names_lost: manifest::was_damaged(&manifest_path),
             whole: std::mem::take(&mut restored.whole),
             compacting_into: None,
@@ -81,6 +83,7 @@ impl Store {
         let log = Log::start(&log_dir, disk, &replayed, options.commit_delay).map_err(OpenError::io(&log_dir))?;
         let blocks = Blocks::start(engine).map_err(OpenError::io(blocks))?;
         let core = Arc::new(restored.into_core(options, log, blocks, counters));
+        core.note_tiers();
         let keeper = Keeper::new(core.clone(), sealer, dir);
         let thread = std::thread::Builder::new().name("store-keeper".into()).spawn(move || keeper.run());
         let thread = thread.map_err(OpenError::io(log_dir))?;
@@ -208,6 +211,30 @@ impl Drop for Store {
 impl Source for Store {
     fn select(&self, matchers: &[Matcher], select: Select, budget: &Budget) -> Result<Vec<Series>, SelectError> {
         self.core.select(matchers, select, budget)
+    }
+
+    fn reach(&self) -> Reach {
+        self.core.reach()
+    }
+
+    fn select_windows(
+        &self,
+        matchers: &[Matcher],
+        window_ms: i64,
+        time: (i64, i64),
+        budget: &Budget,
+    ) -> Result<Vec<WindowSeries>, SelectError> {
+        self.core.select_windows(matchers, window_ms, time, budget)
+    }
+
+    fn thinned(
+        &self,
+        matchers: &[Matcher],
+        from_ms: i64,
+        to_ms: i64,
+        budget: &Budget,
+    ) -> Result<Vec<Series>, SelectError> {
+        self.core.thinned(matchers, from_ms, to_ms, budget)
     }
 
     fn series(&self, any_of: &[Vec<Matcher>], from_ms: i64, to_ms: i64) -> Result<Vec<Labels>, SelectError> {

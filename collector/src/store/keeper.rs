@@ -10,11 +10,15 @@ use parking_lot::{Condvar, Mutex};
 
 use super::admit::count_live;
 use super::backup::Moment;
-use super::compact::{self, Compacted, CompactedGroup, Compaction};
+use super::block::SealedRun;
+use super::compact::{self, Compacted, CompactedGroup};
 use super::core::Core;
 use super::datadir::DataDir;
 use super::group::{FORGOTTEN, Group};
+use super::job::{Job, Pace};
 use super::seal::{Forgotten, Sealer};
+use super::thin::{self, Places, Thinned, needs};
+use super::tier::{TIERS, Tiered};
 
 /// How often the thread looks around.
 const ROUND: Duration = Duration::from_secs(1);
@@ -90,6 +94,13 @@ impl Asked {
     }
 }
 
+/// A compaction at work.
+struct Compaction {
+    from: Vec<u32>,
+    into: u32,
+    job: Job<Compacted>,
+}
+
 pub(super) struct Keeper {
     core: Arc<Core>,
     sealer: Sealer,
@@ -99,6 +110,9 @@ pub(super) struct Keeper {
     compaction: Option<Compaction>,
     /// What came of the last one, until it is published.
     compacted: Option<Compacted>,
+    thinning: Option<Job<Thinned>>,
+    /// The same of the tiers.
+    thinned: Option<Thinned>,
     /// What of these is still in use could not be read; not tried again before the next start.
     tried: BTreeSet<u32>,
 }
@@ -107,7 +121,8 @@ impl Keeper {
     pub fn new(core: Arc<Core>, sealer: Sealer, dir: Arc<DataDir>) -> Self {
         let now = Instant::now();
         let tried = BTreeSet::new();
-        Self { core, sealer, dir, checkpointed: now, retained: now, compaction: None, compacted: None, tried }
+        let (compaction, compacted, thinning, thinned) = (None, None, None, None);
+        Self { core, sealer, dir, checkpointed: now, retained: now, compaction, compacted, thinning, thinned, tried }
     }
 
     /// Runs until it is told to close.
@@ -146,11 +161,11 @@ impl Keeper {
             self.retained = Instant::now();
             result = self.retain();
             if result.is_ok() && asked.is_none() {
-                result = self.begin_compaction();
+                result = self.begin_work();
             }
         }
         if result.is_ok() {
-            result = if compact { self.compact_now() } else { self.end_compaction() };
+            result = if compact { self.compact_now() } else { self.end_work() };
         }
         let mut requests = self.core.keeper.0.lock();
         requests.done = asked.unwrap_or(requests.done);
@@ -218,51 +233,112 @@ impl Keeper {
         early
     }
 
-    /// Begins to fold what is worth it, if nothing of that kind goes on.
-    fn begin_compaction(&mut self) -> std::io::Result<()> {
-        let busy = self.compaction.is_some() || self.compacted.is_some();
-        if busy || self.core.disk_full.load(Ordering::Relaxed) {
+    /// Begins to build the tiers or to fold what is worth it, if nothing of that kind goes on.
+    fn begin_work(&mut self) -> std::io::Result<()> {
+        let compacts = self.compaction.is_some() || self.compacted.is_some();
+        let thins = self.thinning.is_some() || self.thinned.is_some();
+        if compacts || thins || self.core.disk_full.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let mut usage = compact::usage(&self.core);
-        usage.retain(|partition, _| !self.tried.contains(partition));
-        let current = self.sealer.partition.map(|(partition, _)| partition);
-        let from = compact::plan(&usage, current, &self.sealer.whole, Sealer::whole_span_s(&self.core));
-        if from.is_empty() {
+        let current = self.sealer.closed_below(&self.core);
+        // First, so that nothing is folded that the tiers have not seen: they would take it for new.
+        if self.core.has_tiers() && thin::is_due(&self.core, current) {
+            let places = self.sealer.tier_places(&self.core);
+            let (core, engine) = (self.core.clone(), self.sealer.engine.clone());
+            self.sealer.building = places;
+            let work = move |pace: &Pace| thin::thin(&core, &*engine, current, places, pace);
+            self.thinning = Some(Job::start("store-tiers", work)?);
             return Ok(());
         }
+        let Some(from) = self.worth_folding() else { return Ok(()) };
         let into = self.sealer.name_after(&from)?;
-        let compaction = Compaction::start(self.core.clone(), self.sealer.engine.clone(), from, into)?;
+        let (core, engine, partitions) = (self.core.clone(), self.sealer.engine.clone(), from.clone());
+        let work = move |pace: &Pace| compact::compact(&core, &*engine, partitions, into, pace);
+        let job = Job::start("store-compact", work)?;
         self.sealer.compacting_into = Some(into);
-        self.compaction = Some(compaction);
+        self.compaction = Some(Compaction { from, into, job });
         Ok(())
     }
 
-    /// Publishes what came of a compaction that is done.
-    fn end_compaction(&mut self) -> std::io::Result<()> {
-        let finished = self.compaction.as_ref().and_then(Compaction::finished);
+    /// Partitions to fold next, of raw samples or of one tier.
+    fn worth_folding(&self) -> Option<Vec<u32>> {
+        let families = [None].into_iter().chain((0..TIERS.len()).map(Some));
+        let plans = families.map(|tier| {
+            let mut usage = compact::usage(&self.core, tier);
+            usage.retain(|partition, _| !self.tried.contains(partition));
+            let growing = tier.map_or(self.sealer.partition, |tier| self.sealer.tiers[tier]);
+            // A tier's partitions are folded each by itself.
+            let span = if tier.is_none() { Sealer::whole_span_s(&self.core) } else { 0 };
+            compact::plan(&usage, growing.map(|(begun, _)| begun), &self.sealer.whole, span)
+        });
+        plans.into_iter().find(|from| !from.is_empty())
+    }
+
+    /// Publishes what came of work that is done.
+    fn end_work(&mut self) -> std::io::Result<()> {
+        let finished = self.compaction.as_ref().and_then(|compaction| compaction.job.finished());
         if let Some(result) = finished
-            && let Some(Compaction { from, into, .. }) = self.compaction.take().as_ref()
+            && let Some(Compaction { from, into, .. }) = self.compaction.take()
         {
-            self.take_compacted(result, from, *into);
+            self.take_compacted(result, &from, into);
+        }
+        if let Some(result) = self.thinning.as_ref().and_then(Job::finished) {
+            self.thinning = None;
+            self.take_thinned(result);
         }
         self.publish()
     }
 
-    /// Closes the partition that grows and folds all, here and now.
+    /// Closes the partition that grows, builds the tiers and folds all, here and now.
     fn compact_now(&mut self) -> std::io::Result<()> {
         (self.compaction, self.sealer.compacting_into) = (None, None);
+        (self.thinning, self.sealer.building) = (None, Places::default());
         self.publish()?;
         let current = self.sealer.close_partition();
-        let from: Vec<u32> = compact::usage(&self.core).into_keys().filter(|begun| Some(*begun) != current).collect();
-        if from.is_empty() {
+        self.thin_now()?;
+        for tier in [None].into_iter().chain((0..TIERS.len()).map(Some)) {
+            if let Some((begun, _)) = tier.and_then(|tier| self.sealer.tiers[tier]) {
+                // What is built next goes to a partition of its own, behind what comes of this.
+                self.sealer.tiers[tier.unwrap_or_default()] = Some((begun.saturating_add(2), 0));
+            }
+            let used = compact::usage(&self.core, tier).into_keys();
+            let from: Vec<u32> = used.filter(|begun| Some(*begun) != current).collect();
+            if from.is_empty() {
+                continue;
+            }
+            let into = self.sealer.name_after(&from)?;
+            let result = compact::compact(&self.core, &*self.sealer.engine, from.clone(), into, &Pace::default());
+            self.take_compacted(result, &from, into);
+            self.publish()?;
+        }
+        self.retain()
+    }
+
+    /// Builds what the closed partitions have for the tiers, here and now.
+    fn thin_now(&mut self) -> std::io::Result<()> {
+        let current = self.sealer.partition.map_or(0, |(begun, _)| begun);
+        if !self.core.has_tiers() || !thin::is_due(&self.core, current) {
             return Ok(());
         }
-        let into = self.sealer.name_after(&from)?;
-        let result = compact::compact(&self.core, &*self.sealer.engine, from.clone(), into, None);
-        self.take_compacted(result, &from, into);
-        self.publish()?;
-        self.retain()
+        let places = self.sealer.tier_places(&self.core);
+        let thinned = thin::thin(&self.core, &*self.sealer.engine, current, places, &Pace::default());
+        self.take_thinned(thinned);
+        self.publish()
+    }
+
+    fn take_thinned(&mut self, result: std::io::Result<Thinned>) {
+        match result {
+            Ok(thinned) => {
+                let runs: usize = thinned.groups.iter().map(|group| group.runs.len()).sum();
+                tracing::info!(runs, thinned.bytes, through = thinned.through, "tiers are built");
+                self.thinned = Some(thinned);
+            }
+            Err(error) => {
+                self.sealer.building = Places::default();
+                self.retained = Instant::now();
+                tracing::error!(%error, "cannot build the tiers; raw samples stay until it is done, and it is tried again");
+            }
+        }
     }
 
     fn take_compacted(&mut self, result: std::io::Result<Compacted>, from: &[u32], into: u32) {
@@ -290,6 +366,11 @@ impl Keeper {
             self.sealer.publish(&self.core, compacted)?;
             self.compacted = None;
         }
+        if let Some(thinned) = &self.thinned {
+            self.sealer.publish_tiers(&self.core, thinned)?;
+            self.thinned = None;
+            self.core.note_tiers();
+        }
         Ok(())
     }
 
@@ -306,20 +387,44 @@ impl Keeper {
         let live_since_ms = core.options.clock.now_ms().saturating_sub(2 * core.options.window.as_millis() as i64);
         let live = count_live(&groups, live_since_ms);
         core.admission.lock().set_live(live);
+        core.note_tiers();
         self.sealer.drop_old(core, &forgotten)
     }
 }
 
-/// Forgets the series that had no sample since `oldest_ms`, and that they went on when last heard of.
+/// Forgets raw samples from before `oldest_ms` that no tier needs any more, what tiers have of too long ago, the series that
+/// are in neither, and that they went on when last heard of.
 fn forget_old(core: &Core, group: &Group, oldest_ms: i64) -> Forgotten {
+    let now_ms = core.options.clock.now_ms();
     let mut index = core.index.write();
     let mut state = group.state.lock();
     if state.sealed.iter().any(|run| run.max_ms < oldest_ms) {
-        let kept = state.sealed.iter().filter(|run| run.max_ms >= oldest_ms).cloned().collect();
+        let stays = |run: &&Arc<SealedRun>| run.max_ms >= oldest_ms || needs(core, &state, run);
+        let kept = state.sealed.iter().filter(stays).cloned().collect();
         state.sealed = Arc::new(kept);
     }
-    state.marks.retain(|mark| mark.at_ms >= oldest_ms);
-    state.forget_erased(oldest_ms);
+    let mut off = Vec::new();
+    for tier in 0..TIERS.len() {
+        let tiered = &mut state.tiers[tier];
+        match core.tier_oldest_ms(tier, now_ms) {
+            Some(oldest_ms) if tiered.runs.iter().any(|run| run.max_ms < oldest_ms) => {
+                Arc::make_mut(&mut tiered.runs).retain(|run| run.max_ms >= oldest_ms);
+            }
+            None if !tiered.is_unused() => {
+                *tiered = Tiered::default();
+                off.push(tier);
+            }
+            _ => {}
+        }
+    }
+    let kept_ms = core.oldest_kept_ms(now_ms);
+    // A tier that is yet to be built wants to know who fell silent when.
+    let built = |tier: usize| core.options.tiers[tier].is_none() || state.tiers[tier].until_ms >= oldest_ms;
+    let all_built = (0..TIERS.len()).all(built);
+    if all_built {
+        state.marks.retain(|mark| mark.at_ms >= oldest_ms);
+    }
+    state.forget_erased(kept_ms);
     state.carried.retain(|carried| carried.timestamp_ms >= oldest_ms);
     if state.last_ms < oldest_ms {
         state.forget_kept();
@@ -330,14 +435,12 @@ fn forget_old(core: &Core, group: &Group, oldest_ms: i64) -> Forgotten {
     }
     let slots = 0..state.series.len() as u32;
     let old = |slot: &u32| {
-        state.series[*slot as usize] != FORGOTTEN
-            && state.seen_ms[*slot as usize] < oldest_ms
-            && !state.is_in_head(*slot)
+        state.series[*slot as usize] != FORGOTTEN && state.seen_ms[*slot as usize] < kept_ms && !state.is_in_head(*slot)
     };
     let old: Vec<u32> = slots.filter(old).collect();
     for slot in &old {
         let series = std::mem::replace(&mut state.series[*slot as usize], FORGOTTEN);
         index.displace(series, group.id, super::Slot(*slot));
     }
-    Forgotten { group: group.id, slots: old, present }
+    Forgotten { group: group.id, slots: old, present, tiers: off }
 }

@@ -15,6 +15,8 @@
 //!             runs in their place: each as in 16, from the flags on
 //! 23 whole    varint partition: came of compaction
 //! 24 names    series, as in names.rs; 2 is of earlier versions, and read
+//! 25 tiered   varint group, varint tier, signed end of the last window that is built, varint partition: raw runs in those below
+//!             it are in the tier as far as their windows are built. The tier's runs are runs as in 16, told by their partition
 //! 21 present  varint group, signed last tick, varint count, count x value (as in entry.rs): the series that went on
 //!             when the newest run of a group was sealed; replaces what was said of this group
 //! ```
@@ -51,6 +53,10 @@ const PRESENT: u8 = 21;
 const FOLDED: u8 = 22;
 const WHOLE: u8 = 23;
 const NAMES: u8 = 24;
+const TIERED: u8 = 25;
+
+/// Kinds are those of the log and 16 to this.
+const KIND_MAX: u8 = TIERED;
 
 /// A manifest below this is not worth writing anew.
 const REWRITE_BYTES_MIN: u64 = 4 * 1024 * 1024;
@@ -67,6 +73,7 @@ pub(super) enum Fact {
     Dropped { partition: u32 },
     Folded { group: GroupId, old: HashSet<Address>, new: Vec<SealedRun> },
     Whole { partition: u32 },
+    Tiered { group: GroupId, tier: usize, until_ms: i64, through: u32 },
     Present { group: GroupId, present: Vec<Carried>, payload: Arc<[u8]> },
 }
 
@@ -114,6 +121,15 @@ impl Transaction {
 
     pub fn whole(&mut self, partition: u32) {
         record::append(&mut self.0, WHOLE, |out| put_varint(out, u64::from(partition)));
+    }
+
+    pub fn tiered(&mut self, group: GroupId, tier: usize, until_ms: i64, through: u32) {
+        record::append(&mut self.0, TIERED, |out| {
+            put_varint(out, u64::from(group.0));
+            put_varint(out, tier as u64);
+            put_signed(out, until_ms);
+            put_varint(out, u64::from(through));
+        });
     }
 
     pub fn marks(&mut self, group: GroupId, marks: &[Mark]) {
@@ -232,6 +248,12 @@ fn read_fact(record: Record<'_>) -> Option<Fact> {
             Fact::Folded { group, old, new }
         }
         WHOLE => Fact::Whole { partition: reader.varint32()? },
+        TIERED => Fact::Tiered {
+            group: GroupId(reader.varint32()?),
+            tier: usize::try_from(reader.varint()?).ok()?,
+            until_ms: reader.signed()?,
+            through: reader.varint32()?,
+        },
         MARKS => {
             let group = GroupId(reader.varint32()?);
             let count = reader.count()?;
@@ -334,7 +356,7 @@ pub(super) fn load(path: &Path, header: Header, mut fact: impl FnMut(Fact)) -> i
 /// Whether a whole record of a known kind begins here.
 fn next_is_known(bytes: &[u8]) -> bool {
     let kind = bytes.get(4).copied().unwrap_or(0);
-    ((1..=entry::KIND_MAX).contains(&kind) || (RUN..=NAMES).contains(&kind)) && Scan::new(bytes).next().is_some()
+    ((1..=entry::KIND_MAX).contains(&kind) || (RUN..=KIND_MAX).contains(&kind)) && Scan::new(bytes).next().is_some()
 }
 
 /// Puts the header that belongs there before what follows it.

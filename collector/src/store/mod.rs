@@ -29,6 +29,7 @@ mod fold;
 mod group;
 mod handle;
 mod index;
+mod job;
 mod keeper;
 mod labels;
 mod log;
@@ -53,10 +54,15 @@ mod select;
 mod sequences;
 #[cfg(test)]
 mod tests;
+mod thin;
 mod ticks;
+mod tier;
 #[cfg(test)]
 mod told;
 mod tuples;
+mod unpack;
+mod window;
+mod windows;
 mod write;
 
 pub use append::Appended;
@@ -74,6 +80,8 @@ pub use repair::{Repaired, repair};
 pub use select::{Budget, Latest, MatchOp, Matcher, Meta, Sample, Select, SelectError, Series, Source, Visit};
 #[cfg(test)]
 pub use told::{Flush, Told};
+pub use window::Window;
+pub use windows::{Reach, TierReach, WindowSeries};
 pub use write::{
     AgentId, Batch, FrameId, GroupId, GroupKey, Lsn, PUSHER_EPOCH, Refused, Run, SequenceSet, SeriesKey, Slot,
     TickBatch, Value, WriteMode,

@@ -39,6 +39,8 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// Samples older than this go; zero keeps them for ever.
     pub retention: Duration,
+    /// The same of windows of ten seconds, and of five minutes; `None` makes none.
+    pub tiers: [Option<Duration>; 2],
     /// Longest time that a batch waits for others to share its flush.
     pub commit_delay: Duration,
     /// Most bytes of samples in memory, and how many more for each series; over it the fullest groups are sealed early.
@@ -61,6 +63,7 @@ impl Options {
         Self {
             data_dir: data_dir.into(),
             retention: Duration::from_secs(30 * 24 * 3600),
+            tiers: [Some(Duration::from_secs(90 * 24 * 3600)), Some(Duration::from_secs(365 * 24 * 3600))],
             commit_delay: Duration::from_millis(50),
             // What the allocator keeps between columns that grow in step is as much again.
             head_bytes: 24 * 1024 * 1024,

@@ -28,7 +28,7 @@ const LOOKBACK_MS: i64 = 5 * 60 * 1000;
 const PARALLEL_SERIES: usize = 1024;
 
 /// Samples of one wanted series from one group.
-type Wanted = (usize, Slot);
+pub(super) type Wanted = (usize, Slot);
 
 impl Core {
     pub fn select(&self, matchers: &[Matcher], select: Select, budget: &Budget) -> Result<Vec<Series>, SelectError> {
@@ -72,7 +72,7 @@ impl Core {
             .collect())
     }
 
-    fn wanted(&self, matchers: &[Matcher]) -> (Vec<Labels>, BTreeMap<GroupId, Vec<Wanted>>) {
+    pub(super) fn wanted(&self, matchers: &[Matcher]) -> (Vec<Labels>, BTreeMap<GroupId, Vec<Wanted>>) {
         let index = self.index.read();
         let mut labels = Vec::new();
         let mut by_group: BTreeMap<GroupId, Vec<Wanted>> = BTreeMap::new();
@@ -86,7 +86,7 @@ impl Core {
         (labels, by_group)
     }
 
-    fn read_group(
+    pub(super) fn read_group(
         &self,
         group: &Group,
         wanted: &[Wanted],
@@ -181,12 +181,12 @@ impl Core {
 
     /// Groups without times near the range.
     fn far(&self, from_ms: i64, to_ms: i64) -> Far {
-        let from_ms = from_ms.max(self.oldest_ms(self.options.clock.now_ms()));
+        let from_ms = from_ms.max(self.oldest_kept_ms(self.options.clock.now_ms()));
         let groups: Vec<Arc<Group>> = self.groups.read().all.clone();
         let mut far = Far { groups: vec![false; groups.len()], series: Vec::new() };
         for (group, is_far) in groups.iter().zip(&mut far.groups) {
             let state = group.state.lock();
-            *is_far = state.span().is_none_or(|(min, max)| max < from_ms || min > to_ms);
+            *is_far = state.reach().is_none_or(|(min, max)| max < from_ms || min > to_ms);
             if *is_far {
                 far.series.extend(state.series.iter().copied().filter(|series| *series != FORGOTTEN));
             }
@@ -306,7 +306,7 @@ fn one(timestamp_ms: i64, value: Value) -> Samples {
 }
 
 /// Adds stale markers for the marks, and cuts off what was read only for these.
-fn finish(samples: &mut Samples, marks: &[Mark], from_ms: i64) {
+pub(super) fn finish(samples: &mut Samples, marks: &[Mark], from_ms: i64) {
     let mut more = Samples::default();
     for mark in marks {
         let at = |sample: &&Sample| sample.timestamp_ms == mark.after_ms && !lampad_proto::is_stale(sample.value);

@@ -117,7 +117,7 @@ fn set_nameless_aside(paths: &Paths, aside: &Path) -> Result<(), OpenError> {
     let mut named = BTreeSet::new();
     for group in &read.restored.groups.all {
         let state = group.state.lock();
-        named.extend(state.sealed.iter().flat_map(|run| run.parts.iter().chain([&run.head])).map(|at| at.partition));
+        named.extend(state.all_sealed().flat_map(|run| run.parts.iter().chain([&run.head])).map(|at| at.partition));
     }
     let moved = || -> io::Result<()> {
         let blocks = aside.join("blocks");
@@ -143,6 +143,13 @@ fn leave_out(read: &mut ReadBack, found: &Report) {
             Arc::new(SealedRun { parts: run.parts.iter().map(mend).collect(), ..(**run).clone() })
         };
         state.sealed = Arc::new(runs.map(mended).collect());
+        // What a tier says of a series is worth nothing without the rest of it: such a run goes whole.
+        let is_whole = |run: &Arc<SealedRun>| {
+            !run.parts.iter().chain([&run.head]).any(|at| bad.heads.contains(at) || bad.parts.contains(at))
+        };
+        for tiered in &mut state.tiers {
+            Arc::make_mut(&mut tiered.runs).retain(is_whole);
+        }
     }
     // A damaged partition is read and no longer written to.
     if let Some((partition, _)) = read.restored.numbers.filter(|_| !bad.heads.is_empty() || !bad.parts.is_empty()) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -18,6 +18,7 @@ use super::log::Log;
 use super::manifest::Fact;
 use super::sequences::Epochs;
 use super::sequences::Sequences;
+use super::tier::{TIERS, tier_of};
 use super::{AgentId, FrameId, GroupId, GroupKey, Options, SeriesKey, Slot, TickBatch, WriteMode};
 
 #[derive(Debug, Default)]
@@ -27,6 +28,8 @@ pub(super) struct Restored {
     pub sequences: Sequences,
     /// The newest partition and the number behind its last value.
     pub numbers: Option<(u32, u32)>,
+    /// The same of each tier.
+    pub tier_numbers: [Option<(u32, u32)>; TIERS.len()],
     /// Partitions that came of compaction.
     pub whole: BTreeSet<u32>,
     /// Records that are whole and yet make no sense.
@@ -65,13 +68,19 @@ impl Restored {
             Fact::Entry(entry) => {
                 self.apply(entry, 0, Window { now_ms, oldest_ms: i64::MIN, newest_ms: i64::MAX }, now_ms)
             }
-            Fact::Run { group, sealed_lsn, run } => {
-                let Some(group) = self.groups.get(group) else {
+            Fact::Run { group: group_id, sealed_lsn, run } => {
+                if self.groups.get(group_id).is_none() {
                     self.unreadable += 1;
                     return;
-                };
-                place(&mut self.numbers, &run);
+                }
+                let tier = tier_of(run.head.partition);
+                place(self.numbers_of(tier), &run);
+                let Some(group) = self.groups.get(group_id) else { return };
                 let mut state = group.state.lock();
+                if tier.is_some() {
+                    Arc::make_mut(state.sealed_of_mut(tier)).push(Arc::new(run));
+                    return;
+                }
                 if run.live {
                     state.last_ms = state.last_ms.max(run.max_ms);
                 }
@@ -98,7 +107,7 @@ impl Restored {
                 epochs.unsaved = false;
             }
             Fact::Folded { group, old, new } => {
-                new.iter().for_each(|run| place(&mut self.numbers, run));
+                new.iter().for_each(|run| place(self.numbers_of(tier_of(run.head.partition)), run));
                 let Some(group) = self.groups.get(group) else { return };
                 group.state.lock().replace_sealed(&old, new.into_iter().map(Arc::new).collect());
             }
@@ -107,9 +116,24 @@ impl Restored {
                 self.whole.remove(&partition);
                 for group in &self.groups.all {
                     let mut state = group.state.lock();
-                    Arc::make_mut(&mut state.sealed).retain(|run| run.head.partition != partition);
+                    Arc::make_mut(state.sealed_of_mut(tier_of(partition)))
+                        .retain(|run| run.head.partition != partition);
                 }
             }
+            Fact::Tiered { group, tier, until_ms, through } => {
+                let Some(group) = self.groups.get(group) else { return };
+                let mut state = group.state.lock();
+                if let Some(tiered) = state.tiers.get_mut(tier) {
+                    (tiered.until_ms, tiered.through) = (until_ms, through);
+                }
+            }
+        }
+    }
+
+    fn numbers_of(&mut self, tier: Option<usize>) -> &mut Option<(u32, u32)> {
+        match tier {
+            Some(tier) => &mut self.tier_numbers[tier],
+            None => &mut self.numbers,
         }
     }
 
@@ -203,6 +227,7 @@ impl Restored {
             head_bytes: AtomicU64::new(head_bytes as u64),
             released_lsn: AtomicU64::new(0),
             pins: AtomicU64::new(0),
+            tier_first_ms: std::array::from_fn(|_| AtomicI64::new(i64::MAX)),
             disk_full: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         }

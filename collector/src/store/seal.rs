@@ -28,6 +28,8 @@ use super::index::Index;
 use super::log;
 use super::manifest::{Manifest, Transaction, present_payload};
 use super::run::Run;
+use super::thin::{Places, Thinned, ThinnedGroup};
+use super::tier::{TIERS, raw_name, tier_of};
 use super::{GroupId, SeriesKey, Slot, WriteMode};
 
 /// Longest wait for the log within a checkpoint.
@@ -70,6 +72,8 @@ pub(super) struct Forgotten {
     pub slots: Vec<u32>,
     /// Who was present is too long ago to matter.
     pub present: bool,
+    /// Tiers that are switched off: of this group nothing is built any more.
+    pub tiers: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -78,6 +82,8 @@ pub(super) struct Sealer {
     pub manifest: Manifest,
     /// Where new values go, and the next number there.
     pub partition: Option<(u32, u32)>,
+    /// The same of each tier.
+    pub tiers: Places,
     /// An earlier checkpoint took things out of memory's lists and failed: the next manifest must say everything.
     pub say_everything: bool,
     /// The manifest was damaged once: what it does not name may hold samples all the same.
@@ -86,6 +92,8 @@ pub(super) struct Sealer {
     pub whole: BTreeSet<u32>,
     /// Where a compaction writes; the manifest does not name it yet.
     pub compacting_into: Option<u32>,
+    /// Where tiers are being built.
+    pub building: Places,
     /// Runs that were folded into others. Queries that began before may still read them.
     pub retired: Vec<Arc<SealedRun>>,
 }
@@ -110,7 +118,7 @@ impl Sealer {
         let mut written = Ok(());
         for Sealing { group, frozen, runs, .. } in sealing.iter_mut() {
             for run in &frozen.runs {
-                let order = by_labels(core, group, run);
+                let order = by_labels(core, group, run, |slot| slot);
                 runs.extend(packer.run(group.id.0, run, &order).into_iter().map(Arc::new));
             }
             if packer.closed_bytes() >= PUT_BYTES {
@@ -148,9 +156,29 @@ impl Sealer {
         };
         match self.partition {
             Some((partition, number)) if u64::from(now_s.saturating_sub(partition)) < span_s => (partition, number),
-            Some((partition, _)) => (now_s.max(partition + 1), 0),
-            None => (now_s, 0),
+            Some((partition, _)) => (raw_name(now_s.max(partition + 1)), 0),
+            None => (raw_name(now_s), 0),
         }
+    }
+
+    /// The name below which partitions of raw samples do not grow any more. One that has had its time is closed even though
+    /// nothing has come since.
+    pub fn closed_below(&mut self, core: &Core) -> u32 {
+        if let Some((begun, _)) = self.partition
+            && self.current_partition(core).0 != begun
+        {
+            self.close_partition();
+        }
+        self.partition.map_or(0, |(begun, _)| begun)
+    }
+
+    /// Where what is built of the tiers now goes.
+    pub fn tier_places(&self, core: &Core) -> Places {
+        let now_ms = core.options.clock.now_ms();
+        std::array::from_fn(|tier| {
+            let retention = core.options.tiers[tier]?;
+            Some(TIERS[tier].partition(now_ms, self.tiers[tier], retention))
+        })
     }
 
     /// Writes a manifest entry and releases the log. Of what is handed over in lists, a failure makes the next entry say
@@ -224,8 +252,8 @@ impl Sealer {
 
     /// A name for a partition that holds what lay in `from`: between these and the next one.
     pub fn name_after(&self, from: &[u32]) -> io::Result<u32> {
-        let taken: HashSet<u32> =
-            self.engine.partitions()?.into_iter().chain(self.partition.map(|(begun, _)| begun)).collect();
+        let growing = self.tiers.iter().copied().chain([self.partition]).flatten().map(|(begun, _)| begun);
+        let taken: HashSet<u32> = self.engine.partitions()?.into_iter().chain(growing).collect();
         let after = from.iter().max().map_or(0, |last| last.saturating_add(1));
         (after..=u32::MAX)
             .find(|name| !taken.contains(name))
@@ -251,6 +279,25 @@ impl Sealer {
         Ok(())
     }
 
+    /// Makes what was built of the tiers count; on failure as [`Self::publish`].
+    pub fn publish_tiers(&mut self, core: &Core, thinned: &Thinned) -> io::Result<()> {
+        let mut transaction = Transaction::default();
+        for ThinnedGroup { group, tier, until_ms, runs } in &thinned.groups {
+            runs.iter().for_each(|run| transaction.run(group.id, 0, run));
+            transaction.tiered(group.id, *tier, *until_ms, thinned.through);
+        }
+        self.write_manifest(core, &[], transaction)?;
+        for ThinnedGroup { group, tier, until_ms, runs } in &thinned.groups {
+            let mut state = group.state.lock();
+            let tiered = &mut state.tiers[*tier];
+            Arc::make_mut(&mut tiered.runs).extend(runs.iter().cloned());
+            (tiered.until_ms, tiered.through) = (*until_ms, thinned.through);
+        }
+        self.tiers = thinned.places;
+        self.building = Places::default();
+        Ok(())
+    }
+
     /// All that a manifest says, but for what a checkpoint under way adds.
     fn say_everything(&self, core: &Core, transaction: &mut Transaction) {
         say_definitions(core, transaction);
@@ -258,6 +305,10 @@ impl Sealer {
         for group in &groups {
             let state = group.state.lock();
             state.sealed.iter().for_each(|run| transaction.run(group.id, state.sealed_lsn, run));
+            for (tier, tiered) in state.tiers.iter().enumerate().filter(|(_, tiered)| !tiered.is_unused()) {
+                tiered.runs.iter().for_each(|run| transaction.run(group.id, 0, run));
+                transaction.tiered(group.id, tier, tiered.until_ms, tiered.through);
+            }
             if !state.present.is_empty() {
                 transaction.present(&state.present);
             }
@@ -283,7 +334,8 @@ impl Sealer {
         self.say_everything(core, &mut transaction);
         let groups: Vec<Arc<Group>> = core.groups.read().all.clone();
         // Who holds a run keeps its partition.
-        let runs = groups.iter().flat_map(|group| group.state.lock().sealed.to_vec()).collect();
+        let runs =
+            groups.iter().flat_map(|group| group.state.lock().all_sealed().cloned().collect::<Vec<_>>()).collect();
         if !core.log.flush(LOG_WITHIN) {
             return Err(io::Error::other("the log does not become durable"));
         }
@@ -302,18 +354,20 @@ impl Sealer {
     pub fn drop_old(&mut self, core: &Core, forgotten: &[Forgotten]) -> io::Result<()> {
         // Once nobody else holds a run, nobody will ask for its partition.
         self.retired.retain(|run| Arc::strong_count(run) > 1);
-        let mut used: HashSet<u32> = self.partition.iter().map(|(partition, _)| *partition).collect();
+        let growing = self.tiers.iter().chain(&self.building).chain([&self.partition]).flatten();
+        let mut used: HashSet<u32> = growing.map(|(partition, _)| *partition).collect();
         used.extend(self.compacting_into);
         used.extend(self.retired.iter().flat_map(|run| run.parts.iter().chain([&run.head])).map(|at| at.partition));
         for group in &core.groups.read().all {
-            used.extend(group.state.lock().sealed.iter().map(|run| run.head.partition));
+            used.extend(group.state.lock().all_sealed().map(|run| run.head.partition));
         }
         let mut partitions = self.engine.partitions()?;
         partitions.sort_unstable();
         let oldest_ms = core.oldest_ms(core.options.clock.now_ms());
-        // All of a partition was sealed before the next one began, and so are its samples older than that.
+        // All of a partition was sealed before the next one began, and so are its samples older than that. What a tier holds
+        // that nobody names stays until a repair.
         let outlived = |partition: &u32| {
-            let next = partitions.iter().find(|next| *next > partition);
+            let next = partitions.iter().find(|next| *next > partition).filter(|_| tier_of(*partition).is_none());
             next.is_some_and(|next| i64::from(*next) * 1000 + AHEAD_MS_MAX < oldest_ms)
         };
         let unused = partitions.iter().filter(|partition| !used.contains(partition));
@@ -322,7 +376,8 @@ impl Sealer {
         let old: Vec<u32> =
             unused.filter(|partition| may && (!self.names_lost || outlived(partition))).copied().collect();
         let mut transaction = Transaction::default();
-        for Forgotten { group, slots, present } in forgotten {
+        for Forgotten { group, slots, present, tiers } in forgotten {
+            tiers.iter().for_each(|tier| transaction.tiered(*group, *tier, i64::MIN, 0));
             if !slots.is_empty() {
                 let mut payload = Vec::new();
                 entry::put_forget(&mut payload, *group, slots);
@@ -358,11 +413,11 @@ fn frozen_of(core: &Core) -> Vec<Sealing> {
     found
 }
 
-/// The run's columns, by the labels of their series: neighbours are read together.
-pub(super) fn by_labels(core: &Core, group: &Group, run: &Run) -> Vec<usize> {
+/// The run's columns, by the labels of their series, whose slots `series_of` says: neighbours are read together.
+pub(super) fn by_labels(core: &Core, group: &Group, run: &Run, series_of: impl Fn(u32) -> u32) -> Vec<usize> {
     let mut order: Vec<(u32, usize)> = {
         let state = group.state.lock();
-        let series = |slot: u32| state.series.get(slot as usize).copied().unwrap_or(FORGOTTEN);
+        let series = |slot: u32| state.series.get(series_of(slot) as usize).copied().unwrap_or(FORGOTTEN);
         run.slots.iter().enumerate().map(|(column, slot)| (series(*slot), column)).collect()
     };
     let index = core.index.read();

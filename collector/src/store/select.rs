@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use lampad_proto::v1::{Histogram, MetricType};
 use regex::Regex;
 
-use super::Labels;
+use super::{Labels, Reach, WindowSeries};
 
 /// One sample. The stale marker is a sample too: whoever evaluates ends the series there.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -160,6 +160,34 @@ pub struct Meta {
 pub trait Source: Send + Sync {
     /// The series that meet all matchers and have a sample in the time, in no order.
     fn select(&self, matchers: &[Matcher], select: Select, budget: &Budget) -> Result<Vec<Series>, SelectError>;
+
+    /// How far back there are raw samples, and what there is of times before. Where nothing is said, all samples there are.
+    fn reach(&self) -> Reach {
+        Reach::default()
+    }
+
+    /// The same by windows of one of the widths of [`Source::reach`], of all samples in `(from_ms, to_ms]`: those at both ends
+    /// are cut there, as far as raw samples go back. Series of which nothing can be told by windows are among them, and say so.
+    fn select_windows(
+        &self,
+        _matchers: &[Matcher],
+        _window_ms: i64,
+        _time: (i64, i64),
+        _budget: &Budget,
+    ) -> Result<Vec<WindowSeries>, SelectError> {
+        Ok(Vec::new())
+    }
+
+    /// Of times in `[from_ms, to_ms]` whose raw samples are gone: the samples that are known still.
+    fn thinned(
+        &self,
+        _matchers: &[Matcher],
+        _from_ms: i64,
+        _to_ms: i64,
+        _budget: &Budget,
+    ) -> Result<Vec<Series>, SelectError> {
+        Ok(Vec::new())
+    }
 
     /// The labels of the series that meet any of the lists of matchers and have samples near `[from_ms, to_ms]`; all series
     /// where no list is given. Whether a series has samples there is told by its group's times, not sample by sample.

@@ -12,6 +12,7 @@ mod notes;
 mod pace;
 mod selector;
 mod set;
+mod tier;
 mod window;
 
 use std::collections::HashMap;

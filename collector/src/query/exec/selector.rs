@@ -104,7 +104,8 @@ impl Eval<'_> {
         } else {
             Select::Range { from_ms, to_ms: last_ms }
         };
-        let series = self.fetch(selector, select)?;
+        let mut series = self.fetch(selector, select)?;
+        self.add_thinned(selector, (from_ms, last_ms), &mut series)?;
         self.take_rows(series.len(), steps)?;
         let rows = map_rows(series, steps.count, |series| {
             let samples = &series.floats;
@@ -152,6 +153,7 @@ impl Eval<'_> {
                 let (first_ms, last_ms) = ends.span(steps);
                 let (before_ms, after_ms) = self.beyond(selector.edges);
                 let select = Select::Range { from_ms: first_ms - range_ms - before_ms + 1, to_ms: last_ms + after_ms };
+                self.note_gone(first_ms - range_ms, selector.place);
                 let points = self.fetch(selector, select)?.into_iter().map(|mut series| {
                     series.floats.retain(|sample| !is_stale(sample.value));
                     let mut histograms = converted(&series.histograms);

@@ -24,13 +24,19 @@ impl Eval<'_> {
             return Ok(Vec::new());
         }
         let here = self.notes.at(place_of(range));
-        let ranged = self.ranged(range, steps)?;
-        if function.name == "double_exponential_smoothing" && !ranged.points.is_empty() {
-            check_factors(args)?;
-        }
-        let rows = match ranged.edges {
-            Edges::Plain => self.windows_of(body, mixed, ranged, args, here, steps)?,
-            _ => self.edged_windows(function.name, ranged, here, steps)?,
+        let raw = |steps: Steps| {
+            let ranged = self.ranged(range, steps)?;
+            if function.name == "double_exponential_smoothing" && !ranged.points.is_empty() {
+                check_factors(args)?;
+            }
+            match ranged.edges {
+                Edges::Plain => self.windows_of(body, mixed, ranged, args, here, steps),
+                _ => self.edged_windows(function.name, ranged, here, steps),
+            }
+        };
+        let rows = match self.by_tier(function, range, steps, here, &raw)? {
+            Some(rows) => rows,
+            None => raw(steps)?,
         };
         if function.name == "quantile_over_time" {
             let looked_at = |step: usize| rows.iter().any(|row| is_float(row.cells[step]));

@@ -10,6 +10,7 @@ mod mixed;
 mod over_time;
 mod rate;
 mod regression;
+mod windows;
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -22,6 +23,7 @@ use super::plan::Kind;
 use super::value::Cell;
 
 pub use over_time::quantile;
+pub use windows::{OverWindows, Stretch, over_windows, overflows};
 
 /// The samples of one series that one step looks at, and where the window lies.
 pub struct Window<'a> {

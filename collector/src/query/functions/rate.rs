@@ -3,15 +3,15 @@
 use super::Window;
 
 pub fn rate(window: &Window<'_>) -> Option<f64> {
-    extrapolated(window, true, (window.to_ms - window.from_ms) as f64 / 1000.0)
+    increase_of(window, true, (window.to_ms - window.from_ms) as f64 / 1000.0)
 }
 
 pub fn increase(window: &Window<'_>) -> Option<f64> {
-    extrapolated(window, true, 1.0)
+    increase_of(window, true, 1.0)
 }
 
 pub fn delta(window: &Window<'_>) -> Option<f64> {
-    extrapolated(window, false, 1.0)
+    increase_of(window, false, 1.0)
 }
 
 /// A gap to the end of the window longer than this many sample distances means that the series begins or ends there: only
@@ -49,9 +49,7 @@ impl Span {
     }
 }
 
-/// The increase divided by `seconds`. The order of operations is Prometheus', so that the last bit is too: quantiles over
-/// rates of buckets jump where it is not.
-fn extrapolated(window: &Window<'_>, counter: bool, seconds: f64) -> Option<f64> {
+fn increase_of(window: &Window<'_>, counter: bool, seconds: f64) -> Option<f64> {
     let [first, .., last] = window.samples else { return None };
     let mut difference = last.value - first.value;
     if counter {
@@ -61,15 +59,38 @@ fn extrapolated(window: &Window<'_>, counter: bool, seconds: f64) -> Option<f64>
             }
         }
     }
-    let span = Span {
+    let ends = Ends {
         first_ms: first.timestamp_ms,
         last_ms: last.timestamp_ms,
         samples: window.samples.len(),
+        first: first.value,
         from_ms: window.from_ms,
         to_ms: window.to_ms,
     };
-    let grows = counter && difference > 0.0 && first.value >= 0.0;
-    Some(difference * (span.factor(grows.then(|| first.value / difference)) / seconds))
+    extrapolated(&ends, difference, counter, seconds)
+}
+
+/// What an extrapolation wants to know of the samples in a window.
+pub struct Ends {
+    pub first_ms: i64,
+    pub last_ms: i64,
+    pub samples: usize,
+    /// Value of the first one.
+    pub first: f64,
+    pub from_ms: i64,
+    pub to_ms: i64,
+}
+
+/// The increase divided by `seconds`; `None` of less than two samples. The order of operations is Prometheus', so that the
+/// last bit is too: quantiles over rates of buckets jump where it is not.
+pub fn extrapolated(ends: &Ends, difference: f64, counter: bool, seconds: f64) -> Option<f64> {
+    let Ends { first_ms, last_ms, samples, first, from_ms, to_ms } = *ends;
+    if samples < 2 {
+        return None;
+    }
+    let span = Span { first_ms, last_ms, samples, from_ms, to_ms };
+    let grows = counter && difference > 0.0 && first >= 0.0;
+    Some(difference * (span.factor(grows.then(|| first / difference)) / seconds))
 }
 
 pub fn irate(window: &Window<'_>) -> Option<f64> {

@@ -143,16 +143,18 @@ struct Bench {
     key_next: bool,
     model: Model,
     durable: Model,
+    tiers: bool,
     /// Last, so that the store is closed before its directory goes.
     dir: tempfile::TempDir,
 }
 
 impl Bench {
-    fn new() -> Self {
+    fn new(tiers: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(AtomicI64::new(NOW_MS));
-        let store = Self::open(&dir, &clock);
+        let store = Self::open(&dir, &clock, tiers);
         let mut run = Self {
+            tiers,
             dir,
             clock,
             store,
@@ -168,10 +170,11 @@ impl Bench {
         run
     }
 
-    fn open(dir: &tempfile::TempDir, clock: &Arc<AtomicI64>) -> Arc<Store> {
+    fn open(dir: &tempfile::TempDir, clock: &Arc<AtomicI64>, tiers: bool) -> Arc<Store> {
         let clock = clock.clone();
         let options = Options {
             retention: Duration::from_millis(RETENTION_MS as u64),
+            tiers: [tiers.then_some(Duration::ZERO); 2],
             // Nothing becomes durable unless an operation says so.
             commit_delay: Duration::from_secs(3600),
             clock: Clock::new(move || clock.load(Ordering::SeqCst)),
@@ -329,6 +332,9 @@ impl Bench {
                 self.model.apart = false;
                 self.durable = self.model.clone();
                 self.define();
+                if self.tiers && matches!(op, Op::Compact) {
+                    self.check_tiers();
+                }
             }
             Op::Advance { ms } => {
                 self.clock.fetch_add(*ms, Ordering::SeqCst);
@@ -359,7 +365,7 @@ impl Bench {
         // The old one must let go of the directory first.
         let aside = tempfile::tempdir().unwrap();
         self.store = Store::open(options(aside.path()), Arc::new(RealDisk)).unwrap();
-        self.store = Self::open(&self.dir, &self.clock);
+        self.store = Self::open(&self.dir, &self.clock, self.tiers);
         assert_eq!(self.store.stats().damaged, 0);
         if !self.model.apart {
             self.model.present = self.model.newest.clone();
@@ -370,6 +376,43 @@ impl Bench {
         let wanted = (self.model.sequences > 0).then_some((1, self.model.sequences));
         assert_eq!(sequences, wanted.into_iter().collect::<Vec<_>>());
         self.durable = self.model.clone();
+    }
+
+    /// Whatever has become of raw samples: what is old enough to be complete is in the tiers.
+    fn check_tiers(&self) {
+        const AHEAD_MS: i64 = 10 * 60 * 1000;
+        for width_ms in [10_000, 300_000] {
+            let until_ms = (self.now() - AHEAD_MS) / width_ms * width_ms;
+            for name in DELTA.iter().chain(&STATED) {
+                let mut wanted: BTreeMap<i64, Vec<(i64, f64)>> = BTreeMap::new();
+                for ((_, at_ms), bits) in self.model.samples.iter().filter(|((of, _), _)| of == name) {
+                    let end_ms = (at_ms - 1).div_euclid(width_ms) * width_ms + width_ms;
+                    if *bits != lampad_proto::STALE_BITS && end_ms <= until_ms {
+                        wanted.entry(end_ms).or_default().push((*at_ms, f64::from_bits(*bits)));
+                    }
+                }
+                let time = ((NOW_MS - 86_400_000) / width_ms * width_ms, until_ms);
+                let found = self.store.select_windows(&[named(name)], width_ms, time, &budget()).unwrap();
+                let found: Vec<&Window> = found.iter().flat_map(|series| &series.windows).collect();
+                assert!(found.len() == wanted.len(), "{name}: {found:?}, wanted {wanted:?}");
+                for (found, samples) in found.into_iter().zip(wanted.values()) {
+                    let values = || samples.iter().map(|(_, value)| *value);
+                    let decreases = samples.windows(2).filter(|pair| pair[1].1 < pair[0].1);
+                    let wanted = Window {
+                        first_ms: samples[0].0,
+                        last_ms: samples[samples.len() - 1].0,
+                        count: samples.len() as u64,
+                        first: samples[0].1,
+                        last: samples[samples.len() - 1].1,
+                        sum: values().sum(),
+                        min: values().fold(f64::INFINITY, f64::min),
+                        max: values().fold(f64::NEG_INFINITY, f64::max),
+                        resets: decreases.map(|pair| pair[0].1).sum(),
+                    };
+                    assert_eq!(*found, wanted, "{name} by {width_ms} ms");
+                }
+            }
+        }
     }
 
     fn check(&self, (from, length): (i64, i64)) {
@@ -392,8 +435,8 @@ proptest! {
 
     /// On failure proptest prints the shortest list of operations that fails.
     #[test]
-    fn the_store_agrees_with_a_map(ops in prop::collection::vec((op(), (0i64..70_000, 0i64..10_000)), 1..60)) {
-        let mut run = Bench::new();
+    fn the_store_agrees_with_a_map(tiers: bool, ops in prop::collection::vec((op(), (0i64..70_000, 0i64..10_000)), 1..60)) {
+        let mut run = Bench::new(tiers);
         for (op, near) in &ops {
             run.apply(op);
             run.check(*near);
