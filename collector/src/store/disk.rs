@@ -16,6 +16,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -37,6 +38,9 @@ const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 /// handed over: 1.98 with segments of 2 MiB, 1.47 of 512 KiB (sled's own choice), 1.30 of 128 KiB, 1.06 of 4 KiB; but below
 /// 128 KiB each value costs a file and an fsync of its own, and three to five times the CPU.
 const SEGMENT_BYTES: usize = 128 * 1024;
+
+/// Longest wait for a database that was closed to be free again.
+const LOCKED_FOR: Duration = Duration::from_secs(2);
 
 /// Databases that stay open. Others are opened when a query needs them.
 const OPEN_MAX: usize = 6;
@@ -84,7 +88,7 @@ impl Sled {
         {
             databases.remove(&oldest);
         }
-        let db = Arc::new(open_database(&path).map_err(to_io)?);
+        let db = Arc::new(open_once_free(&path).map_err(to_io)?);
         databases.insert(partition, (*turn, db.clone()));
         Ok(Some(db))
     }
@@ -141,6 +145,24 @@ pub(super) fn open_database(path: &Path) -> sled::Result<sled::Db> {
         Err(sled::Error::Unsupported(_)) => config().open(),
         opened => opened,
     }
+}
+
+/// Waits for one that was closed just now: sled's own threads let go of its lock a moment later.
+fn open_once_free(path: &Path) -> sled::Result<sled::Db> {
+    let deadline = Instant::now() + LOCKED_FOR;
+    loop {
+        match open_database(path) {
+            Err(sled::Error::Io(error)) if is_locked(&error) && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// sled tells of a lock in words only.
+fn is_locked(error: &io::Error) -> bool {
+    error.to_string().contains("could not acquire lock")
 }
 
 /// The database that was not used for longest, of those that nobody uses now: sled locks its directory, so one that is in
