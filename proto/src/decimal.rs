@@ -14,8 +14,16 @@ const MANTISSA_MAX: f64 = 9_007_199_254_740_992.0;
 
 /// The mantissa of `value` at `digits`, if it is one that a double holds exactly.
 fn mantissa(value: f64, digits: u32) -> Option<i64> {
-    let scaled = (value * POWERS[digits as usize]).round();
-    (scaled.abs() < MANTISSA_MAX).then_some(scaled as i64)
+    let scaled = value * POWERS[digits as usize];
+    (scaled.abs() < MANTISSA_MAX).then(|| round(scaled))
+}
+
+/// As `f64::round`, which is a call into the mathematical library on processors that need not have an instruction for it, and
+/// every point of a column takes one. The remainder is exact: beyond 2^52 a double has no fraction.
+fn round(value: f64) -> i64 {
+    let whole = value as i64;
+    let rest = value - whole as f64;
+    whole + i64::from(rest >= 0.5) - i64::from(rest <= -0.5)
 }
 
 /// The mantissa at `digits` that gives back the very bits of `value`, if there is one.
@@ -86,6 +94,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn values_are_rounded_as_the_library_does(value in prop_oneof![-1e16..1e16f64, -10.0..10.0f64, (-99i32..99).prop_map(|v| f64::from(v) / 2.0)]) {
+            prop_assume!(value.abs() < MANTISSA_MAX);
+            for value in [value, value.next_down(), value.next_up()] {
+                prop_assert_eq!(round(value), value.round() as i64, "{}", value);
+            }
+        }
+
         #[test]
         fn a_delta_gives_back_the_bits(bits: u64, value in prop_oneof![any::<f64>(), (-1e9..1e9f64).prop_map(|v| (v * 100.0).round() / 100.0)], hint in 0u32..12) {
             let previous = base(f64::from_bits(bits));

@@ -75,6 +75,8 @@ impl Eval<'_> {
             }
             let mut cells = vec![absent(); steps.count];
             let (mut from, mut to) = (0, 0);
+            // The last sample that is lower than the one before.
+            let mut dropped_at = 0;
             let mut looked_at = 0;
             let mut pace = Pace::new(self.budget);
             for (step, cell) in cells.iter_mut().enumerate() {
@@ -87,6 +89,9 @@ impl Eval<'_> {
                 let from_ms = to_ms - range_ms;
                 let samples = &points.samples;
                 while to < samples.len() && samples[to].timestamp_ms <= to_ms {
+                    if to > 0 && samples[to].value < samples[to - 1].value {
+                        dropped_at = to;
+                    }
                     to += 1;
                 }
                 while from < to && samples[from].timestamp_ms <= from_ms {
@@ -96,7 +101,8 @@ impl Eval<'_> {
                     continue;
                 }
                 looked_at += (to - from) as u64;
-                let window = Window { samples: &samples[from..to], from_ms, to_ms, step_ms, args: by_step.at(step) };
+                let (samples, args, grows) = (&samples[from..to], by_step.at(step), dropped_at <= from);
+                let window = Window { samples, from_ms, to_ms, step_ms, args, grows };
                 if let Some(value) = body(&window) {
                     *cell = stored(value);
                 }
@@ -132,7 +138,7 @@ impl Eval<'_> {
                 continue;
             }
             self.notes.count_samples((samples.len() + histograms.len()) as u64);
-            let floats = Window { samples, from_ms, to_ms, step_ms, args: windows.by_step.at(step) };
+            let floats = Window { samples, from_ms, to_ms, step_ms, args: windows.by_step.at(step), grows: false };
             let window = Mixed { floats, histograms, metric, here: windows.here };
             let cell = match mixed {
                 Some(mixed) if !histograms.is_empty() => mixed(&window),

@@ -35,6 +35,8 @@ pub struct Window<'a> {
     pub step_ms: i64,
     /// The scalar arguments at this step, in order.
     pub args: &'a [f64],
+    /// Known to hold no sample that is lower than the one before: a counter without a reset. False where nobody looked.
+    pub grows: bool,
 }
 
 /// A window of a series that has histograms, with or without numbers among them.

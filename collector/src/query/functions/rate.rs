@@ -52,7 +52,8 @@ impl Span {
 fn increase_of(window: &Window<'_>, counter: bool, seconds: f64) -> Option<f64> {
     let [first, .., last] = window.samples else { return None };
     let mut difference = last.value - first.value;
-    if counter {
+    // Neighbouring windows share most of their samples, so whoever slides them knows whether there was a reset.
+    if counter && !window.grows {
         for pair in window.samples.windows(2) {
             if pair[1].value < pair[0].value {
                 difference += pair[0].value;
