@@ -123,7 +123,9 @@ fn floats_only(rows: Vec<Row>) -> Vec<Row> {
 
 /// A sample is in when its labels' place in `[0, 1)` is below the ratio; negative ratios take the complement.
 fn limit_ratio(groups: Vec<Group>, ratios: Vec<f64>, here: Here<'_>) -> Result<Vec<Row>, QueryError> {
-    for ratio in extremes(&ratios).into_iter().filter(|ratio| !(-1.0..=1.0).contains(ratio)) {
+    let [most, least] = extremes(&ratios);
+    for ratio in [most].into_iter().filter(|most| *most > 1.0).chain([least].into_iter().filter(|least| *least < -1.0))
+    {
         let capped = short(ratio.clamp(-1.0, 1.0));
         let ratio = short(ratio);
         here.warn(&format!("ratio value should be between -1 and 1, got {ratio}, capping to {capped}"));
@@ -160,7 +162,16 @@ fn extremes(values: &[f64]) -> [f64; 2] {
 fn check_quantiles(qs: &[f64], here: Here<'_>) {
     match qs.iter().any(|q| q.is_nan()) {
         true => check_quantile(f64::NAN, here),
-        false => extremes(qs).into_iter().for_each(|q| check_quantile(q, here)),
+        false => {
+            let [most, least] = extremes(qs);
+            // Each for its own end: of quantiles that are all too large only the largest is told.
+            if most > 1.0 {
+                check_quantile(most, here);
+            }
+            if least < 0.0 {
+                check_quantile(least, here);
+            }
+        }
     }
 }
 

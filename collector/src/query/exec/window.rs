@@ -23,7 +23,11 @@ impl Eval<'_> {
         if steps.count == 0 {
             return Ok(Vec::new());
         }
-        let here = self.notes.at(place_of(range));
+        // Prometheus takes the first argument's place, which is the range with all functions but one.
+        let here = match (function.name, places.first()) {
+            ("quantile_over_time", Some(place)) => self.notes.at(*place),
+            _ => self.notes.at(place_of(range)),
+        };
         let raw = |steps: Steps| {
             let ranged = self.ranged(range, steps)?;
             if function.name == "double_exponential_smoothing" && !ranged.points.is_empty() {

@@ -99,7 +99,7 @@ impl Tokens<'_> {
             (&matching.keys, &matching.cardinality)
             && let Some(both) = keys.iter().find(|key| include.contains(key))
         {
-            return Err(wrong(place, format!("label {both:?} must not occur in ON and GROUP clause at once")));
+            return Err(wrong(at_op, format!("label {both:?} must not occur in ON and GROUP clause at once")));
         }
         for side in [&left, &right] {
             if !matches!(side.kind(), Kind::Scalar | Kind::Vector) {

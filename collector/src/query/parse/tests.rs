@@ -108,7 +108,7 @@ fn errors_are_prometheus_own() {
         ("a + bool b", "1:3: parse error: bool modifier can only be used on comparison operators"),
         ("1 and a", "1:1: parse error: set operator \"and\" not allowed in binary scalar expression"),
         ("a and on(x) group_left() b", "1:1: parse error: no grouping allowed for \"and\" operation"),
-        ("a * on(x) group_left(x) b", "1:1: parse error: label \"x\" must not occur in ON and GROUP clause at once"),
+        ("a * on(x) group_left(x) b", "1:3: parse error: label \"x\" must not occur in ON and GROUP clause at once"),
         ("a[0s]", "1:3: parse error: duration must be greater than 0"),
         ("a[5m] [1m:]", "1:1: parse error: subquery is only allowed on instant vector, got matrix instead"),
         ("sum(a)[5m]", "1:7: parse error: ranges only allowed for vector selectors"),
