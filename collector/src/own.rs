@@ -54,6 +54,8 @@ impl Own {
         let mut new = Vec::new();
         for sample in samples {
             match self.series.get_mut(&sample.labels) {
+                // Of two with the same labels the first one counts: a series has one value at a time.
+                Some(series) if series.round == self.round => {}
                 Some(series) => values.extend(series.state(self.round, sample.value, self.key)),
                 None => new.push(sample),
             }
@@ -100,6 +102,9 @@ impl Own {
         let slots = self.sink.define_series(group, &keys);
         for (sample, slot) in new.into_iter().zip(slots) {
             let slot = Unavailable::unless_lasting(slot)?.ok();
+            if self.series.contains_key(&sample.labels) {
+                continue;
+            }
             let mut series = Series { slot, round: 0, written: None };
             values.extend(series.state(self.round, sample.value, self.key));
             self.series.insert(sample.labels, series);
@@ -115,5 +120,34 @@ impl Series {
         let changed = self.written.replace(value.to_bits()) != Some(value.to_bits());
         let slot = self.slot.filter(|_| changed || key)?;
         Some((slot, Value::Float(value)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recorder::Recorder;
+    use crate::store::METRIC_NAME;
+    use lampad_proto::v1::MetricType;
+
+    #[test]
+    fn of_equal_series_the_first_one_is_written() {
+        let recorder = Arc::new(Recorder::new(true));
+        let mut own = Own::new(recorder.clone(), "own");
+        let sample = |value: f64| OwnSample {
+            labels: Labels::from_pairs([(METRIC_NAME, "lag"), ("agent", "db1")]),
+            meta: Meta { kind: MetricType::Gauge, help: "".into(), unit: "".into() },
+            value,
+        };
+        // Both new, then both known, then both known in a key tick.
+        own.write(1000, [sample(1.0), sample(2.0)]).unwrap();
+        own.write(2000, [sample(3.0), sample(4.0)]).unwrap();
+        recorder.fill(true);
+        own.write(3000, [sample(5.0), sample(6.0)]).unwrap_err();
+        recorder.fill(false);
+        own.write(4000, [sample(7.0), sample(8.0)]).unwrap();
+        let values: Vec<Vec<(Slot, Value)>> = recorder.ticks().into_iter().map(|tick| tick.values).collect();
+        let only = |value: f64| vec![(Slot(0), Value::Float(value))];
+        assert_eq!(values, [only(1.0), only(3.0), only(7.0)]);
     }
 }

@@ -1,7 +1,7 @@
 //! The collector's own metrics: counted where things happen, written once a second as a group of its own, so that they are
 //! queried, kept and scraped like anybody's.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -213,9 +213,21 @@ impl Telemetry {
             gauge("agent_clock_shift_seconds", "What is added to the agent's ticks because its clock is wrong."),
         ];
         let agents = registry.agents();
+        // A server that was installed anew has the name of the old one, which stays known for a day: of each name the one that
+        // pushed last is told of.
+        let mut newest: BTreeMap<String, (bool, i64, AgentId)> = BTreeMap::new();
+        for agent in &agents {
+            let state = agent.state();
+            let this = (state.streaming, state.last_push_ms, agent.id);
+            let known = newest.entry(state.hello.instance).or_insert(this);
+            *known = this.max(*known);
+        }
         let freshness = self.freshness.read().clone();
         for agent in &agents {
             let state = agent.state();
+            if newest.get(&state.hello.instance).is_some_and(|(_, _, id)| *id != agent.id) {
+                continue;
+            }
             let labels = [("agent", &*state.hello.instance)];
             for (family, ms) in rows.iter().zip([state.lag_ms, state.clock_offset_ms, state.clock_shift_ms]) {
                 out.push(family, "", &labels, ms as f64 / 1000.0);
@@ -296,5 +308,38 @@ impl Out<'_> {
         }
         self.push(family, "_count", labels, count as f64);
         self.push(family, "_sum", labels, histogram.sum_us.load(Ordering::Relaxed) as f64 / 1e6);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::{Attach, Hello};
+
+    /// A reinstalled agent has a new id and the old name.
+    #[tokio::test]
+    async fn of_agents_with_one_name_the_newest_is_told_of() {
+        let registry = Registry::new(9, []);
+        let attach = |id: u8, lag_ms: i64| {
+            let hello = Hello { instance: "db1".into(), ..Hello::default() };
+            let peer = ([127, 0, 0, 1], 1).into();
+            let attach = Attach { id: AgentId([id; 16]), hello, modules: vec![], peer, now_ms: 0 };
+            let lease = registry.attach(attach).unwrap();
+            lease.pushed(1000, lag_ms);
+            lease
+        };
+        drop(attach(9, 5000));
+        let _new = attach(1, 7000);
+        let telemetry = Telemetry::default();
+        let samples = telemetry.samples(&registry, &[], &StoreStats::default(), 0);
+        let is_lag = |sample: &&OwnSample| {
+            sample.labels.metric().is_some_and(|name| &**name == "lampad_collector_agent_lag_seconds")
+        };
+        let lag = samples.iter().filter(is_lag);
+        assert_eq!(lag.map(|sample| sample.value).collect::<Vec<_>>(), [7.0]);
+        let mut labels: Vec<&Labels> = samples.iter().map(|sample| &sample.labels).collect();
+        labels.sort();
+        labels.dedup();
+        assert_eq!(labels.len(), samples.len());
     }
 }

@@ -27,6 +27,9 @@ pub const LEASE: Duration = Duration::from_millis(2_500);
 /// Silence of a stream after which another one with the same id may take over.
 pub const TAKEOVER_AFTER: Duration = Duration::from_secs(3);
 
+/// Jobs of one agent: it has one or two, and as many more as there are servers for which it relays.
+const JOBS_MAX: usize = 256;
+
 /// What an agent said of itself when its stream began.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -51,7 +54,10 @@ pub struct Module {
 #[derive(Debug, Clone)]
 pub struct State {
     pub hello: Hello,
+    /// Those of its groups now.
     pub jobs: BTreeSet<Job>,
+    /// All that it has ever named, as far as there is room: each makes a series, and nobody else counts these.
+    named: BTreeSet<Job>,
     pub modules: BTreeMap<String, Module>,
     /// Address of its stream; `None` where there has been none since this collector started.
     pub peer: Option<SocketAddr>,
@@ -249,6 +255,7 @@ impl State {
     pub fn known(hello: Hello, jobs: BTreeSet<Job>, modules: BTreeMap<String, Module>, last_push_ms: i64) -> Self {
         Self {
             hello,
+            named: jobs.clone(),
             jobs,
             modules,
             last_push_ms,
@@ -322,10 +329,21 @@ impl Lease {
         }
     }
 
+    /// The jobs of all groups that the agent has now; those that it had before have ended.
     pub fn jobs(&self, jobs: impl Iterator<Item = Job>) {
-        let mut added = false;
-        self.with(|state| jobs.for_each(|job| added |= state.jobs.insert(job)));
-        if added {
+        let mut changed = false;
+        self.with(|state| {
+            let mut current: BTreeSet<Job> = jobs.collect();
+            for job in &current {
+                if state.named.len() < JOBS_MAX && !state.named.contains(job) {
+                    state.named.insert(job.clone());
+                }
+            }
+            current.retain(|job| state.named.contains(job));
+            changed = state.jobs != current;
+            state.jobs = current;
+        });
+        if changed {
             self.registry.touched();
         }
     }
@@ -397,6 +415,23 @@ mod tests {
         let registry = Registry::new(10, []);
         drop(registry.attach(attach(1, "db1", 1)).unwrap());
         assert!(registry.attach(attach(1, "db1", 2)).is_ok());
+    }
+
+    /// `up` stayed 1 for a module that was switched off.
+    #[tokio::test]
+    async fn jobs_are_those_of_the_groups_now_and_not_without_end() {
+        let registry = Registry::new(2, []);
+        let lease = registry.attach(attach(1, "db1", 1)).unwrap();
+        let say = |jobs: &[&str]| {
+            lease.jobs(jobs.iter().map(|job| Job::at(job, None)));
+            lease.agent().state().jobs.into_iter().map(|job| job.name).collect::<Vec<_>>()
+        };
+        assert_eq!(say(&["node", "mysql", "node"]), ["mysql", "node"]);
+        assert_eq!(say(&["node"]), ["node"]);
+        for at in 0..2 * JOBS_MAX {
+            say(&[&format!("job{at}")]);
+        }
+        assert!(say(&["job7"]) == ["job7"] && say(&["late"]).is_empty());
     }
 
     #[tokio::test(start_paused = true)]

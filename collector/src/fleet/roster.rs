@@ -46,6 +46,8 @@ struct Entry {
     modules: BTreeMap<String, Module>,
     #[serde(default)]
     last_push_ms: i64,
+    #[serde(default)]
+    clock_shift_ms: i64,
 }
 
 /// The agents known when the collector last ran.
@@ -70,7 +72,10 @@ pub fn read(dir: &Path) -> Result<Vec<(AgentId, State)>, RosterError> {
     }
     let state = |entry: Entry| {
         let id = unhex(&entry.id)?;
-        Some((id, State::known(entry.hello, entry.jobs, entry.modules, entry.last_push_ms)))
+        let mut known = State::known(entry.hello, entry.jobs, entry.modules, entry.last_push_ms);
+        // A restart of the collector does not make an agent's clock right: its next ticks belong behind those before.
+        known.clock_shift_ms = entry.clock_shift_ms;
+        Some((id, known))
     };
     Ok(roster.agents.into_iter().filter_map(state).collect())
 }
@@ -80,7 +85,8 @@ pub fn write<'a>(dir: &Path, agents: impl IntoIterator<Item = &'a Agent>) -> io:
     let entry = |agent: &Agent| {
         let state = agent.state();
         let (jobs, modules, last_push_ms) = (state.jobs, state.modules, state.last_push_ms);
-        Entry { id: hex(agent.id), hello: state.hello, jobs, modules, last_push_ms }
+        let clock_shift_ms = state.clock_shift_ms;
+        Entry { id: hex(agent.id), hello: state.hello, jobs, modules, last_push_ms, clock_shift_ms }
     };
     let roster = Roster { version: VERSION, agents: agents.into_iter().map(entry).collect() };
     let temporary = dir.join("agents.json.new");
@@ -117,11 +123,13 @@ mod tests {
         let id = AgentId([0xab; 16]);
         let lease = registry.attach(Attach { id, hello: hello.clone(), modules: vec![], peer, now_ms: 0 }).unwrap();
         lease.jobs([Job::at("node", None)].into_iter());
+        lease.clock(5000, 4000);
         write(dir.path(), registry.agents().iter().map(|agent| &**agent)).unwrap();
 
         let known = read(dir.path()).unwrap();
         assert_eq!((known[0].0, &known[0].1.hello), (id, &hello));
         assert_eq!(known[0].1.jobs, [Job::at("node", None)].into());
+        assert_eq!(known[0].1.clock_shift_ms, 4000);
 
         fs::write(dir.path().join(NAME), b"{\"version\":1,\"agents\":[{").unwrap();
         assert!(read(dir.path()).unwrap().is_empty());
