@@ -34,6 +34,11 @@ impl Limits {
         Ok(())
     }
 
+    /// A help text or unit, as long as a label's value may be: nobody misses the rest, and every series is stored with its own.
+    pub fn described<'a>(&self, text: &'a str) -> &'a str {
+        cut_to(text, self.label_value_bytes)
+    }
+
     fn bytes(&self, what: &str, name: &str, bytes: usize, most: usize) -> Result<(), String> {
         if bytes > most {
             return Err(format!("{what} {} is {bytes} bytes long, at most {most} are taken; shorten it", cut(name)));
@@ -77,10 +82,14 @@ impl Limits {
 /// The beginning of a text from outside, short enough for a message.
 pub fn cut(text: &str) -> &str {
     const SHOWN_BYTES: usize = 80;
-    if text.len() <= SHOWN_BYTES {
+    cut_to(text, SHOWN_BYTES)
+}
+
+fn cut_to(text: &str, most: usize) -> &str {
+    if text.len() <= most {
         return text;
     }
-    let end = (0..=SHOWN_BYTES).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    let end = (0..=most).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     &text[..end]
 }
 
@@ -108,6 +117,8 @@ mod tests {
         assert_eq!(cut("short"), "short");
         assert_eq!(cut(&"é".repeat(60)).chars().count(), 40);
         assert_eq!(cut(&format!("a{}", "é".repeat(60))).len(), 79);
+        let limits = Limits { label_value_bytes: 5, ..Limits::default() };
+        assert_eq!((limits.described("Über all"), limits.described("tick")), ("Über", "tick"));
     }
 
     #[test]

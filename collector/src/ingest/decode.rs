@@ -56,6 +56,10 @@ struct Group {
     key_owed: bool,
     /// Counts ticks, to find a series that comes twice in one.
     round: u32,
+    /// Time of the last tick.
+    last_ms: i64,
+    /// A tick of the frame that is being read was cut: those behind it are left out.
+    is_cut: bool,
 }
 
 /// There is one per series of every stream, so every byte counts.

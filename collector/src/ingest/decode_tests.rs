@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use lampad_proto::v1::{
     BucketSpan, DecimalColumn, Dictionary, Frame, GroupDef, GroupTick, Histogram, IntegerColumn, MetricDef, SeriesDef,
@@ -6,6 +7,7 @@ use lampad_proto::v1::{
 use lampad_proto::{Number, STALE_BITS, decimal, stale};
 use proptest::prelude::*;
 use prost::Message as _;
+use roaring::RoaringBitmap;
 
 use super::*;
 
@@ -119,8 +121,12 @@ fn apply(state: &mut BTreeMap<u32, u64>, tick: &Tick) {
     }
 }
 
-fn frame(ticks: Vec<GroupTick>) -> Frame {
-    Frame { sequence: 1, base_ms: 1_000_000, ticks, ..Frame::default() }
+/// Each tick is later than all before it, in this frame and in others.
+fn frame(mut ticks: Vec<GroupTick>) -> Frame {
+    static NEXT_MS: AtomicI64 = AtomicI64::new(1_000_000);
+    let base_ms = NEXT_MS.fetch_add(1 << 20, Ordering::Relaxed);
+    (0..).zip(&mut ticks).for_each(|(at, tick)| tick.offset_ms += at);
+    Frame { sequence: 1, base_ms, ticks, ..Frame::default() }
 }
 
 proptest! {
@@ -304,7 +310,7 @@ fn ticks_beyond_the_limit_are_left_out_and_the_next_one_says_all() {
     let second = GroupTick { float_refs: vec![2], ..tick(false, 8.0) };
     let ticks = lane.decode(&frame(vec![tick(true, 1.0), second, tick(false, 2.0)])).unwrap();
     assert_eq!(ticks.len(), 2);
-    assert_eq!(lane.take_left_out(), LeftOut { series: vec![], ticks: 1 });
+    assert_eq!(lane.take_left_out(), LeftOut { series: RoaringBitmap::new(), ticks: 1 });
     let ticks = lane.decode(&frame(vec![GroupTick::default()])).unwrap();
     assert_eq!(ticks[0].values, [(0, Value::Float(2.0)), (2, Value::Float(8.0))], "as if nothing had been left out");
     assert!(ticks[0].key);
@@ -324,7 +330,7 @@ fn histograms_beyond_one_record_are_left_out() {
     let tick = GroupTick { key: true, histogram_refs, histograms: vec![long; 4], ..GroupTick::default() };
     let ticks = lane.decode(&frame(vec![tick])).unwrap();
     assert_eq!(ticks[0].values.len(), 2, "of 8 MiB each, in 24 MiB with what stands beside them");
-    assert_eq!(lane.take_left_out().series, [4, 6]);
+    assert_eq!(lane.take_left_out().series, RoaringBitmap::from([4, 6]));
 }
 
 #[test]
@@ -351,14 +357,45 @@ fn of_a_frame_with_too_many_values_the_rest_is_stored() {
     let all = |value: f64| (0..6).map(|series| (series, value.to_bits())).collect();
     let mut frame = |lane: &mut Lane, steps: [Step; 2]| {
         let ticks = steps.iter().map(|step| sender.tick(step)).collect();
-        let ticks = lane.decode(&Frame { base_ms: 1, ticks, ..Frame::default() }).unwrap();
+        let ticks = lane.decode(&self::frame(ticks)).unwrap();
         let shape: Vec<_> = ticks.iter().map(|tick| (tick.key, tick.values.len())).collect();
         (shape, lane.take_left_out())
     };
     let step = |group, values| Step { group, key: false, values, ended: Vec::new(), owed: false };
     let told = frame(&mut lane, [step(0, all(1.0)), step(1, all(2.0))]);
-    assert_eq!(told, (vec![(true, 6), (true, 2)], LeftOut { series: vec![5, 7, 9, 11], ticks: 0 }));
+    assert_eq!(told, (vec![(true, 6), (true, 2)], LeftOut { series: [5, 7, 9, 11].into(), ticks: 0 }));
     let (shape, left_out) = frame(&mut lane, [step(0, vec![(0, 3f64.to_bits())]), step(1, vec![(5, 4f64.to_bits())])]);
     assert_eq!(shape, [(false, 1), (true, 6)], "with room again all of the group is listed");
     assert_eq!(left_out, LeftOut::default());
+}
+
+#[test]
+fn ticks_that_do_not_ascend_are_refused() {
+    for offset_ms in [0, -1, i64::from(i32::MIN)] {
+        let mut lane = lane();
+        let tick = GroupTick { key: true, ..GroupTick::default() };
+        let other = GroupTick { group: 1, ..tick.clone() };
+        let mut frame = frame(vec![tick.clone(), other]);
+        frame.base_ms += 1_000_000_000_000;
+        assert!(lane.decode(&frame).is_ok(), "of another group");
+        frame.ticks = vec![GroupTick { offset_ms, ..tick }];
+        let error = lane.decode(&frame).unwrap_err().to_string();
+        assert!(error.contains("ticks of a group ascend"), "{error}");
+    }
+}
+
+/// A frame of 10 KB made a thousand lists of all that its agent has, and of all that was left out of them.
+#[test]
+fn a_group_is_cut_once_in_a_frame() {
+    let mut lane = Lane::new(Arc::new(Limits { values_per_frame: 8, ..Limits::default() }), Arc::default());
+    lane.define(dictionary()).unwrap();
+    let tick = |key| GroupTick { key, float_refs: vec![0, 2, 2, 2, 2], float_bits: vec![1; 5], ..GroupTick::default() };
+    let one = |bits| GroupTick { float_refs: vec![0], float_bits: vec![bits], ..GroupTick::default() };
+    let ticks = lane.decode(&frame(vec![tick(true), tick(false), one(2), one(3)])).unwrap();
+    let shape: Vec<_> = ticks.iter().map(|tick| (tick.key, tick.values.len())).collect();
+    assert_eq!(shape, [(true, 5), (true, 3)]);
+    assert_eq!(lane.take_left_out(), LeftOut { series: [6, 8].into(), ticks: 2 });
+    let ticks = lane.decode(&frame(vec![GroupTick::default()])).unwrap();
+    assert_eq!((ticks[0].key, ticks[0].values.len()), (true, 5));
+    assert_eq!(ticks[0].values[0], (0, Value::Float(f64::from_bits(3))), "the lane has what was left out");
 }

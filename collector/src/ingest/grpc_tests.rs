@@ -10,6 +10,7 @@ use lampad_proto::v1::{
     Dictionary, Downward, Frame, GroupDef, GroupTick, Hello, Label, Lane, MetricDef, Ping, PushRequest, PushSample,
     PushSeries, SequenceRange, SeriesDef, Upward,
 };
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -128,7 +129,14 @@ impl Agent {
     }
 
     async fn frame(&self, sequence: u64, key: bool, values: &[(u32, f64)]) {
-        self.frame_at(now_ms(), sequence, key, values).await;
+        // Ticks ascend, however fast frames follow each other.
+        static LAST_MS: Mutex<i64> = Mutex::new(0);
+        let at_ms = {
+            let mut last_ms = LAST_MS.lock();
+            *last_ms = now_ms().max(*last_ms + 1);
+            *last_ms
+        };
+        self.frame_at(at_ms, sequence, key, values).await;
     }
 
     async fn frame_at(&self, at_ms: i64, sequence: u64, key: bool, values: &[(u32, f64)]) {

@@ -201,7 +201,8 @@ fn key(ingest: &Ingest, series: PushSeries) -> Result<(Arc<str>, SeriesKey), Str
     }
     let of = |name: &str| pairs.get(name).copied().unwrap_or("");
     let group = format!("push {}/{}", of("job"), of("instance")).into();
-    let meta = Meta { kind: series.r#type(), help: series.help.as_str().into(), unit: series.unit.as_str().into() };
+    let (help, unit) = (limits.described(&series.help).into(), limits.described(&series.unit).into());
+    let meta = Meta { kind: series.r#type(), help, unit };
     let name = Label { name: METRIC_NAME.into(), value: series.name.as_str().into() };
     let label = |(name, value): (&&str, &&str)| Label { name: (*name).into(), value: (*value).into() };
     let labels = Labels::new(pairs.iter().map(label).chain([name]));

@@ -136,7 +136,7 @@ impl Receiver {
             let text = format!("{samples} samples in one request; send at most {SAMPLES_MAX}");
             return Err((StatusCode::BAD_REQUEST, text));
         }
-        if self.families.note(std::mem::take(&mut request.metadata)) {
+        if self.families.note(std::mem::take(&mut request.metadata), &self.ingest.limits) {
             // Series are described when they are defined, so those that are known must be defined again.
             self.known.clear();
         }

@@ -188,7 +188,8 @@ impl Session {
         }
         let grown = !added.groups.is_empty();
         let not_taken = track.references.define(&*self.ingest.sink, added).map_err(unavailable)?;
-        if grown {
+        // What is filled in belongs to what was.
+        if grown && at == LIVE {
             self.lease.jobs(track.references.jobs());
         }
         for refused in not_taken {
@@ -297,16 +298,17 @@ impl Session {
         if !series.is_empty() {
             let most = limits.values_per_frame;
             let reason = format!("a frame brings at most {most} values; let one module make fewer series");
-            telemetry.series_refused.add(series.len() as u64);
+            telemetry.series_refused.add(series.len());
             if let Some(left_out) = self.ingest.repeats.tell(format_args!("{instance} values")) {
                 tracing::warn!(instance, series = series.len(), left_out, reason, "series refused");
             }
-            self.outbox.refuse(Refusal { lane: lane_name(at), series, reason });
+            self.outbox.refuse(Refusal { lane: lane_name(at), series: series.iter().collect(), reason });
         }
         if ticks > 0 {
-            let most = limits.ticks_per_frame;
+            let (most, values) = (limits.ticks_per_frame, limits.values_per_frame);
             let reason = format!(
-                "a frame brings at most {most} ticks, the {ticks} last of this one are not stored; send smaller frames"
+                "a frame brings at most {most} ticks and {values} values, {ticks} ticks of this one are not stored; send \
+                 smaller frames"
             );
             telemetry.ticks_refused.add(ticks as u64);
             if let Some(left_out) = self.ingest.repeats.tell(format_args!("{instance} ticks")) {

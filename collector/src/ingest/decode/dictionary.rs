@@ -182,7 +182,15 @@ impl Lane {
                 .and_then(|()| self.labels(&group.labels))
                 .map(|labels| (name.clone(), labels))
         };
-        self.groups.push(Group { name, series: Vec::new(), generation: 0, key_owed: true, round: 0 });
+        self.groups.push(Group {
+            name,
+            series: Vec::new(),
+            generation: 0,
+            key_owed: true,
+            round: 0,
+            last_ms: -1,
+            is_cut: false,
+        });
         NewGroup { reference, definition }
     }
 
@@ -210,7 +218,11 @@ impl Lane {
         self.limits.metric(&name)?;
         self.limits.label_count(&name, series.labels.len() / 2)?;
         let labels = self.labels(&series.labels).map_err(|trouble| format!("{}: {trouble}", cut(&name)))?;
-        let meta = Meta { kind: metric.kind, help: text(metric.help), unit: text(metric.unit) };
+        let described = |symbol: u32| match text(symbol) {
+            long if long.len() > self.limits.label_value_bytes => self.limits.described(&long).into(),
+            text => text,
+        };
+        let meta = Meta { kind: metric.kind, help: described(metric.help), unit: described(metric.unit) };
         Ok(Definition { metric: name, labels, meta: Some(meta) })
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use lampad_proto::v1::{self, GroupTick};
 use lampad_proto::{Number, decimal};
+use roaring::RoaringBitmap;
 
 use super::{DecodeError, Lane, Series, Tick, is_stale};
 use crate::ingest::admit::cut;
@@ -13,9 +14,9 @@ use crate::store::Value;
 const STORED_BYTES_MAX: usize = 24 << 20;
 
 /// What was more in a frame than one may bring.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq)]
 pub struct LeftOut {
-    pub series: Vec<u32>,
+    pub series: RoaringBitmap,
     pub ticks: usize,
 }
 
@@ -65,14 +66,19 @@ impl Lane {
         self.left_out = LeftOut::default();
         let mut room = Room { values: self.limits.values_per_frame, bytes: STORED_BYTES_MAX };
         let mut ticks = Vec::with_capacity(frame.ticks.len().min(self.limits.ticks_per_frame));
+        self.groups.iter_mut().for_each(|group| group.is_cut = false);
         for tick in &frame.ticks {
-            let Some(mut tick) = self.decode_tick(frame.base_ms, tick)? else { continue };
-            if ticks.len() >= self.limits.ticks_per_frame {
+            // What is cut once would be cut at every tick behind it, each time with all that is present.
+            let is_cut = self.groups.get(tick.group as usize).is_some_and(|group| group.is_cut);
+            if is_cut || ticks.len() >= self.limits.ticks_per_frame {
                 // The lane knows its values now; the store must have them all with the group's next tick.
-                self.left_out.ticks += 1;
-                self.groups[tick.group as usize].key_owed = true;
+                if self.decode_changes(frame.base_ms, tick)?.is_some() {
+                    self.left_out.ticks += 1;
+                    self.groups[tick.group as usize].key_owed = true;
+                }
                 continue;
             }
+            let Some(mut tick) = self.decode_tick(frame.base_ms, tick)? else { continue };
             if room.fits(&tick.values) < tick.values.len() {
                 self.cut(&mut tick, &room);
             }
@@ -89,7 +95,8 @@ impl Lane {
         let left_out = values.split_off(room.fits(&values));
         self.left_out.series.extend(left_out.into_iter().map(|(series, _)| series));
         (tick.key, tick.values) = (true, values);
-        self.groups[tick.group as usize].key_owed = true;
+        let group = &mut self.groups[tick.group as usize];
+        (group.key_owed, group.is_cut) = (true, true);
     }
 
     /// What of the frame decoded last is over the limit; the rest of it is to be stored.
@@ -97,8 +104,18 @@ impl Lane {
         std::mem::take(&mut self.left_out)
     }
 
-    /// `None` for a group that is over the limit.
+    /// A tick as the store wants it: with all that is present where that is owed.
     fn decode_tick(&mut self, base_ms: i64, tick: &GroupTick) -> Result<Option<Tick>, DecodeError> {
+        let owed = self.groups.get(tick.group as usize).is_some_and(|group| group.key_owed);
+        let Some(mut decoded) = self.decode_changes(base_ms, tick)? else { return Ok(None) };
+        if owed && !tick.key {
+            (decoded.key, decoded.values) = (true, self.present(tick.group));
+        }
+        Ok(Some(decoded))
+    }
+
+    /// What a tick says; the lane has it then, and owes nothing. `None` for a group that is over the limit.
+    fn decode_changes(&mut self, base_ms: i64, tick: &GroupTick) -> Result<Option<Tick>, DecodeError> {
         let known = self.groups.len() + self.over.groups;
         let Some(group) = self.groups.get_mut(tick.group as usize) else {
             if (tick.group as usize) < known {
@@ -112,24 +129,24 @@ impl Lane {
         // No series has 0 while it is present, nor after a tick in which it came.
         group.generation = group.generation.wrapping_add(u32::from(tick.key)).max(1);
         group.round = group.round.wrapping_add(1).max(1);
-        let key = tick.key || std::mem::take(&mut group.key_owed);
         group.key_owed = false;
         let at = At { group: tick.group, generation: group.generation, round: group.round };
-        let name = group.name.clone();
+        let (name, last_ms) = (group.name.clone(), group.last_ms);
         let malformed = |trouble: String| DecodeError::Malformed { group: cut(&name).to_owned(), trouble };
 
         let timestamp_ms = base_ms
             .checked_add(tick.offset_ms)
             .filter(|timestamp_ms| *timestamp_ms >= 0)
             .ok_or_else(|| malformed(format!("time {base_ms} {:+} ms is none", tick.offset_ms)))?;
-        let mut values = self.changes(&at, tick).map_err(|error| match error {
+        if timestamp_ms <= last_ms {
+            return Err(malformed(format!("tick {timestamp_ms} follows tick {last_ms}; ticks of a group ascend")));
+        }
+        group.last_ms = timestamp_ms;
+        let values = self.changes(&at, tick).map_err(|error| match error {
             Trouble::Unknown(error) => error,
             Trouble::Text(text) => malformed(text),
         })?;
-        if key && !tick.key {
-            values = self.present(tick.group);
-        }
-        Ok(Some(Tick { group: tick.group, timestamp_ms, key, values }))
+        Ok(Some(Tick { group: tick.group, timestamp_ms, key: tick.key, values }))
     }
 
     fn changes(&mut self, at: &At, tick: &GroupTick) -> Result<Vec<(u32, Value)>, Trouble> {

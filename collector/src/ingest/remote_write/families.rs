@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use parking_lot::Mutex;
 
 use super::wire::Metadata;
+use crate::limits::Limits;
 use crate::store::Meta;
 
 /// Families whose metadata is kept.
@@ -15,14 +16,16 @@ pub struct Families(Mutex<HashMap<String, Meta>>);
 
 impl Families {
     /// Takes what is new; whether there was any.
-    pub fn note(&self, metadata: Vec<Metadata>) -> bool {
+    pub fn note(&self, metadata: Vec<Metadata>, limits: &Limits) -> bool {
         let mut families = self.0.lock();
         let mut news = false;
         for family in metadata {
-            if families.len() >= FAMILIES_MAX && !families.contains_key(&family.family) {
+            let is_full = families.len() >= FAMILIES_MAX && !families.contains_key(&family.family);
+            if is_full || limits.metric(&family.family).is_err() {
                 continue;
             }
-            let meta = Meta { kind: family.kind(), help: family.help.into(), unit: family.unit.into() };
+            let (help, unit) = (limits.described(&family.help).into(), limits.described(&family.unit).into());
+            let meta = Meta { kind: family.kind(), help, unit };
             if families.get(&family.family) != Some(&meta) {
                 families.insert(family.family, meta);
                 news = true;

@@ -15,6 +15,7 @@ use std::borrow::Cow;
 use prost::Message as _;
 
 use super::wire::{Exemplar, Histogram, Metadata};
+use crate::ingest::push::SAMPLES_MAX;
 
 /// What a request says.
 #[derive(Debug, Default)]
@@ -45,10 +46,21 @@ pub struct Sample {
     pub value: f64,
 }
 
+/// Two bytes can make a series or a histogram, which takes a hundred times as much in memory: what comes is counted while it is
+/// read.
+const SERIES_MAX: usize = SAMPLES_MAX;
+const HISTOGRAMS_MAX: usize = 100_000;
+const METADATA_MAX: usize = 100_000;
+const EXEMPLARS_MAX: usize = 100_000;
+
 /// Bytes that are no such message.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the body is no remote-write 1.0 request: {0}")]
-pub struct Malformed(&'static str);
+pub enum Malformed {
+    #[error("the body is no remote-write 1.0 request: {0}")]
+    Form(&'static str),
+    #[error("more than {most} {what} in one request; send less at once")]
+    TooMany { what: &'static str, most: usize },
+}
 
 impl<'a> Request<'a> {
     pub fn read(message: &'a [u8]) -> Result<Self, Malformed> {
@@ -56,10 +68,14 @@ impl<'a> Request<'a> {
         let mut fields = Fields(message);
         while let Some((number, field)) = fields.next()? {
             match number {
-                1 => request.series(field.bytes()?)?,
+                1 => {
+                    room("series", request.series.len(), SERIES_MAX)?;
+                    request.series(field.bytes()?)?;
+                }
                 3 => {
                     let metadata = Metadata::decode(field.bytes()?);
-                    request.metadata.push(metadata.map_err(|_| Malformed("metadata that cannot be read"))?);
+                    room("metadata", request.metadata.len(), METADATA_MAX)?;
+                    request.metadata.push(metadata.map_err(|_| Malformed::Form("metadata that cannot be read"))?);
                 }
                 _ => {}
             }
@@ -79,14 +95,19 @@ impl<'a> Request<'a> {
                     field.bytes()?;
                     labels.add(message, at, message.len() - fields.0.len());
                 }
-                2 => self.samples.push(sample(field.bytes()?)?),
+                2 => {
+                    room("samples", self.samples.len() + self.histograms.len(), SAMPLES_MAX)?;
+                    self.samples.push(sample(field.bytes()?)?);
+                }
                 3 => {
+                    room("exemplars", self.exemplars.len(), EXEMPLARS_MAX)?;
                     let exemplar = Exemplar::decode(field.bytes()?);
-                    self.exemplars.push(exemplar.map_err(|_| Malformed("an exemplar that cannot be read"))?);
+                    self.exemplars.push(exemplar.map_err(|_| Malformed::Form("an exemplar that cannot be read"))?);
                 }
                 4 => {
+                    room("histograms", self.histograms.len(), HISTOGRAMS_MAX)?;
                     let histogram = Histogram::decode(field.bytes()?);
-                    self.histograms.push(histogram.map_err(|_| Malformed("a histogram that cannot be read"))?);
+                    self.histograms.push(histogram.map_err(|_| Malformed::Form("a histogram that cannot be read"))?);
                 }
                 _ => {}
             }
@@ -99,6 +120,11 @@ impl<'a> Request<'a> {
         });
         Ok(())
     }
+}
+
+/// Whether one more is taken.
+fn room(what: &'static str, count: usize, most: usize) -> Result<(), Malformed> {
+    if count < most { Ok(()) } else { Err(Malformed::TooMany { what, most }) }
 }
 
 /// Where the labels lie: mostly side by side.
@@ -138,7 +164,7 @@ fn sample(message: &[u8]) -> Result<Sample, Malformed> {
         match (number, field) {
             (1, Field::Fixed64(bits)) => sample.value = f64::from_bits(bits),
             (2, Field::Varint(timestamp_ms)) => sample.timestamp_ms = timestamp_ms as i64,
-            (1 | 2, _) => return Err(Malformed("a sample whose fields are of another type")),
+            (1 | 2, _) => return Err(Malformed::Form("a sample whose fields are of another type")),
             _ => {}
         }
     }
@@ -185,12 +211,12 @@ impl<'a> Field<'a> {
     fn bytes(self) -> Result<&'a [u8], Malformed> {
         match self {
             Self::Bytes(bytes) => Ok(bytes),
-            _ => Err(Malformed("a number where a message or text belongs")),
+            _ => Err(Malformed::Form("a number where a message or text belongs")),
         }
     }
 }
 
-const CUT_SHORT: Malformed = Malformed("it is cut short");
+const CUT_SHORT: Malformed = Malformed::Form("it is cut short");
 
 impl<'a> Fields<'a> {
     /// The next field's number and content.
@@ -216,10 +242,10 @@ impl<'a> Fields<'a> {
                 self.0 = self.0.get(4..).ok_or(CUT_SHORT)?;
                 Field::Fixed32
             }
-            _ => return Err(Malformed("a field of an unknown type")),
+            _ => return Err(Malformed::Form("a field of an unknown type")),
         };
         if tag >> 3 == 0 {
-            return Err(Malformed("a field without a number"));
+            return Err(Malformed::Form("a field without a number"));
         }
         Ok(Some((tag >> 3, field)))
     }
@@ -238,7 +264,7 @@ impl<'a> Fields<'a> {
                 return Ok(value);
             }
         }
-        Err(if self.0.len() < 10 { CUT_SHORT } else { Malformed("a number that does not end") })
+        Err(if self.0.len() < 10 { CUT_SHORT } else { Malformed::Form("a number that does not end") })
     }
 }
 
@@ -303,6 +329,26 @@ mod tests {
         let names: Vec<_> = labels_of(&request.series[0].labels).into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, [b"a", b"b", b"c", b"d"]);
         assert_eq!(request.samples, [Sample { timestamp_ms: 5, value: 1.0 }]);
+    }
+
+    /// Such a request is a few KiB on its way here, and took gigabytes while it was read.
+    #[test]
+    fn empty_parts_are_counted() {
+        let wrap = |parts: &[u8]| {
+            let mut message = vec![0x0a];
+            prost::encoding::encode_varint(parts.len() as u64, &mut message);
+            [message, parts.to_vec()].concat()
+        };
+        for (message, what) in [
+            (wrap(&[0x22, 0].repeat(HISTOGRAMS_MAX + 1)), "histograms"),
+            (wrap(&[0x12, 0].repeat(SAMPLES_MAX + 1)), "samples"),
+            (wrap(&[0x1a, 0].repeat(EXEMPLARS_MAX + 1)), "exemplars"),
+            ([0x0a, 0].repeat(SERIES_MAX + 1), "series"),
+            ([0x1a, 0].repeat(METADATA_MAX + 1), "metadata"),
+        ] {
+            let error = Request::read(&message).unwrap_err();
+            assert!(matches!(error, Malformed::TooMany { what: found, .. } if found == what), "{error}");
+        }
     }
 
     #[test]
