@@ -14,7 +14,7 @@ use libfuzzer_sys::fuzz_target;
 use prost::Message as _;
 
 fuzz_target!(|bytes: &[u8]| {
-    let mut lane = Lane::new(Arc::new(Limits::default()));
+    let mut lane = Lane::new(Arc::new(Limits::default()), Arc::default());
     let mut rest = bytes;
     while let [kind, length, tail @ ..] = rest {
         let (message, after) = tail.split_at(usize::from(*length).min(tail.len()));
