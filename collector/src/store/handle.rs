@@ -152,6 +152,12 @@ impl Store {
         self.core.keeper.compact_all(within)
     }
 
+    /// Seals all and does, as the store's thread does every minute, what is worth doing of tiers and compaction; false when that
+    /// fails or takes longer. For simulated time. Not for a tokio worker.
+    pub fn tend(&self, within: Duration) -> bool {
+        self.core.keeper.tend(within)
+    }
+
     /// Flushes, seals and ends the store's threads; false, after saying why, when not all could be made durable. Later appends
     /// are refused; reads go on. Not for a tokio worker.
     pub fn shutdown(&self) -> bool {

@@ -32,6 +32,9 @@ const RETAIN_EVERY: Duration = Duration::from_secs(60);
 /// Parts of the head that are sealed one after another when it is full.
 const SLICES: u64 = 8;
 
+/// Work that is done at once, where somebody waits for it: what fails would be begun again and again.
+const WORKS_MAX: usize = 16;
+
 /// After a failed checkpoint.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -44,6 +47,8 @@ struct Requests {
     closing: bool,
     /// Those that wait want all compacted too.
     compact: bool,
+    /// They want done what the thread does by itself now and then.
+    tend: bool,
     /// Those who wait for a moment of the store.
     moments: Vec<SyncSender<Result<Moment, String>>>,
 }
@@ -55,18 +60,23 @@ pub(super) struct Asked(Mutex<Requests>, Condvar);
 impl Asked {
     /// Has everything sealed and old data dropped; false when that fails or takes longer.
     pub fn seal_all(&self, within: Duration) -> bool {
-        self.ask(within, false)
+        self.ask(within, |_| {})
     }
 
     /// The same, and has all that lies in closed partitions folded.
     pub fn compact_all(&self, within: Duration) -> bool {
-        self.ask(within, true)
+        self.ask(within, |requests| requests.compact = true)
     }
 
-    fn ask(&self, within: Duration, compact: bool) -> bool {
+    /// The same as `seal_all`, and has done what is worth doing of tiers and compaction, as it is every minute.
+    pub fn tend(&self, within: Duration) -> bool {
+        self.ask(within, |requests| requests.tend = true)
+    }
+
+    fn ask(&self, within: Duration, also: impl FnOnce(&mut Requests)) -> bool {
         let mut requests = self.0.lock();
         requests.asked += 1;
-        requests.compact |= compact;
+        also(&mut requests);
         let number = requests.asked;
         self.1.notify_all();
         let deadline = Instant::now() + within;
@@ -128,14 +138,15 @@ impl Keeper {
     /// Runs until it is told to close.
     pub fn run(mut self) {
         loop {
-            let (asked, compact, closing, moments) = {
+            let (asked, compact, tend, closing, moments) = {
                 let mut requests = self.core.keeper.0.lock();
                 if requests.asked == requests.done && !requests.closing && requests.moments.is_empty() {
                     self.core.keeper.1.wait_for(&mut requests, ROUND);
                 }
                 let asked = (requests.asked > requests.done).then_some(requests.asked);
                 let compact = std::mem::take(&mut requests.compact);
-                (asked, compact, requests.closing, std::mem::take(&mut requests.moments))
+                let tend = std::mem::take(&mut requests.tend);
+                (asked, compact, tend, requests.closing, std::mem::take(&mut requests.moments))
             };
             if closing {
                 return;
@@ -146,11 +157,11 @@ impl Keeper {
                 let _ = waiting.send(moment);
             }
             self.core.disk_full.store(self.dir.is_full(), Ordering::Relaxed);
-            self.round(asked, compact);
+            self.round(asked, compact, tend);
         }
     }
 
-    fn round(&mut self, asked: Option<u64>, compact: bool) {
+    fn round(&mut self, asked: Option<u64>, compact: bool, tend: bool) {
         let frozen = self.freeze(asked.is_some());
         let mut result = Ok(());
         if frozen || asked.is_some() {
@@ -165,7 +176,11 @@ impl Keeper {
             }
         }
         if result.is_ok() {
-            result = if compact { self.compact_now() } else { self.end_work() };
+            result = match (compact, tend) {
+                (true, _) => self.compact_now(),
+                (false, true) => self.tend(),
+                (false, false) => self.end_work(),
+            };
         }
         let mut requests = self.core.keeper.0.lock();
         requests.done = asked.unwrap_or(requests.done);
@@ -258,6 +273,21 @@ impl Keeper {
         self.sealer.compacting_into = Some(into);
         self.compaction = Some(Compaction { from, into, job });
         Ok(())
+    }
+
+    /// Does what is worth doing, one after another, and waits for it.
+    fn tend(&mut self) -> std::io::Result<()> {
+        for _ in 0..WORKS_MAX {
+            self.begin_work()?;
+            if self.thinning.is_none() && self.compaction.is_none() {
+                break;
+            }
+            while self.thinning.is_some() || self.compaction.is_some() {
+                std::thread::sleep(Duration::from_millis(1));
+                self.end_work()?;
+            }
+        }
+        self.retain()
     }
 
     /// Partitions to fold next, of raw samples or of one tier.
