@@ -153,7 +153,7 @@ impl Daemon {
         self.grpc_addr
     }
 
-    /// Waits for the end to be asked for, or for a server to break.
+    /// Waits for the end to be asked for, or for a server or a thread of the store to break.
     pub async fn ended(&self) -> anyhow::Result<()> {
         let mut look = tokio::time::interval(Duration::from_secs(1));
         loop {
@@ -166,6 +166,12 @@ impl Daemon {
                 let at = servers.iter().position(JoinHandle::is_finished);
                 at.map(|at| servers.remove(at))
             };
+            if let Some(thread) = self.store.broken() {
+                anyhow::bail!(
+                    "the thread {thread} of the store has ended by itself, and without it nothing more is kept; the log says \
+                     why, what was acked is read back at the next start"
+                );
+            }
             if let Some(broken) = broken {
                 broken.await.context("a server has ended")??;
                 anyhow::bail!("a server has ended by itself; the log says more");

@@ -259,3 +259,15 @@ async fn the_admin_api_is_there_when_it_is_asked_for() {
     ]);
     start(&args).await.unwrap().stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn the_end_of_a_thread_of_the_store_ends_the_daemon() {
+    let place = Place::new();
+    let daemon = start(&place.args(&[])).await.unwrap();
+    daemon.store.lose_keeper();
+    let ended = timeout(Duration::from_secs(20), daemon.ended()).await.unwrap().unwrap_err();
+    assert!(ended.to_string().contains("store-keeper"), "{ended}");
+    let asked = Instant::now();
+    daemon.stop().await.unwrap();
+    assert!(asked.elapsed() < STORE_ENDS_WITHIN, "nobody waits for a thread that is gone: {:?}", asked.elapsed());
+}

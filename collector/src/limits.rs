@@ -70,7 +70,9 @@ limits! {
     new_series_per_writer = 1_000_000, "limit-new-series-per-writer", "LAMPAD_LIMIT_NEW_SERIES_PER_WRITER",
         "New series of all remote writers in a minute, and as many of all plain pushers";
     groups_per_agent = 4_096, "limit-groups-per-agent", "LAMPAD_LIMIT_GROUPS_PER_AGENT",
-        "Groups that one agent defines on one lane of a stream";
+        "Groups of one agent";
+    groups_per_writer = 200_000, "limit-groups-per-writer", "LAMPAD_LIMIT_GROUPS_PER_WRITER",
+        "Groups of all remote writers, one per job and instance, and as many of all plain pushers";
     labels_per_series = 64, "limit-labels-per-series", "LAMPAD_LIMIT_LABELS_PER_SERIES",
         "Labels of a series";
     label_name_bytes = 256, "limit-label-name-bytes", "LAMPAD_LIMIT_LABEL_NAME_BYTES",

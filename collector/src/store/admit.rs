@@ -32,10 +32,11 @@ impl Account {
     }
 }
 
-/// Series of one account, now and in this minute.
+/// Groups and series of one account, now and in this minute.
 #[derive(Debug, Default)]
 struct Count {
     live: usize,
+    groups: usize,
     new: PerMinute,
 }
 
@@ -107,30 +108,51 @@ impl Admission {
         Ok(())
     }
 
-    /// Takes over what [`count_live`] found.
-    pub fn set_live(&mut self, Live(live): Live) {
-        self.accounts.values_mut().for_each(|count| count.live = 0);
-        for (account, live) in live {
-            self.accounts.entry(account).or_default().live = live;
+    /// Takes one more group, or says why not. Its number is given out once and for all, so that this limit is for longer.
+    pub fn admit_group(&mut self, limits: &Limits, key: &GroupKey, mode: WriteMode) -> Result<(), Refused> {
+        let account = Account::of(key, mode);
+        let (most, whose) = match &account {
+            Account::Agent(_) => (limits.groups_per_agent, "agent"),
+            Account::Writer(_) => (limits.groups_per_writer, "writer"),
+            Account::Own => return Ok(()),
+        };
+        let count = self.accounts.entry(account).or_default();
+        if count.groups >= most {
+            let reason = format!("the {whose} is at --limit-groups-per-{whose}, {most}; use fewer names, or raise it");
+            return Err(Refused::Limit { series: format!("group {}", key.name), reason });
         }
-        self.accounts.retain(|_, count| count.live > 0);
+        count.groups += 1;
+        Ok(())
+    }
+
+    /// Takes over what [`count_live`] found.
+    pub fn set_live(&mut self, Live(found): Live) {
+        self.accounts.values_mut().for_each(|count| (count.live, count.groups) = (0, 0));
+        for (account, (live, groups)) in found {
+            let count = self.accounts.entry(account).or_default();
+            (count.live, count.groups) = (live, groups);
+        }
+        self.accounts.retain(|_, count| count.live > 0 || count.groups > 0);
     }
 }
 
-/// Live series by account.
-pub(super) struct Live(HashMap<Account, usize>);
+/// Live series and groups by account.
+pub(super) struct Live(HashMap<Account, (usize, usize)>);
 
 /// Counts the series with a sample, or newly defined, at `since_ms` or later. It takes the groups' locks one by one, which
-/// those who define series hold when they ask for admission: so it must not be called with [`Admission`] locked.
+/// those who define series hold when they ask for admission: so it must not be called with [`Admission`] locked. A group counts
+/// until the last of its series is forgotten.
 pub(super) fn count_live(groups: &[Arc<Group>], since_ms: i64) -> Live {
-    let mut found: HashMap<Account, usize> = HashMap::new();
+    let mut found: HashMap<Account, (usize, usize)> = HashMap::new();
     for group in groups {
         let state = group.state.lock();
         let slots = state.series.iter().zip(&state.seen_ms);
         let live = slots.filter(|(series, seen_ms)| **series != FORGOTTEN && **seen_ms >= since_ms).count();
+        let counts = state.series.is_empty() || state.series.iter().any(|series| *series != FORGOTTEN);
         drop(state);
-        if live > 0 {
-            *found.entry(Account::of(&group.key, group.mode)).or_default() += live;
+        if counts {
+            let count = found.entry(Account::of(&group.key, group.mode)).or_default();
+            *count = (count.0 + live, count.1 + 1);
         }
     }
     Live(found)
@@ -148,6 +170,11 @@ fn check_labels(limits: &Limits, key: &SeriesKey) -> Result<(), Refused> {
         return Err(Refused::Invalid(format!(
             "label {name:?} is longer than {name_most} bytes, or its value than {value_most}; shorten it"
         )));
+    }
+    let too_long = |text: &str| text.len() > limits.label_value_bytes;
+    if key.meta.as_ref().is_some_and(|meta| too_long(&meta.help) || too_long(&meta.unit)) {
+        let most = limits.label_value_bytes;
+        return Err(Refused::Invalid(format!("help or unit of {labels} is longer than {most} bytes; shorten it")));
     }
     // The metric's name is no label of those that are limited.
     if labels.len() > limits.labels_per_series.saturating_add(1) {
@@ -214,6 +241,39 @@ mod tests {
         for _ in 0..10 {
             assert!(admit.one(0, "lampad.collector", &[NAME], 0).is_ok(), "our own are always taken");
         }
+    }
+
+    #[test]
+    fn groups_are_counted_until_their_last_series_is_forgotten() {
+        let limits = Limits { groups_per_agent: 2, groups_per_writer: 1, ..Limits::default() };
+        let key = |agent: u8, name: &str| GroupKey { agent: AgentId([agent; 16]), name: name.into() };
+        let mut admission = Admission::default();
+        let define = |admission: &mut Admission, agent: u8, name: &str, mode: WriteMode| {
+            admission.admit_group(&limits, &key(agent, name), mode).map_err(|refused| refused.to_string())
+        };
+        for (agent, name, mode, refused) in [
+            (1, "cpu", WriteMode::Delta, ""),
+            (1, "mem", WriteMode::Delta, ""),
+            (1, "net", WriteMode::Delta, "group net: the agent is at --limit-groups-per-agent, 2"),
+            (2, "cpu", WriteMode::Delta, ""),
+            (0, "push a/b", WriteMode::Stated, ""),
+            (0, "push c/d", WriteMode::Stated, "--limit-groups-per-writer, 1"),
+            (0, "remote_write c/d", WriteMode::Stated, ""),
+            (0, "up", WriteMode::Delta, ""),
+        ] {
+            let defined = define(&mut admission, agent, name, mode);
+            assert!(defined.clone().err().unwrap_or_default().contains(refused), "{name}: {defined:?}");
+            assert_eq!(defined.is_ok(), refused.is_empty(), "{name}");
+        }
+        let group = |name: &str, series: &[u32]| {
+            let mut state = crate::store::group::State::new();
+            series.iter().for_each(|series| state.add_slot(*series, 0));
+            let (id, key, state) = (crate::store::GroupId(0), key(1, name), parking_lot::Mutex::new(state));
+            Arc::new(Group { id, key, mode: WriteMode::Delta, state })
+        };
+        admission.set_live(count_live(&[group("cpu", &[FORGOTTEN, 3]), group("mem", &[FORGOTTEN])], 0));
+        assert!(define(&mut admission, 1, "net", WriteMode::Delta).is_ok());
+        assert!(define(&mut admission, 1, "disk", WriteMode::Delta).is_err());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A batch on its way into memory and log: which of its samples are taken, and the record that says so.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -7,8 +8,8 @@ use parking_lot::MutexGuard;
 
 use super::core::Core;
 use super::entry;
-use super::group::{AHEAD_MS_MAX, Group, Reject, State, Window};
-use super::{AppendError, Batch, GroupId, Lsn, Refused, Slot, TickBatch, Value, WriteMode};
+use super::group::{AHEAD_MS_MAX, Group, Reject, State, Window, bytes_of_value};
+use super::{AppendError, Batch, GroupId, Lsn, Refused, Run, Slot, TickBatch, WriteMode};
 
 /// Longest record that a batch may make. Half of what a record may have at most: a tick that is completed grows.
 const RECORD_BYTES_MAX: usize = lampad_proto::record::PAYLOAD_BYTES_MAX / 2;
@@ -30,8 +31,9 @@ impl Core {
     pub fn append(&self, batch: &Batch) -> Result<Appended, AppendError> {
         self.may_append()?;
         let Some(frame) = batch.frame else { return self.store_cut(batch) };
-        if bytes_of(batch) > RECORD_BYTES_MAX {
-            return Err(AppendError::TooLarge { bytes: bytes_of(batch), most: RECORD_BYTES_MAX });
+        let bytes = bytes_of(batch);
+        if bytes > RECORD_BYTES_MAX && !self.is_stated(batch) {
+            return Err(AppendError::TooLarge { bytes, most: RECORD_BYTES_MAX });
         }
         let epochs = self.sequences.agent(frame.agent, frame.epoch);
         let mut epochs = epochs.lock();
@@ -39,12 +41,18 @@ impl Core {
             self.counters.duplicates.fetch_add(1, Ordering::Relaxed);
             return Ok(Appended { lsn: Lsn(self.log.last_lsn()), duplicate: true, refused: Vec::new() });
         }
-        let appended = self.store(batch)?;
+        let appended = self.store_cut(batch)?;
         epochs.insert(frame.epoch, frame.sequence, frame.sequence);
         Ok(appended)
     }
 
-    /// Stores a batch without a frame, in several records where one would be too long: nothing says that it must be whole.
+    fn is_stated(&self, batch: &Batch) -> bool {
+        let groups = self.groups.read();
+        batch.ticks.iter().all(|tick| groups.get(tick.group).is_none_or(|group| group.mode == WriteMode::Stated))
+    }
+
+    /// Stores a batch, in several records where one would be too long. The last one says whose frame it was: where only some are
+    /// durable before a crash, the frame comes again, and what is stated twice is stored once.
     fn store_cut(&self, batch: &Batch) -> Result<Appended, AppendError> {
         if bytes_of(batch) <= RECORD_BYTES_MAX {
             return self.store(batch);
@@ -75,6 +83,7 @@ impl Core {
                 bytes += more;
             }
         }
+        part.frame = batch.frame;
         let appended = self.store(&part)?;
         refused.extend(appended.refused);
         Ok(Appended { refused, ..appended })
@@ -91,6 +100,7 @@ impl Core {
         let mut states: Vec<(GroupId, &Group, MutexGuard<'_, State>)> =
             groups.iter().map(|group| (group.id, &**group, group.state.lock())).collect();
         check_bases(batch, &states)?;
+        check_completion(batch, &states)?;
         let now_ms = self.options.clock.now_ms();
         let window =
             Window { now_ms, oldest_ms: self.oldest_ms(now_ms), newest_ms: now_ms.saturating_add(AHEAD_MS_MAX) };
@@ -170,13 +180,6 @@ fn bytes_of_tick(tick: &TickBatch) -> usize {
     TICK_BYTES + tick.values.iter().map(|(_, value)| bytes_of_value(value)).sum::<usize>()
 }
 
-fn bytes_of_value(value: &Value) -> usize {
-    match value {
-        Value::Float(_) | Value::Integer(_) => 24,
-        Value::Histogram(histogram) => 24 + prost::Message::encoded_len(&**histogram),
-    }
-}
-
 /// The first tick of a lane in a batch must be a key tick where the store lacks what it builds on.
 fn check_bases(batch: &Batch, states: &[(GroupId, &Group, MutexGuard<'_, State>)]) -> Result<(), AppendError> {
     for (at, tick) in batch.ticks.iter().enumerate().filter(|(_, tick)| !tick.key) {
@@ -184,6 +187,30 @@ fn check_bases(batch: &Batch, states: &[(GroupId, &Group, MutexGuard<'_, State>)
         let (_, group, state) = &states[found];
         let of_lane = |other: &TickBatch| other.group == tick.group && other.run == tick.run;
         if group.mode == WriteMode::Delta && state.needs_key(tick.run) && !batch.ticks[..at].iter().any(of_lane) {
+            return Err(AppendError::NeedsKey(group.key.name.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// Ticks of one group and lane ascend, so that at most two of them are completed; and with what is added then the record stays
+/// within what a replay reads. Asked before anything is changed: what is in memory and not in the log would be acked.
+fn check_completion(batch: &Batch, states: &[(GroupId, &Group, MutexGuard<'_, State>)]) -> Result<(), AppendError> {
+    let mut last_ms: HashMap<(GroupId, Run), i64> = HashMap::new();
+    let mut bytes = bytes_of(batch);
+    for tick in &batch.ticks {
+        let Ok(found) = states.binary_search_by_key(&tick.group, |(id, ..)| *id) else { continue };
+        let (_, group, state) = &states[found];
+        if group.mode != WriteMode::Delta {
+            continue;
+        }
+        match last_ms.insert((tick.group, tick.run), tick.timestamp_ms) {
+            None => bytes += state.completion_bytes(tick),
+            Some(last_ms) if last_ms < tick.timestamp_ms => {}
+            Some(_) => return Err(AppendError::Unordered(group.key.name.clone())),
+        }
+        if bytes > lampad_proto::record::PAYLOAD_BYTES_MAX - (1 << 20) {
+            // A key tick says what there is room for, and the rest is refused by name.
             return Err(AppendError::NeedsKey(group.key.name.clone()));
         }
     }

@@ -10,7 +10,7 @@
 //!
 //! Queries that began before go on in the old runs: a partition is deleted once nobody holds a run of it any more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,6 +21,7 @@ use super::disk::Engine;
 use super::fold::{Fold, Unpacked};
 use super::group::{FORGOTTEN, Group};
 use super::job::Pace;
+use super::run::Run;
 use super::seal::by_labels;
 use super::tier::tier_of;
 use super::unpack::Values;
@@ -59,25 +60,31 @@ pub(super) fn usage(core: &Core, tier: Option<usize>) -> BTreeMap<u32, Usage> {
 }
 
 /// The partitions to fold next, neighbours, ascending; empty when none is worth it. `current` still grows, `folded` came of
-/// compaction, `span_s` is how much time the result may span.
+/// compaction, with when the first of what they hold was begun; `span_s` is how much time the result may span.
 pub(super) fn plan(
     usage: &BTreeMap<u32, Usage>,
     current: Option<u32>,
-    folded: &BTreeSet<u32>,
+    folded: &BTreeMap<u32, u32>,
     span_s: u32,
 ) -> Vec<u32> {
     let closed = usage.range(..current.unwrap_or(u32::MAX));
     let closed: Vec<(u32, Usage)> = closed.map(|(begun, usage)| (*begun, *usage)).collect();
-    let many = |(begun, usage): &&(u32, Usage)| !folded.contains(begun) && usage.runs > usage.groups * RUNS_MANY;
+    let many = |(begun, usage): &&(u32, Usage)| !folded.contains_key(begun) && usage.runs > usage.groups * RUNS_MANY;
     if let Some((begun, _)) = closed.iter().find(many) {
         return vec![*begun];
     }
-    let begun: Vec<u32> = closed.iter().map(|(begun, _)| *begun).collect();
-    let end = |at: usize| begun.get(at + 1).copied().or(current).unwrap_or(u32::MAX);
-    for first in 0..begun.len() {
-        let near = (first..begun.len()).take_while(|at| end(*at) - begun[first] <= span_s).count();
+    let names: Vec<u32> = closed.iter().map(|(name, _)| *name).collect();
+    let end = |at: usize| names.get(at + 1).copied().or(current).unwrap_or(u32::MAX);
+    for first in 0..names.len() {
+        // What was folded bears the name of its end: by that alone it would be folded again with all that follows, for ever.
+        let mut begun = names[first];
+        let near = (first..names.len()).take_while(|at| {
+            begun = begun.min(folded.get(&names[*at]).copied().unwrap_or(names[*at]));
+            end(*at) - begun <= span_s
+        });
+        let near = near.count();
         if near >= NEIGHBOURS_MIN {
-            return begun[first..first + near].to_vec();
+            return names[first..first + near].to_vec();
         }
     }
     Vec::new()
@@ -120,11 +127,19 @@ pub(super) fn compact(
         if old.is_empty() {
             continue;
         }
-        if let Some(new) = fold(core, &group, &old, &mut values, &mut packer)? {
+        let folded = fold(&group, &old, &mut values)?;
+        if let Some((runs, series_of)) = folded {
+            let mut new = Vec::new();
+            for run in runs {
+                let order = by_labels(core, &group, &run, series_of);
+                new.extend(packer.run(group.id.0, &run, &order).into_iter().map(Arc::new));
+                // Run by run, so that of a wide group not all is in memory twice.
+                drop(run);
+                if packer.values.len() >= VALUES_PER_PUT {
+                    compacted.bytes += put(engine, into, &mut packer)?;
+                }
+            }
             compacted.groups.push(CompactedGroup { group, old, new });
-        }
-        if packer.values.len() >= VALUES_PER_PUT {
-            compacted.bytes += put(engine, into, &mut packer)?;
         }
         pace.rest(begun)?;
     }
@@ -139,16 +154,13 @@ fn put(engine: &dyn Engine, partition: u32, packer: &mut Packer) -> io::Result<u
     Ok(packer.values.drain(..).map(|(_, value)| value.len() as u64).sum())
 }
 
+/// The series of a column, by its slot.
+type SeriesOf = fn(u32) -> u32;
+
 /// The group's runs as few, without the columns of series that were forgotten; `None` when something of them cannot be read.
-fn fold(
-    core: &Core,
-    group: &Group,
-    old: &[Arc<SealedRun>],
-    values: &mut Values<'_>,
-    packer: &mut Packer,
-) -> io::Result<Option<Vec<Arc<SealedRun>>>> {
+fn fold(group: &Group, old: &[Arc<SealedRun>], values: &mut Values<'_>) -> io::Result<Option<(Vec<Run>, SeriesOf)>> {
     let is_tier = old.first().is_some_and(|run| tier_of(run.head.partition).is_some());
-    let series_of: fn(u32) -> u32 = if is_tier { window::series_of } else { |slot| slot };
+    let series_of: SeriesOf = if is_tier { window::series_of } else { |slot| slot };
     let mut fold = if is_tier { Fold::of_tier() } else { Fold::default() };
     for run in old {
         let opened = values.open(group.id.0, run)?;
@@ -167,12 +179,7 @@ fn fold(
             return Ok(None);
         }
     }
-    let mut new = Vec::new();
-    for run in &fold.runs {
-        let order = by_labels(core, group, run, series_of);
-        new.extend(packer.run(group.id.0, run, &order).into_iter().map(Arc::new));
-    }
-    Ok(Some(new))
+    Ok(Some((fold.runs, series_of)))
 }
 
 #[cfg(test)]
@@ -189,8 +196,8 @@ mod tests {
     fn what_is_cut_small_is_folded_first_and_once() {
         let usage = usage(&[(2, 10), (4, 41), (6, 500)]);
         let current = Some(6 * HOUR_S);
-        assert_eq!(plan(&usage, current, &BTreeSet::new(), 24 * HOUR_S), [4 * HOUR_S]);
-        assert_eq!(plan(&usage, current, &BTreeSet::from([4 * HOUR_S]), 24 * HOUR_S), [0; 0]);
+        assert_eq!(plan(&usage, current, &BTreeMap::new(), 24 * HOUR_S), [4 * HOUR_S]);
+        assert_eq!(plan(&usage, current, &BTreeMap::from([(4 * HOUR_S, 4 * HOUR_S)]), 24 * HOUR_S), [0; 0]);
     }
 
     #[test]
@@ -199,8 +206,32 @@ mod tests {
         let usage = usage(&hours);
         let current = Some(26 * HOUR_S);
         let all: Vec<u32> = (1..=12).map(|at| at * 2 * HOUR_S).collect();
-        assert_eq!(plan(&usage, current, &BTreeSet::new(), 24 * HOUR_S), all);
-        assert_eq!(plan(&usage, current, &BTreeSet::new(), 17 * HOUR_S), all[..8]);
-        assert_eq!(plan(&usage, current, &BTreeSet::new(), 15 * HOUR_S), [0; 0], "too few to be worth it");
+        assert_eq!(plan(&usage, current, &BTreeMap::new(), 24 * HOUR_S), all);
+        assert_eq!(plan(&usage, current, &BTreeMap::new(), 17 * HOUR_S), all[..8]);
+        assert_eq!(plan(&usage, current, &BTreeMap::new(), 15 * HOUR_S), [0; 0], "too few to be worth it");
+    }
+
+    /// As it goes on for a month: what is folded once is left alone.
+    #[test]
+    fn no_sample_is_written_again_and_again() {
+        let mut folded: BTreeMap<u32, u32> = BTreeMap::new();
+        let mut there: BTreeMap<u32, Usage> = BTreeMap::new();
+        let (mut written, mut rewritten) = (0, 0);
+        for hour in (2..30 * 24).step_by(2) {
+            there.insert(hour * HOUR_S, Usage { runs: 10, groups: 10 });
+            written += 1;
+            let current = Some((hour + 2) * HOUR_S);
+            let from = plan(&there, current, &folded, 24 * HOUR_S);
+            let Some(last) = from.last() else { continue };
+            let begun = from.iter().map(|name| folded.get(name).copied().unwrap_or(*name)).min();
+            let hours = (last + 2 * HOUR_S - begun.unwrap()) / HOUR_S;
+            assert!(hours <= 24, "{hours} hours");
+            rewritten += hours / 2;
+            from.iter().for_each(|name| _ = (there.remove(name), folded.remove(name)));
+            there.insert(last + 1, Usage { runs: 10, groups: 10 });
+            folded.insert(last + 1, begun.unwrap());
+        }
+        assert!(rewritten <= 2 * written, "{rewritten} for {written}");
+        assert!(there.len() <= 30 * 24 / 16 + 8, "{} are left", there.len());
     }
 }

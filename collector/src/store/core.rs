@@ -25,6 +25,10 @@ use super::{AgentId, AppendError, GroupId, GroupKey, Lsn, Options, Refused, Sequ
 /// Silence marks kept per group; a group that falls silent more often within the retention forgets the oldest.
 const MARKS_MAX: usize = 4096;
 
+/// A record of definitions is closed when it is longer; with the last series in it, however many labels that has, it stays
+/// far below what a record may have.
+const DEFINITIONS_BYTES: usize = 1 << 20;
+
 /// Figures for the collector's own metrics.
 #[derive(Debug, Clone, Default)]
 pub struct StoreStats {
@@ -88,6 +92,8 @@ pub(super) struct Core {
     pub counters: Counters,
     /// Bytes of unfrozen and frozen runs.
     pub head_bytes: AtomicU64,
+    /// Over so many of them groups are sealed early.
+    pub head_most: AtomicU64,
     pub blocks: Blocks,
     pub keeper: Asked,
     /// The log is not needed up to this record.
@@ -111,6 +117,17 @@ impl Groups {
         self.all.get(group.0 as usize)
     }
 
+    /// The number of a group that is defined already.
+    fn known(&self, key: &GroupKey, mode: WriteMode) -> Option<Result<GroupId, Refused>> {
+        let known = self.get(*self.by_key.get(key)?)?;
+        if known.mode == mode {
+            return Some(Ok(known.id));
+        }
+        let name = &key.name;
+        let text = format!("group {name} was defined with writers of the other kind; use another name");
+        Some(Err(Refused::Invalid(text)))
+    }
+
     /// Groups are numbered from 0 without a gap.
     pub fn add(&mut self, key: GroupKey, mode: WriteMode) -> GroupId {
         let id = GroupId(self.all.len() as u32);
@@ -122,17 +139,16 @@ impl Groups {
 
 impl Core {
     pub fn define_group(&self, key: GroupKey, mode: WriteMode) -> Result<GroupId, Refused> {
+        // Most are known, and those must not wait for a writer's turn.
+        if let Some(known) = self.groups.read().known(&key, mode) {
+            return known;
+        }
         let mut groups = self.groups.write();
-        if let Some(known) = groups.by_key.get(&key).and_then(|id| groups.get(*id)) {
-            if known.mode == mode {
-                return Ok(known.id);
-            }
-            return Err(Refused::Invalid(format!(
-                "group {} was defined with writers of the other kind; use another name",
-                key.name
-            )));
+        if let Some(known) = groups.known(&key, mode) {
+            return known;
         }
         self.may_define()?;
+        self.admission.lock().admit_group(&self.options.limits, &key, mode)?;
         let mut payload = Vec::new();
         entry::put_group(&mut payload, GroupId(groups.all.len() as u32), &key, mode);
         self.define(entry::GROUP, payload);
@@ -150,10 +166,19 @@ impl Core {
         if self.disk_full.load(Ordering::Relaxed) {
             return Err(AppendError::DiskFull);
         }
-        match self.log.is_full() {
-            true => Err(AppendError::Behind { bytes: self.log.behind_bytes() }),
-            false => Ok(()),
+        if self.log.is_full() {
+            return Err(AppendError::Behind { bytes: self.log.behind_bytes() });
         }
+        // While nothing can be sealed neither of the two gets shorter, whatever the reason.
+        let head = self.head_bytes.load(Ordering::Relaxed);
+        let log = self.log.stats().bytes.load(Ordering::Relaxed);
+        let head_most = self.head_most.load(Ordering::Relaxed);
+        for (what, bytes, most) in [("memory", head, head_most), ("log", log, self.options.log_bytes)] {
+            if bytes > most.saturating_add(self.options.unsealed_bytes) {
+                return Err(AppendError::Unsealed { what, bytes });
+            }
+        }
+        Ok(())
     }
 
     pub fn define(&self, kind: u8, payload: Vec<u8>) {
@@ -188,7 +213,7 @@ impl Core {
         let mut new = Vec::new();
         let mut admission = self.admission.lock();
         let now_ms = self.options.clock.now_ms();
-        let begun = state.series.len() as u32;
+        let mut begun = state.series.len() as u32;
         for key in series {
             if let Some(meta) = &key.meta {
                 index.describe(&key.labels, meta);
@@ -208,17 +233,33 @@ impl Core {
                 entry::put_series(&mut new, slot, &key.labels, key.meta.as_ref());
                 slot
             }));
+            if new.len() >= DEFINITIONS_BYTES {
+                self.define_some(group.id, &mut begun, &state, &mut new);
+            }
         }
+        self.define_some(group.id, &mut begun, &state, &mut new);
         drop(admission);
         state.fit();
-        let slots = begun..state.series.len() as u32;
-        if !slots.is_empty() {
-            let mut payload = Vec::with_capacity(new.len() + 10);
-            entry::put_series_head(&mut payload, group.id, slots.len());
-            payload.extend_from_slice(&new);
-            self.define_slots(group.id, slots, payload);
-        }
         found
+    }
+
+    /// Says what was defined from slot `begun` on.
+    fn define_some(&self, group: GroupId, begun: &mut u32, state: &State, series: &mut Vec<u8>) {
+        let slots = std::mem::replace(begun, state.series.len() as u32)..state.series.len() as u32;
+        if !slots.is_empty() {
+            let mut payload = Vec::with_capacity(series.len() + 10);
+            entry::put_series_head(&mut payload, group, slots.len());
+            payload.append(series);
+            self.define_slots(group, slots, payload);
+        }
+    }
+
+    /// Looks anew how many bytes of samples may be in memory before groups are sealed early.
+    pub fn measure_head(&self) -> u64 {
+        let of_series = self.options.head_bytes_per_series * self.index.read().len() as u64;
+        let most = self.options.head_bytes + of_series;
+        self.head_most.store(most, Ordering::Relaxed);
+        most
     }
 
     /// Samples before this are gone.
@@ -304,8 +345,9 @@ impl State {
     }
 
     pub fn mark(&mut self, mark: Mark, lsn: u64) {
-        if self.marks.len() == MARKS_MAX {
-            self.marks.remove(0);
+        // The manifest may have brought back more.
+        if self.marks.len() >= MARKS_MAX {
+            self.marks.drain(..=self.marks.len() - MARKS_MAX);
         }
         self.marks.push(mark);
         self.marks_unsaved.push(mark);

@@ -3,7 +3,7 @@
 //! ```text
 //! FORMAT      "lampad-collector data, format 5\n"
 //! LOCK        flock, held while a collector runs
-//! RESERVE     zeros; deleted to get an almost full disk open, made again when there is room
+//! RESERVE     zeros; deleted to get an almost full disk open, and to delete what is too old; made again when there is room
 //! log/        see log.rs
 //! blocks/     see disk.rs: one database directory per span of writing
 //! MANIFEST    see manifest.rs
@@ -109,7 +109,7 @@ impl DataDir {
         }
         // An almost full disk is opened on the reserve, which is made again once there is room.
         if dir.free_bytes().is_ok_and(|free| free < FREE_BYTES_MIN) {
-            let _ = fs::remove_file(dir.paths.reserve());
+            dir.spend_reserve();
         }
         Ok(dir)
     }
@@ -123,14 +123,23 @@ impl DataDir {
         Ok(stat.f_bavail * stat.f_frsize)
     }
 
-    /// Whether the disk is so full that nothing more may be taken. Keeps the reserve, gives it up when it is needed.
+    /// Gives the reserve up to get room for deleting; whether there was one.
+    pub fn spend_reserve(&self) -> bool {
+        fs::remove_file(self.paths.reserve()).is_ok()
+    }
+
+    /// Whether the disk is so full that nothing more may be taken. Makes the reserve where there is room for it.
     pub fn is_full(&self) -> bool {
         let Ok(free) = self.free_bytes() else { return false };
         let reserve = self.paths.reserve();
-        if free < FREE_BYTES_MIN {
-            return fs::remove_file(&reserve).is_err() || self.free_bytes().is_ok_and(|free| free < FREE_BYTES_MIN);
+        if reserve.exists() {
+            return free < FREE_BYTES_MIN;
         }
-        if !reserve.exists() && free > FREE_BYTES_MIN * 2 + self.reserve_bytes {
+        // What was set aside and is in use is not for ingest to spend.
+        if free < FREE_BYTES_MIN + self.reserve_bytes {
+            return true;
+        }
+        if free > FREE_BYTES_MIN * 2 + self.reserve_bytes {
             let made = File::create(&reserve)
                 .and_then(|file| Ok(fallocate(&file, FallocateFlags::empty(), 0, self.reserve_bytes.max(1))?));
             if let Err(error) = made {

@@ -20,8 +20,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// Keeps values by partition and number.
+/// Keeps values by partition and number. A partition has one writer at a time.
 pub(super) trait Engine: fmt::Debug + Send + Sync {
+    /// After an error, of this or of a flush, nothing is known of what was put since the last good flush: the writer puts all
+    /// of it again, or gives it up.
     fn put(&self, partition: u32, values: &[(u32, Vec<u8>)]) -> io::Result<()>;
     /// Returns when all values of the partition are durable.
     fn flush(&self, partition: u32) -> io::Result<()>;
@@ -42,7 +44,7 @@ const SEGMENT_BYTES: usize = 128 * 1024;
 /// Longest wait for a database that was closed to be free again.
 const LOCKED_FOR: Duration = Duration::from_secs(2);
 
-/// Databases that stay open. Others are opened when a query needs them.
+/// Databases that stay open, those with something to flush apart. Others are opened when a query needs them.
 const OPEN_MAX: usize = 6;
 
 #[derive(Debug)]
@@ -54,8 +56,17 @@ pub(super) struct Sled {
 #[derive(Debug, Default)]
 struct Databases {
     turn: u64,
-    /// With the turn in which each was used last.
-    by_partition: HashMap<u32, (u64, Arc<sled::Db>)>,
+    by_partition: HashMap<u32, Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    /// The turn in which it was used last.
+    used: u64,
+    db: Arc<sled::Db>,
+    /// Something was put since the last flush. It stays open until then: when sled closes a database and cannot write what is
+    /// left, it tells nobody, and the next one to flush would believe that all is there.
+    unflushed: bool,
 }
 
 impl Sled {
@@ -71,16 +82,17 @@ impl Sled {
         Self::path_in(&self.dir, partition)
     }
 
-    fn db(&self, partition: u32, make: bool) -> io::Result<Option<Arc<sled::Db>>> {
+    fn db(&self, partition: u32, writes: bool) -> io::Result<Option<Arc<sled::Db>>> {
         let mut open = self.open.lock();
         let Databases { turn, by_partition: databases } = &mut *open;
         *turn += 1;
-        if let Some((used, db)) = databases.get_mut(&partition) {
-            *used = *turn;
-            return Ok(Some(db.clone()));
+        if let Some(open) = databases.get_mut(&partition) {
+            open.used = *turn;
+            open.unflushed |= writes;
+            return Ok(Some(open.db.clone()));
         }
         let path = self.path(partition);
-        if !make && !path.exists() {
+        if !writes && !path.exists() {
             return Ok(None);
         }
         if databases.len() >= OPEN_MAX
@@ -89,27 +101,42 @@ impl Sled {
             databases.remove(&oldest);
         }
         let db = Arc::new(open_once_free(&path).map_err(to_io)?);
-        databases.insert(partition, (*turn, db.clone()));
+        databases.insert(partition, Open { used: *turn, db: db.clone(), unflushed: writes });
         Ok(Some(db))
+    }
+
+    /// What came of a write. sled remembers an error for as long as a database is open and fails all that follows, also when
+    /// the disk has room again: so it is closed, and opened anew by whoever needs it next.
+    fn written(&self, partition: u32, result: io::Result<()>) -> io::Result<()> {
+        if result.is_err() {
+            self.open.lock().by_partition.remove(&partition);
+        }
+        result
     }
 }
 
 impl Engine for Sled {
     fn put(&self, partition: u32, values: &[(u32, Vec<u8>)]) -> io::Result<()> {
-        guarded(|| {
+        let put = guarded(|| {
             let Some(db) = self.db(partition, true)? else { return Err(io::Error::other("no database")) };
             for (number, value) in values {
                 db.insert(number.to_be_bytes(), value.as_slice()).map_err(to_io)?;
             }
             Ok(())
-        })
+        });
+        self.written(partition, put)
     }
 
     fn flush(&self, partition: u32) -> io::Result<()> {
-        guarded(|| match self.db(partition, false)? {
+        let flushed = guarded(|| match self.db(partition, false)? {
             Some(db) => db.flush().map(|_| ()).map_err(to_io),
             None => Ok(()),
-        })
+        });
+        self.written(partition, flushed)?;
+        if let Some(open) = self.open.lock().by_partition.get_mut(&partition) {
+            open.unflushed = false;
+        }
+        Ok(())
     }
 
     fn get(&self, partition: u32, number: u32) -> io::Result<Option<Vec<u8>>> {
@@ -165,11 +192,11 @@ fn is_locked(error: &io::Error) -> bool {
     error.to_string().contains("could not acquire lock")
 }
 
-/// The database that was not used for longest, of those that nobody uses now: sled locks its directory, so one that is in
-/// use could not be opened a second time.
-fn least_used(databases: &HashMap<u32, (u64, Arc<sled::Db>)>) -> Option<u32> {
-    let idle = databases.iter().filter(|(_, (_, db))| Arc::strong_count(db) == 1);
-    idle.min_by_key(|(_, (used, _))| *used).map(|(partition, _)| *partition)
+/// The database that was not used for longest, of those that nobody uses now and that have nothing to flush: sled locks its
+/// directory, so one that is in use could not be opened a second time.
+fn least_used(databases: &HashMap<u32, Open>) -> Option<u32> {
+    let idle = databases.iter().filter(|(_, open)| Arc::strong_count(&open.db) == 1 && !open.unflushed);
+    idle.min_by_key(|(_, open)| open.used).map(|(partition, _)| *partition)
 }
 
 /// sled asserts on some damage; that shall cost one value or one try, not the thread.
@@ -183,5 +210,45 @@ fn to_io(error: sled::Error) -> io::Error {
     match error {
         sled::Error::Io(error) if error.kind() != io::ErrorKind::UnexpectedEof => error,
         other => io::Error::new(io::ErrorKind::InvalidData, other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_flushed_stays_open_however_many_others_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Sled::new(dir.path());
+        let is_open = |partition: u32| engine.open.lock().by_partition.contains_key(&partition);
+        for partition in 1..=OPEN_MAX as u32 + 2 {
+            engine.put(partition, &[(0, b"old".to_vec())]).unwrap();
+            engine.flush(partition).unwrap();
+        }
+        assert!(!is_open(1), "idle ones make room");
+        engine.put(99, &[(0, b"new".to_vec())]).unwrap();
+        for partition in 1..=OPEN_MAX as u32 + 2 {
+            assert_eq!(engine.get(partition, 0).unwrap().as_deref(), Some(&b"old"[..]));
+        }
+        assert!(is_open(99));
+        engine.flush(99).unwrap();
+        for partition in 1..=OPEN_MAX as u32 + 2 {
+            engine.get(partition, 0).unwrap();
+        }
+        assert!(!is_open(99));
+        assert_eq!(engine.get(99, 0).unwrap().as_deref(), Some(&b"new"[..]));
+    }
+
+    #[test]
+    fn after_an_error_a_database_is_opened_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Sled::new(dir.path());
+        engine.put(1, &[(0, b"first".to_vec())]).unwrap();
+        assert!(engine.written(1, Err(io::ErrorKind::StorageFull.into())).is_err());
+        assert!(engine.open.lock().by_partition.is_empty());
+        engine.put(1, &[(0, b"again".to_vec())]).unwrap();
+        engine.flush(1).unwrap();
+        assert_eq!(engine.get(1, 0).unwrap().as_deref(), Some(&b"again"[..]));
     }
 }

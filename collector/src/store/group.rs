@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use roaring::RoaringBitmap;
 
 use super::base::{Base, whole};
 use super::block::{Address, SealedRun};
@@ -28,6 +29,9 @@ const OVERLAYS_MAX: usize = 64;
 
 /// Late samples of a group in memory.
 const LATE_MAX: usize = 200_000;
+
+/// What a late sample takes in memory beside its value, about: its share of a node of the tree.
+const LATE_BYTES: usize = 40;
 
 /// Series number of a slot whose series is forgotten. Slots are not given out again.
 pub(super) const FORGOTTEN: u32 = u32::MAX;
@@ -56,6 +60,17 @@ pub(super) struct Frozen {
     pub last_lsn: u64,
     pub first_lsn: u64,
     pub bytes: usize,
+    /// What is new of slots since then, for the manifest.
+    pub seen: Vec<(u32, Seen)>,
+}
+
+/// What is known of a slot beyond a restart: without it a series that ended would be kept as if it had just been seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// It has ended; it had samples until about then.
+    Until(i64),
+    /// It had ended, and goes on after all.
+    GoesOn,
 }
 
 #[derive(Debug)]
@@ -64,6 +79,10 @@ pub(super) struct State {
     pub series: Vec<u32>,
     /// Per slot, until when it had samples when last looked at.
     pub seen_ms: Vec<i64>,
+    /// Slots of which the manifest says, or is about to say, that they had ended when they were last frozen.
+    pub ended: RoaringBitmap,
+    /// After a start it is not known which of the others went on: the first run that is frozen tells.
+    unsure: bool,
     pub live: Run,
     /// Present when the last run was frozen; goes into the first tick of the next one.
     pub carried: Vec<Carried>,
@@ -77,6 +96,9 @@ pub(super) struct State {
     /// Late samples of a writer that states them: by slot and time.
     late: BTreeMap<(u32, i64), Value>,
     late_lsn: u64,
+    /// What these take in memory, about, and their first and last time.
+    late_bytes: usize,
+    late_span: Option<(i64, i64)>,
     pub frozen: Vec<Arc<Frozen>>,
     pub sealed: Arc<Vec<Arc<SealedRun>>>,
     /// The same of each tier.
@@ -126,6 +148,8 @@ impl State {
         Self {
             series: Vec::new(),
             seen_ms: Vec::new(),
+            ended: RoaringBitmap::new(),
+            unsure: false,
             live: Run::new(),
             carried: Vec::new(),
             present: Arc::default(),
@@ -134,6 +158,8 @@ impl State {
             late_base: Base::Lost,
             late: BTreeMap::new(),
             late_lsn: 0,
+            late_bytes: 0,
+            late_span: None,
             frozen: Vec::new(),
             sealed: Arc::default(),
             tiers: Default::default(),
@@ -168,17 +194,25 @@ impl State {
         if self.begun_ms == 0 {
             self.begun_ms = window.now_ms;
         }
-        let undefined = tick.values.iter().enumerate().filter(|(_, (slot, _))| !self.is_defined(*slot));
-        let undefined: Vec<(usize, Reject)> = undefined.map(|(at, _)| (at, Reject::Undefined)).collect();
+        let mut rejected: Vec<(usize, Reject)> = Vec::new();
+        for (at, (slot, _)) in tick.values.iter().enumerate() {
+            if !self.is_defined(*slot) {
+                rejected.push((at, Reject::Undefined));
+            } else if mode == WriteMode::Delta && at > 0 && tick.values[at - 1].0 == *slot {
+                // Two points at one tick: no column has a place for the second.
+                rejected.push((at, Reject::Duplicate));
+            }
+        }
         match mode {
-            WriteMode::Delta if !undefined.is_empty() => {
+            WriteMode::Delta if !rejected.is_empty() => {
                 let mut fewer = tick.clone();
                 fewer.values.retain(|(slot, _)| self.is_defined(*slot));
-                Outcome { rejected: undefined, ..self.delta_tick(&fewer, lsn) }
+                fewer.values.dedup_by_key(|(slot, _)| *slot);
+                Outcome { rejected, ..self.delta_tick(&fewer, lsn) }
             }
             WriteMode::Delta => self.delta_tick(tick, lsn),
             WriteMode::Stated => {
-                let mut outcome = Outcome { rejected: undefined, whole: None };
+                let mut outcome = Outcome { rejected, whole: None };
                 self.stated_tick(tick, window, lsn, &mut outcome);
                 outcome
             }
@@ -221,6 +255,35 @@ impl State {
             Base::Overlay(at) => self.overlays[at].present(),
             Base::Kept { present, .. } => present,
         }
+    }
+
+    /// Bytes in the log, at most, of what completing the next tick of a lane adds to it; 0 where the tick is only appended.
+    pub fn completion_bytes(&self, tick: &TickBatch) -> usize {
+        let newer = tick.timestamp_ms > self.live.last_ms().unwrap_or(self.last_ms);
+        let to_newest = tick.run == Lane::Live && newer;
+        let base = if tick.run == Lane::Live { &self.live_base } else { &self.late_base };
+        // A live tick in an overlay may be followed by one that is not, and that builds on it.
+        let appends = match base {
+            Base::Newest | Base::Lost if to_newest => !self.live.is_empty(),
+            Base::Overlay(at) if tick.run == Lane::Backfill && !tick.key => {
+                self.overlays[*at].last_ms() < Some(tick.timestamp_ms)
+            }
+            _ => tick.run == Lane::Backfill && tick.key,
+        };
+        if appends {
+            return 0;
+        }
+        let of = |present: &[Carried]| {
+            let value = |carried: &Carried| if tick.key { VALUE_BYTES } else { bytes_of_value(&carried.value) };
+            present.iter().map(value).sum::<usize>()
+        };
+        let of_base = match base {
+            Base::Lost | Base::Newest => 0,
+            Base::Overlay(at) => of(&self.overlays[*at].present()),
+            Base::Kept { present, .. } => of(present),
+        };
+        // The next tick of the lane may go to the other run, and is completed from this one then.
+        2 * (of_base + if self.live.is_empty() { of(&self.carried) } else { of(&self.live.present()) })
     }
 
     /// One that is older than the retention is stored like others, because the next one builds on it. It is not selected.
@@ -296,7 +359,10 @@ impl State {
                 outcome.rejected.push((at, reject));
             }
         }
-        self.last_ms = self.last_ms.max(at_ms);
+        // The log has the times of ticks of which nothing was taken too, and a replay must not go by these.
+        if number.is_some() {
+            self.last_ms = self.last_ms.max(at_ms);
+        }
     }
 
     fn late_sample(&mut self, slot: Slot, at_ms: i64, value: &Value, lsn: u64) -> Result<(), Reject> {
@@ -306,6 +372,9 @@ impl State {
         if self.late.is_empty() {
             self.late_lsn = lsn;
         }
+        self.late_bytes += LATE_BYTES + bytes_of_value(value);
+        let (min_ms, max_ms) = self.late_span.unwrap_or((at_ms, at_ms));
+        self.late_span = Some((min_ms.min(at_ms), max_ms.max(at_ms)));
         self.late.insert((slot.0, at_ms), value.clone());
         Ok(())
     }
@@ -319,8 +388,7 @@ impl State {
 
     /// Bytes that the group's unfrozen data takes.
     pub fn bytes(&self) -> usize {
-        // A node of the tree and the value, about.
-        self.live.bytes + self.overlays.iter().map(|run| run.bytes).sum::<usize>() + self.late.len() * 64
+        self.live.bytes + self.overlays.iter().map(|run| run.bytes).sum::<usize>() + self.late_bytes
     }
 
     /// First log record with something that is in no block, `sealing` taken as sealed.
@@ -341,6 +409,7 @@ impl State {
         let bytes = self.bytes();
         self.begun_ms = 0;
         let mut runs = Vec::new();
+        let mut touched = Vec::new();
         let mut live = std::mem::replace(&mut self.live, Run::new());
         if !live.is_empty() {
             live.live = true;
@@ -348,14 +417,19 @@ impl State {
             if mode == WriteMode::Stated {
                 carried.retain(|carried| !is_stale(&carried.value));
             }
-            self.carried = carried;
+            touched.extend(std::mem::replace(&mut self.carried, carried).iter().map(|carried| carried.slot));
             runs.push(live);
+            if std::mem::take(&mut self.unsure) {
+                let known = (0..self.series.len() as u32).filter(|slot| self.is_defined(Slot(*slot)));
+                touched.extend(known.filter(|slot| !self.ended.contains(*slot)));
+            }
         }
         self.live_base.freeze(&self.overlays);
         self.late_base.freeze(&self.overlays);
         runs.append(&mut self.overlays);
         if !self.late.is_empty() {
             runs.push(late_run(std::mem::take(&mut self.late)));
+            (self.late_bytes, self.late_span) = (0, None);
         }
         for run in &runs {
             let Some((_, max_ms)) = run.span() else { continue };
@@ -363,10 +437,61 @@ impl State {
                 let seen_ms = &mut self.seen_ms[*slot as usize];
                 *seen_ms = max_ms.max(*seen_ms);
             }
+            touched.extend_from_slice(&run.slots);
         }
-        let frozen = Arc::new(Frozen { runs, first_lsn, last_lsn: self.lsn, bytes });
+        let seen = self.seen(touched);
+        let frozen = Arc::new(Frozen { runs, first_lsn, last_lsn: self.lsn, bytes, seen });
         self.frozen.push(frozen.clone());
         Some(frozen)
+    }
+
+    /// What is new of these slots.
+    fn seen(&mut self, mut slots: Vec<u32>) -> Vec<(u32, Seen)> {
+        slots.sort_unstable();
+        slots.dedup();
+        let mut seen = Vec::new();
+        for slot in slots {
+            if self.carried.binary_search_by_key(&slot, |carried| carried.slot).is_err() {
+                self.ended.insert(slot);
+                seen.push((slot, Seen::Until(self.seen_ms[slot as usize])));
+            } else if self.ended.remove(slot) {
+                seen.push((slot, Seen::GoesOn));
+            }
+        }
+        seen
+    }
+
+    /// All that the manifest must say of slots.
+    pub fn all_seen(&self) -> Vec<(u32, Seen)> {
+        self.ended.iter().map(|slot| (slot, Seen::Until(self.seen_ms[slot as usize]))).collect()
+    }
+
+    /// Takes what the manifest says.
+    pub fn take_seen(&mut self, slot: u32, seen: Seen, now_ms: i64) {
+        let Some(seen_ms) = self.seen_ms.get_mut(slot as usize) else { return };
+        match seen {
+            Seen::Until(ms) => {
+                *seen_ms = ms;
+                self.ended.insert(slot);
+            }
+            Seen::GoesOn => {
+                *seen_ms = now_ms;
+                self.ended.remove(slot);
+            }
+        }
+    }
+
+    /// After a start: of what the log did not bring back and is not said to have ended, no sample is newer than the newest that
+    /// is sealed.
+    pub fn bound_seen(&mut self) {
+        let Some(newest_ms) = self.sealed.iter().map(|run| run.max_ms).max() else { return };
+        self.unsure = true;
+        for slot in 0..self.series.len() as u32 {
+            if !self.ended.contains(slot) && self.runs().all(|run| run.column(slot).is_none()) {
+                let seen_ms = &mut self.seen_ms[slot as usize];
+                *seen_ms = newest_ms.min(*seen_ms);
+            }
+        }
     }
 
     /// Whether what grew is so much or so old that it should be sealed.
@@ -480,9 +605,8 @@ impl State {
 
     /// Oldest and newest time of raw samples in the group.
     pub fn span(&self) -> Option<(i64, i64)> {
-        let late = self.late.keys().map(|(_, at)| (*at, *at));
         let sealed = self.sealed.iter().map(|run| (run.min_ms, run.max_ms));
-        let spans = self.runs().filter_map(Run::span).chain(sealed).chain(late);
+        let spans = self.runs().filter_map(Run::span).chain(sealed).chain(self.late_span);
         spans.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
     }
 }
@@ -500,6 +624,17 @@ fn late_run(late: BTreeMap<(u32, i64), Value>) -> Run {
         }
     }
     run
+}
+
+/// Bytes of a number in the log, at most.
+const VALUE_BYTES: usize = 24;
+
+/// The same of any value.
+pub(super) fn bytes_of_value(value: &Value) -> usize {
+    match value {
+        Value::Float(_) | Value::Integer(_) => VALUE_BYTES,
+        Value::Histogram(histogram) => VALUE_BYTES + prost::Message::encoded_len(&**histogram),
+    }
 }
 
 pub(super) fn is_stale(value: &Value) -> bool {

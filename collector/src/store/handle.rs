@@ -82,7 +82,7 @@ impl Store {
         let log_dir = dir.paths().log();
         let log = Log::start(&log_dir, disk, &replayed, options.commit_delay).map_err(OpenError::io(&log_dir))?;
         let blocks = Blocks::start(engine).map_err(OpenError::io(blocks))?;
-        let core = Arc::new(restored.into_core(options, log, blocks, counters));
+        let core = Arc::new(restored.into_core(options, log, blocks, counters, loaded.released_lsn));
         core.note_tiers();
         let keeper = Keeper::new(core.clone(), sealer, dir);
         let thread = std::thread::Builder::new().name("store-keeper".into()).spawn(move || keeper.run());
@@ -186,12 +186,32 @@ impl Store {
         self.seal(CLOSE_WITHIN) && (!needed() || self.seal(CLOSE_WITHIN))
     }
 
+    /// Which of the threads without which nothing is kept has ended although the store is open. It ends by a panic only, which
+    /// the log names; what is in the log is read back at the next start.
+    pub fn broken(&self) -> Option<&'static str> {
+        if self.core.closed.load(Ordering::SeqCst) {
+            return None;
+        }
+        let keeper = self.keeper.lock().as_ref().is_none_or(JoinHandle::is_finished);
+        match (keeper, self.core.log.has_ended()) {
+            (true, _) => Some("store-keeper"),
+            (_, true) => Some("store-log"),
+            _ => None,
+        }
+    }
+
     fn end_keeper(&self) {
         self.core.keeper.close();
         let Some(thread) = self.keeper.lock().take() else { return };
         if thread.join().is_err() {
             tracing::error!("the store's thread panicked");
         }
+    }
+
+    /// Ends the thread that seals, as a panic of it does.
+    #[cfg(test)]
+    pub fn lose_keeper(&self) {
+        self.core.keeper.close();
     }
 
     /// Ends without flushing or sealing anything, as a crash does.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::admit::count_live;
+use super::age::Age;
 use super::backup::Moment;
 use super::block::SealedRun;
 use super::compact::{self, Compacted, CompactedGroup};
@@ -18,7 +19,7 @@ use super::group::{FORGOTTEN, Group};
 use super::job::{Job, Pace};
 use super::seal::{Forgotten, Sealer};
 use super::thin::{self, Places, Thinned, needs};
-use super::tier::{TIERS, Tiered};
+use super::tier::TIERS;
 
 /// How often the thread looks around.
 const ROUND: Duration = Duration::from_secs(1);
@@ -80,7 +81,8 @@ impl Asked {
         let number = requests.asked;
         self.1.notify_all();
         let deadline = Instant::now() + within;
-        while requests.done < number && !self.1.wait_until(&mut requests, deadline).timed_out() {}
+        let waits = |requests: &Requests| requests.done < number && !requests.closing;
+        while waits(&requests) && !self.1.wait_until(&mut requests, deadline).timed_out() {}
         requests.done >= number && requests.failed < number
     }
 
@@ -111,12 +113,22 @@ struct Compaction {
     job: Job<Compacted>,
 }
 
+/// Lets nobody wait for a thread that has ended, by a panic too.
+struct LastWords(Arc<Core>);
+
+impl Drop for LastWords {
+    fn drop(&mut self) {
+        self.0.keeper.close();
+    }
+}
+
 pub(super) struct Keeper {
     core: Arc<Core>,
     sealer: Sealer,
     dir: Arc<DataDir>,
     checkpointed: Instant,
     retained: Instant,
+    age: Age,
     compaction: Option<Compaction>,
     /// What came of the last one, until it is published.
     compacted: Option<Compacted>,
@@ -131,12 +143,16 @@ impl Keeper {
     pub fn new(core: Arc<Core>, sealer: Sealer, dir: Arc<DataDir>) -> Self {
         let now = Instant::now();
         let tried = BTreeSet::new();
+        let newest_ms = core.groups.read().all.iter().map(|group| group.state.lock().last_ms).max();
+        let age = Age::new(core.options.clock.now_ms(), newest_ms.filter(|newest_ms| *newest_ms > i64::MIN));
         let (compaction, compacted, thinning, thinned) = (None, None, None, None);
-        Self { core, sealer, dir, checkpointed: now, retained: now, compaction, compacted, thinning, thinned, tried }
+        let (checkpointed, retained) = (now, now);
+        Self { core, sealer, dir, checkpointed, retained, age, compaction, compacted, thinning, thinned, tried }
     }
 
     /// Runs until it is told to close.
     pub fn run(mut self) {
+        let _last_words = LastWords(self.core.clone());
         loop {
             let (asked, compact, tend, closing, moments) = {
                 let mut requests = self.core.keeper.0.lock();
@@ -168,9 +184,16 @@ impl Keeper {
             result = self.sealer.checkpoint(&self.core);
             self.checkpointed = Instant::now();
         }
-        if result.is_ok() && (asked.is_some() || self.retained.elapsed() >= RETAIN_EVERY) {
+        // What is too old goes whether or not something can be sealed: on a full disk nothing else makes room.
+        if asked.is_some() || self.retained.elapsed() >= RETAIN_EVERY {
             self.retained = Instant::now();
-            result = self.retain();
+            let mut retained = self.retain();
+            if matches!(&retained, Err(error) if error.kind() == std::io::ErrorKind::StorageFull)
+                && self.dir.spend_reserve()
+            {
+                retained = self.retain();
+            }
+            result = result.and(retained);
             if result.is_ok() && asked.is_none() {
                 result = self.begin_work();
             }
@@ -223,7 +246,7 @@ impl Keeper {
         let core = &self.core;
         let mut early = std::collections::HashSet::new();
         let head = core.head_bytes.load(Ordering::Relaxed);
-        let most = core.options.head_bytes + core.options.head_bytes_per_series * core.index.read().len() as u64;
+        let most = core.measure_head();
         if head > most {
             let mut full: Vec<(usize, u32)> =
                 groups.iter().map(|group| (group.state.lock().bytes(), group.id.0)).collect();
@@ -407,30 +430,29 @@ impl Keeper {
     /// Drops what is older than the retention: runs, marks, series without samples, and partitions without runs.
     fn retain(&mut self) -> std::io::Result<()> {
         let core = &self.core;
-        let oldest_ms = core.oldest_ms(core.options.clock.now_ms());
+        let now_ms = self.age.now_ms(core.options.clock.now_ms());
+        let oldest_ms = core.oldest_ms(now_ms);
         let groups: Vec<Arc<Group>> = core.groups.read().all.clone();
         let mut forgotten = Vec::new();
         for group in &groups {
-            forgotten.push(forget_old(core, group, oldest_ms));
+            forgotten.push(forget_old(core, group, now_ms));
         }
-        // What is in memory was looked at when it was frozen last: a window ago, or two where groups are spread.
-        let live_since_ms = core.options.clock.now_ms().saturating_sub(2 * core.options.window.as_millis() as i64);
-        let live = count_live(&groups, live_since_ms);
+        let live = count_live(&groups, core.options.live_since_ms());
         core.admission.lock().set_live(live);
         core.note_tiers();
-        self.sealer.drop_old(core, &forgotten)
+        self.sealer.drop_old(core, forgotten, oldest_ms)
     }
 }
 
 /// Forgets raw samples from before `oldest_ms` that no tier needs any more, what tiers have of too long ago, the series that
 /// are in neither, and that they went on when last heard of.
-fn forget_old(core: &Core, group: &Group, oldest_ms: i64) -> Forgotten {
-    let now_ms = core.options.clock.now_ms();
+fn forget_old(core: &Core, group: &Group, now_ms: i64) -> Forgotten {
+    let oldest_ms = core.oldest_ms(now_ms);
     let mut index = core.index.write();
     let mut state = group.state.lock();
-    if state.sealed.iter().any(|run| run.max_ms < oldest_ms) {
-        let stays = |run: &&Arc<SealedRun>| run.max_ms >= oldest_ms || needs(core, &state, run);
-        let kept = state.sealed.iter().filter(stays).cloned().collect();
+    let stays = |run: &Arc<SealedRun>| run.max_ms >= oldest_ms || needs(core, &state, run);
+    let (kept, mut expired): (Vec<_>, Vec<_>) = state.sealed.iter().cloned().partition(stays);
+    if !expired.is_empty() {
         state.sealed = Arc::new(kept);
     }
     let mut off = Vec::new();
@@ -438,10 +460,11 @@ fn forget_old(core: &Core, group: &Group, oldest_ms: i64) -> Forgotten {
         let tiered = &mut state.tiers[tier];
         match core.tier_oldest_ms(tier, now_ms) {
             Some(oldest_ms) if tiered.runs.iter().any(|run| run.max_ms < oldest_ms) => {
-                Arc::make_mut(&mut tiered.runs).retain(|run| run.max_ms >= oldest_ms);
+                let runs = Arc::make_mut(&mut tiered.runs);
+                expired.extend(runs.extract_if(.., |run| run.max_ms < oldest_ms));
             }
             None if !tiered.is_unused() => {
-                *tiered = Tiered::default();
+                expired.extend(std::mem::take(tiered).runs.iter().cloned());
                 off.push(tier);
             }
             _ => {}
@@ -470,7 +493,8 @@ fn forget_old(core: &Core, group: &Group, oldest_ms: i64) -> Forgotten {
     let old: Vec<u32> = slots.filter(old).collect();
     for slot in &old {
         let series = std::mem::replace(&mut state.series[*slot as usize], FORGOTTEN);
+        state.ended.remove(*slot);
         index.displace(series, group.id, super::Slot(*slot));
     }
-    Forgotten { group: group.id, slots: old, present, tiers: off }
+    Forgotten { group: group.id, slots: old, present, expired, tiers: off }
 }

@@ -204,14 +204,20 @@ impl Log {
             queue.last_lsn
         };
         while self.durable_now() < wanted {
+            let ended = self.has_ended();
             let mut queue = self.shared.queue.lock();
-            if Instant::now() >= deadline {
+            if ended || Instant::now() >= deadline {
                 return false;
             }
             // The writer wakes everybody after each flush; the bound covers a wake-up between check and wait.
             self.shared.wake.wait_for(&mut queue, Duration::from_millis(20));
         }
         true
+    }
+
+    /// Whether the thread runs no more.
+    pub fn has_ended(&self) -> bool {
+        self.thread.lock().as_ref().is_none_or(std::thread::JoinHandle::is_finished)
     }
 
     /// Deletes the closed segments whose records are all at or below `lsn`.

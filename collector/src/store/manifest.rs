@@ -13,12 +13,15 @@
 //! 20 dropped  varint partition: no run lies there any more
 //! 22 folded   varint group, varint count, addresses of the heads of runs that do not count any more; varint count, the
 //!             runs in their place: each as in 16, from the flags on
-//! 23 whole    varint partition: came of compaction
+//! 23 whole    varint partition: came of compaction; varint the first of those that were folded into it (missing: unknown)
 //! 24 names    series, as in names.rs; 2 is of earlier versions, and read
 //! 25 tiered   varint group, varint tier, signed end of the last window that is built, varint partition: raw runs in those below
 //!             it are in the tier as far as their windows are built. The tier's runs are runs as in 16, told by their partition
 //! 21 present  varint group, signed last tick, varint count, count x value (as in entry.rs): the series that went on
 //!             when the newest run of a group was sealed; replaces what was said of this group
+//! 26 seen     varint group, varint count, count x slot; ascending: varint (slot less the one before) << 1 | goes on; unless it
+//!             does: signed time of its last sample, about, less that of the one before. Slots that have ended since they were
+//!             last spoken of, or go on after all; one of which nothing was said went on
 //! ```
 //! Records after the last commit do not hold. The file is only appended to; when most of it is outdated it is written anew
 //! beside itself and renamed.
@@ -35,7 +38,7 @@ use super::block::{Address, SealedRun};
 use super::bytes::{Reader, put_signed, put_varint};
 use super::entry;
 use super::files::{Disk, DiskFile};
-use super::group::Mark;
+use super::group::{Mark, Seen};
 use super::names;
 use super::run::Carried;
 use super::sequences::Epochs;
@@ -54,9 +57,13 @@ const FOLDED: u8 = 22;
 const WHOLE: u8 = 23;
 const NAMES: u8 = 24;
 const TIERED: u8 = 25;
+const SEEN: u8 = 26;
 
 /// Kinds are those of the log and 16 to this.
-const KIND_MAX: u8 = TIERED;
+const KIND_MAX: u8 = SEEN;
+
+/// Bytes of the names in one record, before they are put shorter: far below what a record may have.
+const NAMES_BYTES: usize = 8 * 1024 * 1024;
 
 /// A manifest below this is not worth writing anew.
 const REWRITE_BYTES_MIN: u64 = 4 * 1024 * 1024;
@@ -72,7 +79,8 @@ pub(super) enum Fact {
     Frames { agent: AgentId, ranges: Vec<(u64, u64, u64)> },
     Dropped { partition: u32 },
     Folded { group: GroupId, old: HashSet<Address>, new: Vec<SealedRun> },
-    Whole { partition: u32 },
+    Whole { partition: u32, begun: u32 },
+    Seen { group: GroupId, seen: Vec<(u32, Seen)> },
     Tiered { group: GroupId, tier: usize, until_ms: i64, through: u32 },
     Present { group: GroupId, present: Vec<Carried>, payload: Arc<[u8]> },
 }
@@ -95,9 +103,20 @@ impl Transaction {
         record::append(&mut self.0, kind, |out| out.extend_from_slice(payload));
     }
 
-    /// Definitions of series.
+    /// Series definitions, in as many records as their length asks for.
     pub fn series(&mut self, group: GroupId, series: &[(Slot, SeriesKey)]) {
-        record::append(&mut self.0, NAMES, |out| names::put(out, group, series));
+        let mut rest = series;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = rest.iter().take_while(|(_, key)| {
+                bytes += key.labels.iter().map(|label| 8 + label.name.len() + label.value.len()).sum::<usize>();
+                bytes += key.meta.as_ref().map_or(0, |meta| meta.help.len() + meta.unit.len());
+                bytes <= NAMES_BYTES
+            });
+            let (some, others) = rest.split_at(fits.count().max(1));
+            record::append(&mut self.0, NAMES, |out| names::put(out, group, some));
+            rest = others;
+        }
     }
 
     pub fn run(&mut self, group: GroupId, sealed_lsn: u64, run: &SealedRun) {
@@ -119,8 +138,11 @@ impl Transaction {
         });
     }
 
-    pub fn whole(&mut self, partition: u32) {
-        record::append(&mut self.0, WHOLE, |out| put_varint(out, u64::from(partition)));
+    pub fn whole(&mut self, partition: u32, begun: u32) {
+        record::append(&mut self.0, WHOLE, |out| {
+            put_varint(out, u64::from(partition));
+            put_varint(out, u64::from(begun));
+        });
     }
 
     pub fn tiered(&mut self, group: GroupId, tier: usize, until_ms: i64, through: u32) {
@@ -153,6 +175,30 @@ impl Transaction {
                 for (first, last) in set.ranges() {
                     put_varint(out, first);
                     put_varint(out, last);
+                }
+            }
+        });
+    }
+
+    /// Ascending by slot.
+    pub fn seen(&mut self, group: GroupId, seen: &[(u32, Seen)]) {
+        if seen.is_empty() {
+            return;
+        }
+        record::append(&mut self.0, SEEN, |out| {
+            put_varint(out, u64::from(group.0));
+            put_varint(out, seen.len() as u64);
+            let (mut slot_before, mut ms_before) = (0, 0i64);
+            for (slot, seen) in seen {
+                let gap = u64::from(slot.saturating_sub(slot_before)) << 1;
+                slot_before = *slot;
+                match seen {
+                    Seen::GoesOn => put_varint(out, gap | 1),
+                    Seen::Until(ms) => {
+                        put_varint(out, gap);
+                        put_signed(out, ms.wrapping_sub(ms_before));
+                        ms_before = *ms;
+                    }
                 }
             }
         });
@@ -206,6 +252,21 @@ fn read_present(payload: &[u8]) -> Option<Fact> {
     Some(Fact::Present { group, present, payload: payload.into() })
 }
 
+fn read_seen(reader: &mut Reader<'_>) -> Option<Vec<(u32, Seen)>> {
+    let count = reader.count()?;
+    let (mut slot, mut ms) = (0u32, 0i64);
+    let mut one = || {
+        let head = reader.varint()?;
+        slot = slot.checked_add(u32::try_from(head >> 1).ok()?)?;
+        if head & 1 == 1 {
+            return Some((slot, Seen::GoesOn));
+        }
+        ms = ms.wrapping_add(reader.signed()?);
+        Some((slot, Seen::Until(ms)))
+    };
+    (0..count).map(|_| one()).collect()
+}
+
 fn put_run(out: &mut Vec<u8>, run: &SealedRun) {
     out.push(if run.live { LIVE } else { 0 });
     put_signed(out, run.min_ms);
@@ -247,7 +308,11 @@ fn read_fact(record: Record<'_>) -> Option<Fact> {
             let new = (0..reader.count()?).map(|_| read_run(&mut reader)).collect::<Option<_>>()?;
             Fact::Folded { group, old, new }
         }
-        WHOLE => Fact::Whole { partition: reader.varint32()? },
+        WHOLE => {
+            let partition = reader.varint32()?;
+            // Of what an earlier version folded nobody knows how far back it goes: it is left alone.
+            Fact::Whole { partition, begun: if reader.is_empty() { 0 } else { reader.varint32()? } }
+        }
         TIERED => Fact::Tiered {
             group: GroupId(reader.varint32()?),
             tier: usize::try_from(reader.varint()?).ok()?,
@@ -271,6 +336,7 @@ fn read_fact(record: Record<'_>) -> Option<Fact> {
             }
             Fact::Frames { agent, ranges }
         }
+        SEEN => Fact::Seen { group: GroupId(reader.varint32()?), seen: read_seen(&mut reader)? },
         PRESENT => read_present(record.payload)?,
         DROPPED => Fact::Dropped { partition: reader.varint32()? },
         NAMES => Fact::Entry(names::read(&mut reader)?),

@@ -7,6 +7,7 @@
 //! ```
 
 mod admit;
+mod age;
 mod append;
 mod backup;
 mod base;

@@ -46,6 +46,8 @@ pub struct Options {
     /// Most bytes of samples in memory, and how many more for each series; over it the fullest groups are sealed early.
     pub head_bytes: u64,
     pub head_bytes_per_series: u64,
+    /// Bytes beyond these, and as many of log beyond the next, that may wait to be sealed before nothing more is taken.
+    pub unsealed_bytes: u64,
     /// Most bytes of log; over it the groups that hold it back are sealed.
     pub log_bytes: u64,
     /// Age at which a group's samples are sealed.
@@ -69,6 +71,7 @@ impl Options {
             head_bytes: 24 * 1024 * 1024,
             // An empty column takes some 64, and a run that is sealed after a few ticks takes more than it holds.
             head_bytes_per_series: 128,
+            unsealed_bytes: 512 * 1024 * 1024,
             log_bytes: 512 * 1024 * 1024,
             window: Duration::from_secs(2 * 3600),
             reserve_bytes: 16 * 1024 * 1024,
@@ -76,6 +79,12 @@ impl Options {
             clock: Clock::default(),
             progress: Progress::default(),
         }
+    }
+
+    /// Series with a sample since then are live. What is in memory was looked at when it was frozen last: a window ago, or two
+    /// where groups are spread.
+    pub(super) fn live_since_ms(&self) -> i64 {
+        self.clock.now_ms().saturating_sub(2 * self.window.as_millis() as i64)
     }
 }
 
@@ -116,6 +125,11 @@ pub enum AppendError {
     #[error("the disk does not keep up: {bytes} bytes wait to become durable; keep the frame and send it again")]
     Behind { bytes: u64 },
     #[error(
+        "{bytes} bytes of samples wait in {what} to be sealed, which fails or is too slow; keep the frame and send it again; \
+         the collector's log says why"
+    )]
+    Unsealed { what: &'static str, bytes: u64 },
+    #[error(
         "the disk of the data directory is almost full; keep the frame, free space on the collector and send it again"
     )]
     DiskFull,
@@ -123,6 +137,8 @@ pub enum AppendError {
     TooLarge { bytes: usize, most: usize },
     #[error("what this tick of group {0} builds on is not here; begin with a key tick")]
     NeedsKey(Arc<str>),
+    #[error("ticks of group {0} do not ascend within a frame; send them by time, each once")]
+    Unordered(Arc<str>),
     #[error("group {0} is not defined; define it first")]
     UnknownGroup(u32),
     #[error("the store is closed")]

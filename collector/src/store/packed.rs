@@ -128,6 +128,10 @@ impl Packer<'_> {
         self.put_others();
         let ticks: Vec<u32> = points.iter().map(|(tick, _)| *tick).collect();
         let (first, last) = (*ticks.first()?, *ticks.last()?);
+        // An earlier version could write two points at one tick. Codec 1 keeps them.
+        if !ticks.is_sorted_by(|before, after| before < after) {
+            return None;
+        }
         let gaps: Vec<i64> = ticks.windows(2).map(|pair| i64::from(pair[1]) - i64::from(pair[0])).collect();
         let steps: Vec<i64> = numbers.windows(2).map(|pair| pair[1].wrapping_sub(pair[0])).collect();
         let sparse = (List::of(&gaps), List::of(&steps));
@@ -163,7 +167,7 @@ impl Packer<'_> {
 fn every_tick(ticks: &[u32], steps: &[i64]) -> Vec<i64> {
     let mut all = Vec::with_capacity(BLOCK_NUMBERS);
     for (pair, step) in ticks.windows(2).zip(steps) {
-        all.resize(all.len() + (pair[1] - pair[0]) as usize - 1, 0);
+        all.resize(all.len() + (pair[1] - pair[0] - 1) as usize, 0);
         all.push(*step);
     }
     all
@@ -335,6 +339,22 @@ mod tests {
                 packed[at] ^= 1 << bit;
                 PackedPoints::new(&packed).for_each(drop);
             }
+        }
+    }
+
+    /// Two agents with one name made the collector's own metrics say a series twice in a tick: at the start of a block that
+    /// ended the thread that seals.
+    #[test]
+    fn two_points_at_one_tick_are_left_to_codec_one() {
+        for twice in [0, 100] {
+            let mut column = Column::default();
+            for tick in 0..200u32 {
+                column.set(tick, &Value::Float(f64::from(tick)));
+                if tick == twice {
+                    column.set(tick, &Value::Float(0.5));
+                }
+            }
+            assert_eq!(pack(&column.bytes), None);
         }
     }
 

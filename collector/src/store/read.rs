@@ -42,7 +42,9 @@ impl Core {
         let mut found: Vec<Samples> = vec![Samples::default(); labels.len()];
         let read = |(group, wanted): (GroupId, Vec<Wanted>)| {
             budget.check()?;
-            match self.groups.read().get(group).cloned() {
+            // Bound first: a `match` would hold the groups' lock until the disk has answered, and with it all who append.
+            let group = self.groups.read().get(group).cloned();
+            match group {
                 Some(group) => self.read_group(&group, &wanted, from_ms, to_ms, last, budget),
                 None => Ok(Vec::new()),
             }

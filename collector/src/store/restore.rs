@@ -1,6 +1,6 @@
 //! Putting a store together again from what its files say.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 
@@ -30,8 +30,8 @@ pub(super) struct Restored {
     pub numbers: Option<(u32, u32)>,
     /// The same of each tier.
     pub tier_numbers: [Option<(u32, u32)>; TIERS.len()],
-    /// Partitions that came of compaction.
-    pub whole: BTreeSet<u32>,
+    /// Partitions that came of compaction, with the first of those that were folded into it.
+    pub whole: BTreeMap<u32, u32>,
     /// Records that are whole and yet make no sense.
     pub unreadable: u64,
 }
@@ -87,6 +87,11 @@ impl Restored {
                 state.sealed_lsn = state.sealed_lsn.max(sealed_lsn);
                 Arc::make_mut(&mut state.sealed).push(Arc::new(run));
             }
+            Fact::Seen { group, seen } => {
+                let Some(group) = self.groups.get(group) else { return };
+                let mut state = group.state.lock();
+                seen.into_iter().for_each(|(slot, seen)| state.take_seen(slot, seen, now_ms));
+            }
             Fact::Present { group, present, payload } => {
                 let Some(group) = self.groups.get(group) else { return };
                 let mut state = group.state.lock();
@@ -111,7 +116,7 @@ impl Restored {
                 let Some(group) = self.groups.get(group) else { return };
                 group.state.lock().replace_sealed(&old, new.into_iter().map(Arc::new).collect());
             }
-            Fact::Whole { partition } => _ = self.whole.insert(partition),
+            Fact::Whole { partition, begun } => _ = self.whole.insert(partition, begun),
             Fact::Dropped { partition } => {
                 self.whole.remove(&partition);
                 for group in &self.groups.all {
@@ -200,6 +205,7 @@ impl Restored {
         let Some(series) = state.series.get_mut(slot.0 as usize).filter(|series| **series != FORGOTTEN) else { return };
         let forgotten = std::mem::replace(series, FORGOTTEN);
         state.carried.retain(|carried| carried.slot != slot.0);
+        state.ended.remove(slot.0);
         self.index.displace(forgotten, group.id, slot);
     }
 
@@ -209,9 +215,11 @@ impl Restored {
         delta.for_each(|group| group.state.lock().lose_base());
     }
 
-    pub fn into_core(self, options: Options, log: Log, blocks: Blocks, counters: Counters) -> Core {
+    /// `released_lsn` is the last record of the log that the manifest says is not needed.
+    pub fn into_core(self, options: Options, log: Log, blocks: Blocks, counters: Counters, released_lsn: u64) -> Core {
         let mut admission = Admission::default();
-        admission.set_live(count_live(&self.groups.all, i64::MIN));
+        self.groups.all.iter().for_each(|group| group.state.lock().bound_seen());
+        admission.set_live(count_live(&self.groups.all, options.live_since_ms()));
         let head_bytes: usize = self.groups.all.iter().map(|group| group.state.lock().bytes()).sum();
         Core {
             options,
@@ -225,7 +233,9 @@ impl Restored {
             blocks,
             keeper: Asked::default(),
             head_bytes: AtomicU64::new(head_bytes as u64),
-            released_lsn: AtomicU64::new(0),
+            // Until the keeper has looked, which it does at once.
+            head_most: AtomicU64::new(u64::MAX),
+            released_lsn: AtomicU64::new(released_lsn),
             pins: AtomicU64::new(0),
             tier_first_ms: std::array::from_fn(|_| AtomicI64::new(i64::MAX)),
             disk_full: AtomicBool::new(false),

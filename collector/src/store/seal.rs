@@ -8,7 +8,7 @@
 //! A crash between any two leaves what was there before: values that no manifest names are written over, and the log is
 //! replayed.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -74,6 +74,8 @@ pub(super) struct Forgotten {
     pub present: bool,
     /// Tiers that are switched off: of this group nothing is built any more.
     pub tiers: Vec<usize>,
+    /// Runs that are too old. Queries that began before may still read them.
+    pub expired: Vec<Arc<SealedRun>>,
 }
 
 #[derive(Debug)]
@@ -88,13 +90,13 @@ pub(super) struct Sealer {
     pub say_everything: bool,
     /// The manifest was damaged once: what it does not name may hold samples all the same.
     pub names_lost: bool,
-    /// Partitions that came of compaction.
-    pub whole: BTreeSet<u32>,
+    /// Partitions that came of compaction, with the name of the first of those that were folded into it.
+    pub whole: BTreeMap<u32, u32>,
     /// Where a compaction writes; the manifest does not name it yet.
     pub compacting_into: Option<u32>,
     /// Where tiers are being built.
     pub building: Places,
-    /// Runs that were folded into others. Queries that began before may still read them.
+    /// Runs that were folded into others or are too old. Queries that began before may still read them.
     pub retired: Vec<Arc<SealedRun>>,
 }
 
@@ -128,9 +130,9 @@ impl Sealer {
         let next = packer.finish();
         written = written.and_then(|()| self.put(core, partition, &mut packer));
         if let Err(error) = written.and_then(|()| self.engine.flush(partition)) {
-            // A damaged database would fail for ever; a full disk is no fault of the database.
+            // A damaged database would fail for ever; a full disk is no fault of the database, which the engine opens anew.
             if error.kind() != io::ErrorKind::StorageFull {
-                self.partition = Some((partition.saturating_add(1), 0));
+                self.partition = Some((self.free_name(partition), 0));
             }
             return Err(error);
         }
@@ -155,6 +157,10 @@ impl Sealer {
             retention => (retention / 96).clamp(HOUR_S, 2 * HOUR_S),
         };
         match self.partition {
+            // Begun while the clock was far ahead: it would grow until the clock gets there.
+            Some((partition, _)) if u64::from(partition.saturating_sub(now_s)) > span_s => {
+                (self.free_name(now_s.saturating_sub(1)), 0)
+            }
             Some((partition, number)) if u64::from(now_s.saturating_sub(partition)) < span_s => (partition, number),
             Some((partition, _)) => (raw_name(now_s.max(partition + 1)), 0),
             None => (raw_name(now_s), 0),
@@ -217,6 +223,7 @@ impl Sealer {
         }
         for Sealing { group, frozen, runs, present } in sealing {
             runs.iter().for_each(|run| transaction.run(group.id, frozen.last_lsn, run));
+            transaction.seen(group.id, &frozen.seen);
             present.iter().for_each(|present| transaction.present(present));
         }
         transaction.append(&mut extra);
@@ -250,6 +257,14 @@ impl Sealer {
         self.partition.map(|(begun, _)| begun)
     }
 
+    /// The first name after this one that nothing has.
+    fn free_name(&self, after: u32) -> u32 {
+        let mut taken: HashSet<u32> = self.engine.partitions().unwrap_or_default().into_iter().collect();
+        taken.extend(self.compacting_into);
+        let free = |name: &u32| tier_of(*name).is_none() && !taken.contains(name);
+        (after.saturating_add(1)..=u32::MAX).find(free).unwrap_or(u32::MAX)
+    }
+
     /// A name for a partition that holds what lay in `from`: between these and the next one.
     pub fn name_after(&self, from: &[u32]) -> io::Result<u32> {
         let growing = self.tiers.iter().copied().chain([self.partition]).flatten().map(|(begun, _)| begun);
@@ -267,14 +282,16 @@ impl Sealer {
         for CompactedGroup { group, old, new } in &compacted.groups {
             transaction.folded(group.id, old, new);
         }
-        transaction.whole(compacted.into);
+        let begun = |name: &u32| self.whole.get(name).copied().unwrap_or(*name);
+        let begun = compacted.from.iter().map(begun).min().unwrap_or(compacted.into);
+        transaction.whole(compacted.into, begun);
         self.write_manifest(core, &[], transaction)?;
         for CompactedGroup { group, old, new } in &compacted.groups {
             let heads: HashSet<Address> = old.iter().map(|run| run.head).collect();
             group.state.lock().replace_sealed(&heads, new.clone());
             self.retired.extend(old.iter().cloned());
         }
-        self.whole.insert(compacted.into);
+        self.whole.insert(compacted.into, begun);
         self.compacting_into = None;
         Ok(())
     }
@@ -309,6 +326,7 @@ impl Sealer {
                 tiered.runs.iter().for_each(|run| transaction.run(group.id, 0, run));
                 transaction.tiered(group.id, tier, tiered.until_ms, tiered.through);
             }
+            transaction.seen(group.id, &state.all_seen());
             if !state.present.is_empty() {
                 transaction.present(&state.present);
             }
@@ -324,7 +342,7 @@ impl Sealer {
         for (agent, epochs) in core.sequences.all() {
             transaction.frames(agent, &epochs.lock());
         }
-        self.whole.iter().for_each(|partition| transaction.whole(*partition));
+        self.whole.iter().for_each(|(partition, begun)| transaction.whole(*partition, *begun));
     }
 
     /// The store between two checkpoints, for a backup. The files of the log are opened when all that the manifest says is
@@ -351,7 +369,8 @@ impl Sealer {
     }
 
     /// Makes durable what was forgotten, and deletes the partitions in which no run lies any more.
-    pub fn drop_old(&mut self, core: &Core, forgotten: &[Forgotten]) -> io::Result<()> {
+    pub fn drop_old(&mut self, core: &Core, mut forgotten: Vec<Forgotten>, oldest_ms: i64) -> io::Result<()> {
+        forgotten.iter_mut().for_each(|group| self.retired.append(&mut group.expired));
         // Once nobody else holds a run, nobody will ask for its partition.
         self.retired.retain(|run| Arc::strong_count(run) > 1);
         let growing = self.tiers.iter().chain(&self.building).chain([&self.partition]).flatten();
@@ -363,7 +382,6 @@ impl Sealer {
         }
         let mut partitions = self.engine.partitions()?;
         partitions.sort_unstable();
-        let oldest_ms = core.oldest_ms(core.options.clock.now_ms());
         // All of a partition was sealed before the next one began, and so are its samples older than that. What a tier holds
         // that nobody names stays until a repair.
         let outlived = |partition: &u32| {
@@ -376,7 +394,7 @@ impl Sealer {
         let old: Vec<u32> =
             unused.filter(|partition| may && (!self.names_lost || outlived(partition))).copied().collect();
         let mut transaction = Transaction::default();
-        for Forgotten { group, slots, present, tiers } in forgotten {
+        for Forgotten { group, slots, present, tiers, .. } in &forgotten {
             tiers.iter().for_each(|tier| transaction.tiered(*group, *tier, i64::MIN, 0));
             if !slots.is_empty() {
                 let mut payload = Vec::new();

@@ -214,3 +214,30 @@ fn a_clean_end_leaves_no_log() {
     assert!(store.shutdown());
     assert_eq!(std::fs::read_dir(dir.path().join("log")).unwrap().count(), 0);
 }
+
+#[test]
+fn a_slot_that_comes_twice_in_a_tick_counts_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut wanted = Vec::new();
+    {
+        let store = open(dir.path());
+        let group = group(&store, 0, "own", WriteMode::Delta);
+        let slots = series(&store, group, &["a", "b"]);
+        for at in 0..300 {
+            let (at_ms, value) = (NOW_MS + at * 1000, at as f64);
+            let values = [(slots[0], value), (slots[0], value + 0.5), (slots[1], value)];
+            let batch = Batch { frame: None, ticks: vec![tick(group, at_ms, at == 0, &values)] };
+            let refused = store.append(&batch).unwrap().refused;
+            assert!(matches!(&refused[..], [(_, slot, Refused::Duplicate { .. })] if *slot == slots[0]), "{refused:?}");
+            wanted.push((at_ms, value));
+        }
+        assert_eq!(range(&store, "a", 0, i64::MAX), bits(&wanted));
+        assert!(store.flush(Duration::from_secs(20)));
+        store.crash();
+    }
+    let store = open(dir.path());
+    assert!(store.seal(Duration::from_secs(20)));
+    for name in ["a", "b"] {
+        assert_eq!(range(&store, name, 0, i64::MAX), bits(&wanted), "{name}");
+    }
+}

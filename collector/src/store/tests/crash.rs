@@ -9,18 +9,30 @@ use std::path::Path;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::journal::{Journal, Memory, Op, crash_before};
+use super::journal::{Journal, Memory, Op, Trouble, crash_before};
 use super::*;
 use crate::store::datadir::DataDir;
 
-const AGENTS: u8 = 3;
+/// The last one states every sample.
+const AGENTS: u8 = 4;
 const SERIES: [&str; 4] = ["a", "b", "c", "d"];
 
 /// Ticks of one agent, with what was said of each.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Sent {
     /// Per sequence: its place in the log.
     lsns: BTreeMap<u64, u64>,
+    /// The sequence of the next frame, and those that come late.
+    next: u64,
+    skipped: Vec<u64>,
+    /// The next tick lists all.
+    key: bool,
+}
+
+impl Default for Sent {
+    fn default() -> Self {
+        Self { lsns: BTreeMap::new(), next: 1, skipped: Vec::new(), key: false }
+    }
 }
 
 fn value(agent: u8, series: usize, sequence: u64) -> f64 {
@@ -36,9 +48,9 @@ fn name(agent: u8, series: usize) -> String {
     format!("{}{agent}", SERIES[series])
 }
 
-fn open_on(dir: &Path, disk: Arc<dyn Disk>, engine: Memory) -> Result<Arc<Store>, OpenError> {
+fn open_on(dir: &Path, disk: Arc<dyn Disk>, engine: Arc<Memory>) -> Result<Arc<Store>, OpenError> {
     let locked = Arc::new(DataDir::open(dir, 0)?);
-    Store::open_on(options(dir), disk, Arc::new(engine), locked, |_| {})
+    Store::open_on(options(dir), disk, engine, locked, |_| {})
 }
 
 struct Life {
@@ -46,34 +58,56 @@ struct Life {
     sent: BTreeMap<u8, Sent>,
 }
 
-/// A store that takes frames, flushes and seals at random, and ends in the middle of it.
+/// A store that takes frames, some of them late, flushes, seals and compacts at random, and ends in the middle of it.
 fn live(seed: u64, steps: u32, failing: u32) -> Life {
     let mut random = StdRng::seed_from_u64(seed);
     let dir = tempfile::tempdir().unwrap();
     let journal = Journal::new(dir.path());
-    let store =
-        open_on(dir.path(), Arc::new(journal.clone()), Memory::new(BTreeMap::new(), Some(journal.clone()))).unwrap();
+    let engine = Arc::new(Memory::new(BTreeMap::new(), Some(journal.clone())));
+    let store = open_on(dir.path(), Arc::new(journal.clone()), engine.clone()).unwrap();
     journal.watch(store.durable());
     let mut sent: BTreeMap<u8, Sent> = BTreeMap::new();
     journal.fail_one_of(failing);
     for _ in 0..steps {
-        match random.random_range(0..20) {
-            0 => _ = store.seal(Duration::from_secs(20)),
-            1..4 => assert!(store.flush(Duration::from_secs(20)), "seed {seed}"),
+        match random.random_range(0..40) {
+            0 => _ = store.compact(Duration::from_secs(20)),
+            1 if failing > 0 => {
+                engine.tell([Trouble::PutFails, Trouble::FlushFails][random.random_range(0..2)]);
+                assert!(!store.seal(Duration::from_secs(20)) || store.stats().head_bytes == 0, "seed {seed}");
+                engine.tell(Trouble::None);
+            }
+            1..3 => _ = store.seal(Duration::from_secs(20)),
+            3..8 => assert!(store.flush(Duration::from_secs(20)), "seed {seed}"),
             _ => {
                 let number = random.random_range(1..=AGENTS);
-                let group = group(&store, number, "host.cpu", WriteMode::Delta);
+                let sent = sent.entry(number).or_default();
+                let late = sent.skipped.first().copied().filter(|_| random.random_bool(0.3));
+                let sequence = late.unwrap_or(sent.next);
+                if late.is_none() {
+                    sent.next += 1;
+                    // What comes late is a whole tick, and so is the next one after it.
+                    if sequence > 1 && random.random_bool(0.1) {
+                        sent.skipped.push(sequence);
+                        sent.key = true;
+                        continue;
+                    }
+                }
+                let mode = if number == AGENTS { WriteMode::Stated } else { WriteMode::Delta };
+                let group = group(&store, number, "host.cpu", mode);
                 let names: Vec<String> = (0..SERIES.len()).map(|series| name(number, series)).collect();
                 let slots = series(&store, group, &names.iter().map(String::as_str).collect::<Vec<_>>());
-                let sent = sent.entry(number).or_default();
-                let sequence = sent.lsns.len() as u64 + 1;
-                let key = sequence == 1 || random.random_bool(0.1);
+                let key = late.is_some() || sequence == 1 || std::mem::take(&mut sent.key) || random.random_bool(0.1);
                 let all = slots.iter().enumerate().map(|(at, slot)| (*slot, value(number, at, sequence)));
-                let values: Vec<(Slot, f64)> = all.filter(|_| key || sequence.is_multiple_of(2)).collect();
-                let tick = tick(group, at_ms(sequence), key, &values);
+                let whole = key || mode == WriteMode::Stated || sequence.is_multiple_of(2);
+                let values: Vec<(Slot, f64)> = all.filter(|_| whole).collect();
+                let run = if late.is_some() && mode == WriteMode::Delta { Run::Backfill } else { Run::Live };
+                let key = key && mode == WriteMode::Delta;
+                let tick = TickBatch { run, ..tick(group, at_ms(sequence), key, &values) };
                 let frame = FrameId { agent: agent(number), epoch: 7, sequence };
                 let appended = store.append(&Batch { frame: Some(frame), ticks: vec![tick] }).unwrap();
+                assert!(appended.refused.is_empty() && !appended.duplicate, "seed {seed}");
                 sent.lsns.insert(sequence, appended.lsn.0);
+                sent.skipped.retain(|skipped| *skipped != sequence);
             }
         }
     }
@@ -143,7 +177,7 @@ fn a_crash_at_any_moment_costs_nothing_that_was_acked() {
             let dir = tempfile::tempdir().unwrap();
             let values = crash_before(&life.ops, at, dir.path(), &mut random);
             let acked = life.ops.get(at).or(life.ops.last()).map_or(0, |(_, durable)| *durable);
-            let store = open_on(dir.path(), Arc::new(RealDisk), Memory::new(values, None))
+            let store = open_on(dir.path(), Arc::new(RealDisk), Arc::new(Memory::new(values, None)))
                 .unwrap_or_else(|error| panic!("{what}: {error}"));
             assert_eq!(store.stats().damaged, 0, "{what}: a crash is no damage");
             assert_eq!(judge(&what, &store, &life.sent, acked), 0, "{what}: acked samples are lost");
@@ -164,7 +198,7 @@ fn a_flipped_bit_is_told_and_costs_no_other_samples() {
             let mut values = crash_before(&life.ops, at, dir.path(), &mut random);
             let acked = life.ops.get(at).or(life.ops.last()).map_or(0, |(_, durable)| *durable);
             let flipped = flip(dir.path(), &mut values, &mut random);
-            let store = match open_on(dir.path(), Arc::new(RealDisk), Memory::new(values, None)) {
+            let store = match open_on(dir.path(), Arc::new(RealDisk), Arc::new(Memory::new(values, None))) {
                 Ok(store) => store,
                 Err(OpenError::Damaged { .. }) => continue,
                 Err(other) => panic!("{what}, {flipped}: {other}"),

@@ -78,8 +78,14 @@ fn a_batch_beyond_the_longest_record_is_stored_in_several() {
             .zip(0..)
             .map(|(value, at)| TickBatch { values: vec![value], ..tick(stated, NOW_MS + at, false, &[]) });
         let ticks: Vec<TickBatch> = ticks.collect();
-        let framed = store.append(&frame(1, ticks.clone()));
+        // An agent's frame is stored as a whole; what is stated may come again, and is then there already.
+        let delta = group(&store, 1, "host.cpu", WriteMode::Delta);
+        let key = |at: &TickBatch| TickBatch { group: delta, key: true, ..at.clone() };
+        let framed = store.append(&frame(1, ticks.iter().map(key).collect()));
         assert!(matches!(framed, Err(AppendError::TooLarge { .. })), "{framed:?}");
+        let framed = store.append(&frame(1, ticks.clone())).unwrap();
+        assert!(framed.refused.is_empty() && !framed.duplicate);
+        assert!(store.append(&frame(1, ticks.clone())).unwrap().duplicate);
         // One that no record holds is refused, with the rest around it.
         let long = Arc::new(Histogram { custom_values: vec![0.5; 1 << 22], ..Histogram::default() });
         let mut more = ticks.clone();

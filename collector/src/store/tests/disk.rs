@@ -218,6 +218,10 @@ fn a_full_disk_is_passing_trouble_and_can_be_opened() {
     let data = small.0.path().join("data");
     let options = || Options { reserve_bytes: 1 << 20, ..options(&data) };
     let filler = small.0.path().join("filler");
+    let fill = || {
+        let mut file = std::fs::File::create(&filler).unwrap();
+        while std::io::Write::write_all(&mut file, &[1; 1 << 16]).is_ok() {}
+    };
     let sample = |sequence: u64| (NOW_MS + sequence as i64 * 1000, sequence as f64);
     let write = |store: &Store, sequence: u64| {
         let group = group(store, 1, "host.cpu", WriteMode::Delta);
@@ -235,8 +239,15 @@ fn a_full_disk_is_passing_trouble_and_can_be_opened() {
         write(&store, 1).unwrap();
         assert!(store.flush(Duration::from_secs(20)));
         wait("room is set aside", || data.join("RESERVE").exists());
-        let mut file = std::fs::File::create(&filler).unwrap();
-        while std::io::Write::write_all(&mut file, &[1; 1 << 16]).is_ok() {}
+        fill();
+        wait("it is noticed", || store.stats().disk_full);
+        // What the engine could not write must not fail for ever, once there is room again.
+        store.seal(Duration::from_secs(20));
+        std::fs::remove_file(&filler).unwrap();
+        wait("there is room again", || !store.stats().disk_full && store.seal(Duration::from_secs(20)));
+        assert_eq!((range(&store, "a", 0, i64::MAX), store.stats().damaged), (bits(&[sample(1)]), 0));
+        wait("room is set aside", || data.join("RESERVE").exists());
+        fill();
         wait("it is noticed", || store.stats().disk_full);
         assert_eq!(write(&store, 2), Err(AppendError::DiskFull));
         assert!(matches!(new(&store), Err(Refused::Unavailable(_))), "no lasting refusal");

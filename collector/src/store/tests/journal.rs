@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rand::Rng;
 use rand::rngs::StdRng;
 use tokio::sync::watch;
@@ -142,16 +142,53 @@ impl DiskFile for NotedFile {
 
 type Values = BTreeMap<(u32, u32), Vec<u8>>;
 
+/// What an engine does when it is asked to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Trouble {
+    None,
+    /// What was put and is not flushed is lost with it, as when a database is closed that cannot be written.
+    FlushFails,
+    PutFails,
+    ReadHangs,
+}
+
 /// An engine in memory.
 #[derive(Debug)]
 pub struct Memory {
     pub values: Mutex<Values>,
     journal: Option<Journal>,
+    unflushed: Mutex<Vec<(u32, u32)>>,
+    trouble: Mutex<Trouble>,
+    changed: Condvar,
+    /// Somebody waits for a read.
+    pub hangs: AtomicBool,
 }
 
 impl Memory {
     pub fn new(values: Values, journal: Option<Journal>) -> Self {
-        Self { values: Mutex::new(values), journal }
+        let (unflushed, trouble) = (Mutex::default(), Mutex::new(Trouble::None));
+        Self {
+            values: Mutex::new(values),
+            journal,
+            unflushed,
+            trouble,
+            changed: Condvar::new(),
+            hangs: AtomicBool::new(false),
+        }
+    }
+
+    pub fn tell(&self, trouble: Trouble) {
+        *self.trouble.lock() = trouble;
+        self.changed.notify_all();
+    }
+
+    fn fails(&self, trouble: Trouble) -> io::Result<()> {
+        if *self.trouble.lock() == trouble {
+            let mut values = self.values.lock();
+            self.unflushed.lock().drain(..).for_each(|key| _ = values.remove(&key));
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
     }
 
     fn note(&self, op: Op) {
@@ -163,18 +200,28 @@ impl Memory {
 
 impl Engine for Memory {
     fn put(&self, partition: u32, values: &[(u32, Vec<u8>)]) -> io::Result<()> {
+        self.fails(Trouble::PutFails)?;
         self.note(Op::Put(partition, values.to_vec()));
+        self.unflushed.lock().extend(values.iter().map(|(number, _)| (partition, *number)));
         let keyed = values.iter().map(|(number, value)| ((partition, *number), value.clone()));
         self.values.lock().extend(keyed);
         Ok(())
     }
 
     fn flush(&self, partition: u32) -> io::Result<()> {
+        self.fails(Trouble::FlushFails)?;
         self.note(Op::FlushPartition(partition));
+        self.unflushed.lock().retain(|(of, _)| *of != partition);
         Ok(())
     }
 
     fn get(&self, partition: u32, number: u32) -> io::Result<Option<Vec<u8>>> {
+        let mut trouble = self.trouble.lock();
+        while *trouble == Trouble::ReadHangs {
+            self.hangs.store(true, Ordering::SeqCst);
+            self.changed.wait(&mut trouble);
+        }
+        drop(trouble);
         Ok(self.values.lock().get(&(partition, number)).cloned())
     }
 
@@ -242,7 +289,12 @@ pub fn crash_before(ops: &[(Op, u64)], at: usize, dir: &Path, random: &mut StdRn
                 state.values.extend(flushed);
                 state.put = rest;
             }
-            Op::DropPartition(partition) => state.values.retain(|(of, _), _| of != partition),
+            // That a directory is gone need not be durable: values that nothing names any more may be there again.
+            Op::DropPartition(partition) => {
+                let gone = random.random_bool(0.5);
+                state.values.retain(|(of, _), _| of != partition || !gone);
+                state.put.retain(|((of, _), _)| of != partition);
+            }
         }
         if renamed {
             state.unflushed.push(state.names.clone());

@@ -10,6 +10,7 @@ mod integers;
 mod journal;
 mod model;
 mod operate;
+mod trouble;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
