@@ -32,12 +32,24 @@ impl Source for Growing {
         self.0.lock().select(matchers, select, budget)
     }
 
-    fn series(&self, any_of: &[Vec<Matcher>], from_ms: i64, to_ms: i64) -> Result<Vec<Labels>, SelectError> {
-        self.0.lock().series(any_of, from_ms, to_ms)
+    fn series(
+        &self,
+        any_of: &[Vec<Matcher>],
+        from_ms: i64,
+        to_ms: i64,
+        budget: &Budget,
+    ) -> Result<Vec<Labels>, SelectError> {
+        self.0.lock().series(any_of, from_ms, to_ms, budget)
     }
 
-    fn label_names(&self, any_of: &[Vec<Matcher>], from: i64, to: i64) -> Result<Vec<Arc<str>>, SelectError> {
-        self.0.lock().label_names(any_of, from, to)
+    fn label_names(
+        &self,
+        any_of: &[Vec<Matcher>],
+        from: i64,
+        to: i64,
+        budget: &Budget,
+    ) -> Result<Vec<Arc<str>>, SelectError> {
+        self.0.lock().label_names(any_of, from, to, budget)
     }
 
     fn label_values(
@@ -46,8 +58,9 @@ impl Source for Growing {
         any_of: &[Vec<Matcher>],
         from_ms: i64,
         to_ms: i64,
+        budget: &Budget,
     ) -> Result<Vec<Arc<str>>, SelectError> {
-        self.0.lock().label_values(name, any_of, from_ms, to_ms)
+        self.0.lock().label_values(name, any_of, from_ms, to_ms, budget)
     }
 
     fn metadata(&self, metric: Option<&str>) -> Vec<(Arc<str>, Meta)> {
@@ -140,7 +153,17 @@ async fn places_are_bounded_and_come_back() {
     events.next().await.unwrap();
     assert_eq!(server.open("load").await.status(), StatusCode::SERVICE_UNAVAILABLE);
     drop(events);
-    Events::of(server.open("load").await).next().await.unwrap();
+    // The place is free once what was asked for the reader has ended.
+    let again = tokio::time::timeout(Duration::from_secs(60), async {
+        loop {
+            let response = server.open("load").await;
+            if response.status() == StatusCode::OK {
+                return response;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    Events::of(again.await.unwrap()).next().await.unwrap();
 }
 
 #[tokio::test]

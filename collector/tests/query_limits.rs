@@ -114,12 +114,24 @@ impl Source for Leaving {
         found
     }
 
-    fn series(&self, any_of: &[Vec<Matcher>], from_ms: i64, to_ms: i64) -> Result<Vec<Labels>, SelectError> {
-        self.0.series(any_of, from_ms, to_ms)
+    fn series(
+        &self,
+        any_of: &[Vec<Matcher>],
+        from_ms: i64,
+        to_ms: i64,
+        budget: &Budget,
+    ) -> Result<Vec<Labels>, SelectError> {
+        self.0.series(any_of, from_ms, to_ms, budget)
     }
 
-    fn label_names(&self, any_of: &[Vec<Matcher>], from_ms: i64, to_ms: i64) -> Result<Vec<Arc<str>>, SelectError> {
-        self.0.label_names(any_of, from_ms, to_ms)
+    fn label_names(
+        &self,
+        any_of: &[Vec<Matcher>],
+        from_ms: i64,
+        to_ms: i64,
+        budget: &Budget,
+    ) -> Result<Vec<Arc<str>>, SelectError> {
+        self.0.label_names(any_of, from_ms, to_ms, budget)
     }
 
     fn label_values(
@@ -128,8 +140,9 @@ impl Source for Leaving {
         any_of: &[Vec<Matcher>],
         from_ms: i64,
         to_ms: i64,
+        budget: &Budget,
     ) -> Result<Vec<Arc<str>>, SelectError> {
-        self.0.label_values(name, any_of, from_ms, to_ms)
+        self.0.label_values(name, any_of, from_ms, to_ms, budget)
     }
 
     fn metadata(&self, metric: Option<&str>) -> Vec<(Arc<str>, Meta)> {
@@ -218,15 +231,22 @@ impl Source for Endless {
         }
     }
 
-    fn series(&self, _: &[Vec<Matcher>], _: i64, _: i64) -> Result<Vec<Labels>, SelectError> {
+    fn series(&self, _: &[Vec<Matcher>], _: i64, _: i64, _: &Budget) -> Result<Vec<Labels>, SelectError> {
         Ok(Vec::new())
     }
 
-    fn label_names(&self, _: &[Vec<Matcher>], _: i64, _: i64) -> Result<Vec<Arc<str>>, SelectError> {
+    fn label_names(&self, _: &[Vec<Matcher>], _: i64, _: i64, _: &Budget) -> Result<Vec<Arc<str>>, SelectError> {
         Ok(Vec::new())
     }
 
-    fn label_values(&self, _: &str, _: &[Vec<Matcher>], _: i64, _: i64) -> Result<Vec<Arc<str>>, SelectError> {
+    fn label_values(
+        &self,
+        _: &str,
+        _: &[Vec<Matcher>],
+        _: i64,
+        _: i64,
+        _: &Budget,
+    ) -> Result<Vec<Arc<str>>, SelectError> {
         Ok(Vec::new())
     }
 
@@ -262,4 +282,23 @@ async fn a_query_ends_when_nobody_waits_for_it_and_leaves_its_place() {
     asked.abort();
     until(|| endless.stopped.load(Ordering::SeqCst) == 1).await;
     engine.query(source(), request("load")).await.unwrap();
+}
+
+/// What is looked up without a query ends as queries do, and has as many places.
+#[tokio::test]
+async fn lookups_end_when_nobody_waits_for_them() {
+    let engine = Engine::new(Limits { concurrency: 1, ..Limits::default() }, Features::default());
+    let endless = Arc::new(Endless::default());
+    let look_up = |source: Arc<dyn Source>| {
+        let engine = engine.clone();
+        let all = Select::Range { from_ms: 0, to_ms: 1 };
+        async move { engine.look_up(source, move |source, budget| source.select(&[], all, budget)).await.map(|_| ()) }
+    };
+    let asked = tokio::spawn(look_up(endless.clone()));
+    until(|| endless.running.load(Ordering::SeqCst) == 1).await;
+    // The place of lookups is taken, that of queries is not.
+    engine.query(source(), request("load")).await.unwrap();
+    asked.abort();
+    until(|| endless.stopped.load(Ordering::SeqCst) == 1).await;
+    look_up(source()).await.unwrap();
 }

@@ -38,7 +38,7 @@ pub fn admin_router(store: Arc<Store>, data_dir: PathBuf) -> Router {
 }
 
 async fn delete_series(State(admin): State<Admin>, params: Params) -> Result<StatusCode, ApiError> {
-    let any_of = params.matchers()?;
+    let any_of = params.matchers().await?;
     if any_of.is_empty() {
         return Err(ApiError::bad("no match[] parameter provided"));
     }

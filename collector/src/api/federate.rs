@@ -4,7 +4,6 @@
 //!        unknown type, as Prometheus tells it. Native histograms come in protobuf only, with their type.
 
 use std::fmt::Write as _;
-use std::time::Instant;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
@@ -13,7 +12,7 @@ use lampad_proto::is_stale;
 use prost::Message;
 
 use crate::query::float;
-use crate::store::{Budget, Labels, METRIC_NAME, Select, Series};
+use crate::store::{Labels, METRIC_NAME, Select, Series};
 
 use super::escape::{Escaping, is_plain};
 use super::format::{Format, Syntax};
@@ -33,15 +32,14 @@ pub async fn federate(State(state): State<ApiState>, headers: HeaderMap, params:
 }
 
 async fn body(state: &ApiState, params: &Params, format: Format) -> Result<Vec<u8>, ApiError> {
-    let any_of = params.matchers()?;
+    let any_of = params.matchers().await?;
     let limits = state.engine.limits();
-    let budget = Budget::new(limits.samples, Instant::now() + limits.timeout);
     let to_ms = now_ms();
     let from_ms = to_ms - limits.lookback.as_millis() as i64 + 1;
-    let mut found = ask(state, move |source| {
+    let mut found = ask(state, move |source, budget| {
         let mut found = Vec::new();
         for matchers in &any_of {
-            found.extend(source.select(matchers, Select::Last { from_ms, to_ms }, &budget)?);
+            found.extend(source.select(matchers, Select::Last { from_ms, to_ms }, budget)?);
         }
         Ok(found)
     })

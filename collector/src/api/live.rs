@@ -16,13 +16,13 @@ use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, stream};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::query::{self, Expr, QueryError, Request, Span};
 use crate::store::{Budget, Matcher, Select, SelectError, Source};
 
-use super::params::{Params, invalid};
+use super::params::{Params, away, invalid};
 use super::query::now_ms;
 use super::reply::{self, ApiError};
 use super::series::ask;
@@ -43,7 +43,10 @@ const ALIVE_EVERY: Duration = Duration::from_secs(15);
 
 pub async fn live(State(state): State<ApiState>, params: Params) -> Result<Response, ApiError> {
     let text = params.get("query").unwrap_or_default().to_owned();
-    let expr = query::parse(&text, state.engine.features())?;
+    let watched = {
+        let (text, features) = (text.clone(), state.engine.features());
+        away(move || Ok(watched(&query::parse(&text, features)?))).await?
+    };
     let interval = params.duration("interval")?.unwrap_or(INTERVAL);
     if interval < INTERVAL_MIN {
         return Err(invalid("interval", "a live query is asked every 100ms at most"));
@@ -56,21 +59,22 @@ pub async fn live(State(state): State<ApiState>, params: Params) -> Result<Respo
     };
     let (results, taken) = mpsc::channel(WAITING_MAX);
     let reason: Arc<OnceLock<String>> = Arc::default();
-    let live = Live { state, text, watched: watched(&expr), interval, limit, results };
+    let live = Live { state, text, watched, interval, limit, results };
     tokio::spawn({
         let reason = reason.clone();
         async move {
+            // Held for as long as anything is asked for the reader: whoever comes and goes piles up nothing.
+            let _place = place;
             let ended = live.run().await;
             let _ = reason.set(ended);
         }
     });
-    let last = stream::once(async move { end(&reason, place) });
+    let last = stream::once(async move { end(&reason) });
     let events = ReceiverStream::new(taken).chain(last).map(Ok::<_, Infallible>);
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(ALIVE_EVERY)).into_response())
 }
 
-/// The place is held until the reader has the last event, or is gone.
-fn end(reason: &OnceLock<String>, _place: OwnedSemaphorePermit) -> Event {
+fn end(reason: &OnceLock<String>) -> Event {
     let reason = reason.get().map_or("the collector ended the stream", String::as_str);
     Event::default().event("end").data(serde_json::json!({ "reason": reason }).to_string())
 }
@@ -94,8 +98,15 @@ struct Live {
 }
 
 impl Live {
-    /// Pushes results until the reader is gone; gives the reason for the end.
+    /// Pushes results until the reader is gone, and drops then what is being asked; gives the reason for the end.
     async fn run(self) -> String {
+        tokio::select! {
+            () = self.results.closed() => String::new(),
+            reason = self.push() => reason,
+        }
+    }
+
+    async fn push(&self) -> String {
         let mut arrivals = self.state.arrivals.clone();
         let mut known = None;
         loop {
@@ -125,12 +136,8 @@ impl Live {
                     Err(mpsc::error::TrySendError::Closed(_)) => return String::new(),
                 }
             }
+            tokio::time::sleep(self.interval).await;
             tokio::select! {
-                () = self.results.closed() => return String::new(),
-                () = tokio::time::sleep(self.interval) => {}
-            }
-            tokio::select! {
-                () = self.results.closed() => return String::new(),
                 () = tokio::time::sleep(LOOK_EVERY) => {}
                 // Without a log there is nobody to tell; then only the clock does.
                 Ok(()) = arrivals.changed() => {}
@@ -140,13 +147,12 @@ impl Live {
 
     /// A number that changes when samples arrive that the query selects.
     async fn newest(&self) -> Result<u64, ApiError> {
-        let limits = self.state.engine.limits().clone();
+        let lookback = self.state.engine.limits().lookback;
         let watched = self.watched.clone();
-        ask(&self.state, move |source| {
+        ask(&self.state, move |source, budget| {
             let to_ms = now_ms() + AHEAD_MS;
-            let select = Select::Last { from_ms: to_ms - AHEAD_MS - limits.lookback.as_millis() as i64, to_ms };
-            let budget = Budget::new(limits.samples, std::time::Instant::now() + limits.timeout);
-            newest(source, &watched, select, &budget)
+            let select = Select::Last { from_ms: to_ms - AHEAD_MS - lookback.as_millis() as i64, to_ms };
+            newest(source, &watched, select, budget)
         })
         .await
     }

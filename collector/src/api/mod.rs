@@ -14,6 +14,7 @@ mod reply;
 mod series;
 mod state;
 mod status;
+mod stream;
 
 use axum::Router;
 use axum::extract::Request;

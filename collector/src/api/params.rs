@@ -6,7 +6,7 @@ use axum::Form;
 use axum::extract::{FromRequest, Query, Request};
 use axum::http::{Method, header};
 
-use crate::query::{duration_text_ms, parse_selector};
+use crate::query::{duration_text_ms, parse_selectors};
 use crate::store::Matcher;
 
 use super::reply::ApiError;
@@ -24,7 +24,7 @@ impl<S: Send + Sync> FromRequest<S> for Params {
         let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let is_form = content_type.is_some_and(|value| value.starts_with("application/x-www-form-urlencoded"));
         let mut all = Vec::new();
-        if request.method() == Method::POST && is_form {
+        if matches!(*request.method(), Method::POST | Method::PUT) && is_form {
             let form = Form::<Vec<(String, String)>>::from_request(request, state).await;
             all = form.map_err(|error| bad(error.to_string()))?.0;
         }
@@ -73,13 +73,22 @@ impl Params {
     }
 
     /// The selectors of `match[]`: series that meet any of the lists.
-    pub fn matchers(&self) -> Result<Vec<Vec<Matcher>>, ApiError> {
-        let mut any_of = Vec::new();
-        for text in self.all("match[]") {
-            any_of.push(parse_selector(text).map_err(|error| invalid("match[]", &error.to_string()))?);
-        }
-        Ok(any_of)
+    pub async fn matchers(&self) -> Result<Vec<Vec<Matcher>>, ApiError> {
+        let texts: Vec<String> = self.all("match[]").map(str::to_owned).collect();
+        away(move || {
+            let selectors = parse_selectors(texts.iter().map(String::as_str));
+            selectors.map_err(|(_, error)| invalid("match[]", &error.to_string()))
+        })
+        .await
     }
+}
+
+/// Parses where it holds nobody up: making patterns ready may take a while.
+pub async fn away<T: Send + 'static>(
+    parse: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let parsed = tokio::task::spawn_blocking(parse).await;
+    parsed.map_err(|error| ApiError::internal(format!("the parser ended early: {error}")))?
 }
 
 /// `invalid parameter "step": ...`

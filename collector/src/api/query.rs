@@ -5,7 +5,7 @@ use axum::response::Response;
 
 use crate::query::{self, Request, Span};
 
-use super::params::{Params, invalid};
+use super::params::{Params, away, invalid};
 use super::reply::{self, ApiError, success};
 use super::state::ApiState;
 
@@ -40,7 +40,7 @@ pub async fn range(State(state): State<ApiState>, params: Params) -> Result<Resp
 
 async fn run(state: ApiState, params: &Params, span: Span, limit: Option<usize>) -> Result<Response, ApiError> {
     let request = Request {
-        text: params.get("query").unwrap_or_default().to_owned(),
+        text: text(params),
         span,
         timeout: params.duration("timeout")?,
         lookback: params.duration("lookback_delta")?.filter(|lookback| !lookback.is_zero()),
@@ -58,8 +58,9 @@ pub async fn exemplars(State(state): State<ApiState>, params: Params) -> Result<
         return Err(invalid("end", "end timestamp must not be before start time"));
     }
     // Prometheus does not say here which parameter is wrong.
-    let expr = query::parse(params.get("query").unwrap_or_default(), state.engine.features());
-    let expr = expr.map_err(|error| ApiError::bad(error.to_string()))?;
+    let (text, features) = (text(&params), state.engine.features());
+    let parse = move || query::parse(&text, features).map_err(|error| ApiError::bad(error.to_string()));
+    let expr = away(parse).await?;
     let mut any_of = Vec::new();
     expr.each_selector(&mut |selector| any_of.push(selector.matchers.clone()));
     let found = state.exemplars.select(&any_of, start_ms.unwrap_or(i64::MIN), end_ms.unwrap_or(i64::MAX));
@@ -67,11 +68,17 @@ pub async fn exemplars(State(state): State<ApiState>, params: Params) -> Result<
 }
 
 pub async fn format(params: Params) -> Result<Response, ApiError> {
-    Ok(success(query::format(params.get("query").unwrap_or_default())?))
+    let text = text(&params);
+    Ok(success(away(move || Ok(query::format(&text)?)).await?))
 }
 
 pub async fn parse(params: Params) -> Result<Response, ApiError> {
-    Ok(success(query::tree(params.get("query").unwrap_or_default())?))
+    let text = text(&params);
+    Ok(success(away(move || Ok(query::tree(&text)?)).await?))
+}
+
+fn text(params: &Params) -> String {
+    params.get("query").unwrap_or_default().to_owned()
 }
 
 pub fn now_ms() -> i64 {

@@ -1,14 +1,16 @@
 //! The envelope of every answer, and results as JSON in Prometheus' form.
 //!
-//! Results are written piece by piece while the client reads: a reply is never held in memory as a whole.
+//! Results of queries are written piece by piece while the client reads; what is short, and lists, are written at once.
 
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::query::{Answer, Cell, Histogram, Output, Points, QueryError, Row, Steps, float, is_absent};
 use crate::store::{Exemplar, Labels, SelectError};
+
+use super::stream::streamed;
 
 /// An answer other than success.
 #[derive(Debug)]
@@ -128,11 +130,10 @@ impl Serialize for LabelsJson {
 /// Bytes of one piece of a streamed reply.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// A query's answer. `stats` adds timings and counts.
-pub fn answer(answer: Answer, limit: Option<usize>, stats: bool) -> Response {
-    let pieces = pieces(answer, limit, stats);
-    let body = Body::from_stream(futures::stream::iter(pieces.map(Ok::<_, std::convert::Infallible>)));
-    (StatusCode::OK, content_type(), body).into_response()
+/// A query's answer. `stats` adds timings and counts. It keeps the query's place until it is read.
+pub fn answer(mut answer: Answer, limit: Option<usize>, stats: bool) -> Response {
+    let place = answer.place.take();
+    (StatusCode::OK, content_type(), streamed(pieces(answer, limit, stats), place)).into_response()
 }
 
 /// The same body, whole.
@@ -165,7 +166,7 @@ pub fn exemplars(found: Vec<(Labels, Vec<Exemplar>)>) -> Response {
     (StatusCode::OK, content_type(), out).into_response()
 }
 
-fn pieces(answer: Answer, limit: Option<usize>, stats: bool) -> impl Iterator<Item = Bytes> {
+fn pieces(answer: Answer, limit: Option<usize>, stats: bool) -> impl Iterator<Item = Bytes> + Send + use<> {
     let mut tail = String::from("]");
     if stats {
         tail.push_str(&format!(",\"stats\":{}", stats_json(&answer)));
@@ -199,7 +200,11 @@ fn pieces(answer: Answer, limit: Option<usize>, stats: bool) -> impl Iterator<It
 }
 
 /// Rows with commas between them, gathered into pieces of [`PIECE_BYTES`].
-fn joined(head: Vec<u8>, rows: impl Iterator<Item = Vec<u8>>, tail: Vec<u8>) -> impl Iterator<Item = Bytes> {
+fn joined(
+    head: Vec<u8>,
+    rows: impl Iterator<Item = Vec<u8>> + Send,
+    tail: Vec<u8>,
+) -> impl Iterator<Item = Bytes> + Send {
     let mut rows = rows.enumerate();
     let mut buffer = head;
     let mut tail = Some(tail);

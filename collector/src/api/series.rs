@@ -8,7 +8,7 @@ use axum::response::Response;
 use lampad_proto::v1::MetricType;
 use serde::Serialize;
 
-use crate::store::{SelectError, Source};
+use crate::store::{Budget, SelectError, Source};
 
 use super::params::{Params, invalid};
 use super::reply::{ApiError, LabelsJson, limited, success};
@@ -26,31 +26,29 @@ fn span(params: &Params) -> Result<(i64, i64), ApiError> {
     Ok((from_ms, to_ms))
 }
 
-/// Asks the store away from the async workers.
+/// Asks the store away from the async workers, within the limits of a query.
 pub async fn ask<T: Send + 'static>(
     state: &ApiState,
-    question: impl FnOnce(&dyn Source) -> Result<T, SelectError> + Send + 'static,
+    question: impl FnOnce(&dyn Source, &Budget) -> Result<T, SelectError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    let source = state.source.clone();
-    let answer = tokio::task::spawn_blocking(move || question(&*source)).await;
-    Ok(answer.map_err(|error| ApiError::internal(format!("the lookup ended early: {error}")))??)
+    Ok(state.engine.look_up(state.source.clone(), question).await?)
 }
 
 pub async fn series(State(state): State<ApiState>, params: Params) -> Result<Response, ApiError> {
-    let any_of = params.matchers()?;
+    let any_of = params.matchers().await?;
     if any_of.is_empty() {
         return Err(ApiError::bad("no match[] parameter provided"));
     }
     let ((from_ms, to_ms), limit) = (span(&params)?, params.limit()?);
-    let mut found = ask(&state, move |source| source.series(&any_of, from_ms, to_ms)).await?;
+    let mut found = ask(&state, move |source, budget| source.series(&any_of, from_ms, to_ms, budget)).await?;
     found.sort_unstable();
     found.dedup();
     Ok(limited(found.into_iter().map(LabelsJson).collect(), limit))
 }
 
 pub async fn labels(State(state): State<ApiState>, params: Params) -> Result<Response, ApiError> {
-    let (any_of, (from_ms, to_ms), limit) = (params.matchers()?, span(&params)?, params.limit()?);
-    let names = ask(&state, move |source| source.label_names(&any_of, from_ms, to_ms)).await?;
+    let (any_of, (from_ms, to_ms), limit) = (params.matchers().await?, span(&params)?, params.limit()?);
+    let names = ask(&state, move |source, budget| source.label_names(&any_of, from_ms, to_ms, budget)).await?;
     Ok(limited(names.iter().map(|name| &**name).collect(), limit))
 }
 
@@ -61,8 +59,8 @@ pub async fn values(
 ) -> Result<Response, ApiError> {
     let Path(name) = name.map_err(|error| ApiError::bad(format!("invalid label name: {error}")))?;
     let name = decoded(&name);
-    let (any_of, (from_ms, to_ms), limit) = (params.matchers()?, span(&params)?, params.limit()?);
-    let values = ask(&state, move |source| source.label_values(&name, &any_of, from_ms, to_ms)).await?;
+    let (any_of, (from_ms, to_ms), limit) = (params.matchers().await?, span(&params)?, params.limit()?);
+    let values = ask(&state, move |source, budget| source.label_values(&name, &any_of, from_ms, to_ms, budget)).await?;
     Ok(limited(values.iter().map(|value| &**value).collect(), limit))
 }
 
@@ -100,7 +98,7 @@ struct MetaJson {
 pub async fn metadata(State(state): State<ApiState>, params: Params) -> Result<Response, ApiError> {
     let limit = params.limit()?.unwrap_or(usize::MAX);
     let metric = params.get("metric").map(str::to_owned);
-    let found = ask(&state, move |source| Ok(source.metadata(metric.as_deref()))).await?;
+    let found = ask(&state, move |source, _| Ok(source.metadata(metric.as_deref()))).await?;
     let families = found.into_iter().take(limit).map(|(name, meta)| {
         let meta = MetaJson { kind: kind_name(meta.kind), help: meta.help.to_string(), unit: meta.unit.to_string() };
         (name.to_string(), [meta])
@@ -122,7 +120,7 @@ pub async fn target_metadata(State(state): State<ApiState>, params: Params) -> R
     let limit = params.limit()?.unwrap_or(usize::MAX);
     let metric = params.get("metric").filter(|metric| !metric.is_empty()).map(str::to_owned);
     let is_one = metric.is_some();
-    let found = ask(&state, move |source| Ok(source.metadata(metric.as_deref()))).await?;
+    let found = ask(&state, move |source, _| Ok(source.metadata(metric.as_deref()))).await?;
     let families = found.into_iter().take(limit).map(|(name, meta)| TargetMetaJson {
         target: BTreeMap::new(),
         metric: (!is_one).then(|| name.to_string()),

@@ -50,7 +50,7 @@ pub async fn otlp() -> ApiError {
     )
 }
 
-/// Deleting and snapshots over HTTP are not offered; this is Prometheus' answer where they are switched off.
+/// Prometheus' answer where deleting and snapshots over HTTP are switched off, as they are without `--enable-admin-api`.
 pub async fn admin() -> ApiError {
     ApiError::unavailable("admin APIs disabled")
 }
@@ -90,7 +90,7 @@ pub async fn tsdb(State(state): State<ApiState>, params: Params) -> Result<Respo
     let top = params.limit()?.unwrap_or(TOP);
     let now_ms = now_ms();
     let from_ms = now_ms - HEAD_MS;
-    let series = ask(&state, move |source| source.series(&[], from_ms, now_ms)).await?;
+    let series = ask(&state, move |source, budget| source.series(&[], from_ms, now_ms, budget)).await?;
     let mut by_name: HashMap<&str, u64> = HashMap::new();
     let mut by_pair: HashMap<(&str, &str), u64> = HashMap::new();
     for labels in &series {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::store::{Budget, Labels, Source};
+use crate::store::{Budget, Labels, SelectError, Source};
 
 use super::QueryError;
 use super::exec::{Eval, Notes};
@@ -147,6 +147,8 @@ pub struct Answer {
     pub queued_seconds: f64,
     /// Samples looked at, one counted as often as a step looked at it.
     pub samples: u64,
+    /// The query's place, held for as long as its result takes memory.
+    pub place: Option<OwnedSemaphorePermit>,
 }
 
 /// Shared by all that evaluate; cheap to clone.
@@ -155,6 +157,8 @@ pub struct Engine {
     limits: Arc<Limits>,
     features: Features,
     gate: Arc<Semaphore>,
+    /// Places of what is looked up without being evaluated, as many as of queries.
+    lookups: Arc<Semaphore>,
 }
 
 /// A query that takes longer is logged with its text.
@@ -172,7 +176,8 @@ impl Drop for CancelOnDrop {
 impl Engine {
     pub fn new(limits: Limits, features: Features) -> Self {
         let gate = Arc::new(Semaphore::new(limits.concurrency.max(1)));
-        Self { limits: Arc::new(limits), features, gate }
+        let lookups = Arc::new(Semaphore::new(limits.concurrency.max(1)));
+        Self { limits: Arc::new(limits), features, gate, lookups }
     }
 
     pub fn limits(&self) -> &Limits {
@@ -183,28 +188,45 @@ impl Engine {
         self.features
     }
 
+    fn budget(&self, deadline: Instant) -> Arc<Budget> {
+        Arc::new(Budget::new(self.limits.samples, deadline).bounded(self.limits.series, self.limits.bytes))
+    }
+
+    /// Asks the store what needs no evaluation, as [`Self::query`] does: within the limits of a query, at a place of its own,
+    /// and not for longer than somebody waits for it.
+    pub async fn look_up<T: Send + 'static>(
+        &self,
+        source: Arc<dyn Source>,
+        question: impl FnOnce(&dyn Source, &Budget) -> Result<T, SelectError> + Send + 'static,
+    ) -> Result<T, QueryError> {
+        let budget = self.budget(Instant::now() + self.limits.timeout);
+        let _guard = CancelOnDrop(budget.clone());
+        let permit = place(&self.lookups, self.limits.timeout).await?;
+        let task = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            question(&*source, &budget)
+        });
+        let answer = task.await.map_err(|error| QueryError::Internal(format!("the lookup ended early: {error}")))?;
+        Ok(answer?)
+    }
+
     /// Waits for a place, then evaluates on a blocking thread. Dropping the future cancels the query.
     pub async fn query(&self, source: Arc<dyn Source>, request: Request) -> Result<Answer, QueryError> {
         let begin = Instant::now();
         let timeout = request.timeout.unwrap_or(self.limits.timeout).min(self.limits.timeout);
-        let budget = Budget::new(self.limits.samples, begin + timeout).bounded(self.limits.series, self.limits.bytes);
-        let budget = Arc::new(budget);
+        let budget = self.budget(begin + timeout);
         let _guard = CancelOnDrop(budget.clone());
-        let permit = match tokio::time::timeout(timeout, self.gate.clone().acquire_owned()).await {
-            Ok(Ok(permit)) => permit,
-            Ok(Err(_)) => return Err(QueryError::Busy("the query engine is shutting down".to_owned())),
-            Err(_) => return Err(QueryError::TimedOut),
-        };
+        let permit = place(&self.gate, timeout).await?;
         let queued_seconds = begin.elapsed().as_secs_f64();
         let engine = self.clone();
         let text = request.text.clone();
         let mut task = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
             let run = || {
                 let expr = parse(&request.text, engine.features)?;
                 engine.run(&*source, &expr, request.span, request.lookback, &budget)
             };
-            if openings(&request.text) < OPENINGS_SHALLOW { run() } else { with_room(run)? }
+            let answer = if openings(&request.text) < OPENINGS_SHALLOW { run() } else { with_room(run)? };
+            answer.map(|answer| Answer { place: Some(permit), ..answer })
         });
         let early = |error| QueryError::Internal(format!("evaluation ended early: {error}"));
         let answer = match tokio::time::timeout(SLOW, &mut task).await {
@@ -259,7 +281,24 @@ impl Engine {
         };
         let samples = notes.samples();
         let (warnings, infos) = notes.into_lists();
-        Ok(Answer { output, warnings, infos, seconds: begin.elapsed().as_secs_f64(), queued_seconds: 0.0, samples })
+        Ok(Answer {
+            output,
+            warnings,
+            infos,
+            seconds: begin.elapsed().as_secs_f64(),
+            queued_seconds: 0.0,
+            samples,
+            place: None,
+        })
+    }
+}
+
+/// Waits for a place.
+async fn place(places: &Arc<Semaphore>, timeout: Duration) -> Result<OwnedSemaphorePermit, QueryError> {
+    match tokio::time::timeout(timeout, places.clone().acquire_owned()).await {
+        Ok(Ok(permit)) => Ok(permit),
+        Ok(Err(_)) => Err(QueryError::Busy("the query engine is shutting down".to_owned())),
+        Err(_) => Err(QueryError::TimedOut),
     }
 }
 

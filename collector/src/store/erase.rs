@@ -14,6 +14,7 @@ use roaring::RoaringBitmap;
 use super::column::Samples;
 use super::core::Core;
 use super::group::State;
+use super::tested::Tested;
 use super::{AppendError, GroupId, Matcher, entry};
 
 /// Longest wait for a deletion to be durable.
@@ -68,7 +69,7 @@ impl Core {
         let mut by_group: BTreeMap<GroupId, RoaringBitmap> = BTreeMap::new();
         let series = {
             let index = self.index.read();
-            let found = index.postings.any_of(any_of);
+            let found = index.postings.any_of(any_of, &Tested::default());
             for (group, slot) in found.iter().flat_map(|series| index.places(series)) {
                 by_group.entry(group).or_default().insert(slot.0);
             }

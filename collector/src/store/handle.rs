@@ -263,12 +263,24 @@ impl Source for Store {
         self.core.thinned(matchers, from_ms, to_ms, budget)
     }
 
-    fn series(&self, any_of: &[Vec<Matcher>], from_ms: i64, to_ms: i64) -> Result<Vec<Labels>, SelectError> {
-        Ok(self.core.series(any_of, from_ms, to_ms))
+    fn series(
+        &self,
+        any_of: &[Vec<Matcher>],
+        from_ms: i64,
+        to_ms: i64,
+        budget: &Budget,
+    ) -> Result<Vec<Labels>, SelectError> {
+        self.core.series(any_of, from_ms, to_ms, budget)
     }
 
-    fn label_names(&self, any_of: &[Vec<Matcher>], from_ms: i64, to_ms: i64) -> Result<Vec<Arc<str>>, SelectError> {
-        Ok(self.core.label_names(any_of, from_ms, to_ms))
+    fn label_names(
+        &self,
+        any_of: &[Vec<Matcher>],
+        from_ms: i64,
+        to_ms: i64,
+        budget: &Budget,
+    ) -> Result<Vec<Arc<str>>, SelectError> {
+        self.core.label_names(any_of, from_ms, to_ms, budget)
     }
 
     fn label_values(
@@ -277,8 +289,9 @@ impl Source for Store {
         any_of: &[Vec<Matcher>],
         from_ms: i64,
         to_ms: i64,
+        budget: &Budget,
     ) -> Result<Vec<Arc<str>>, SelectError> {
-        Ok(self.core.label_values(name, any_of, from_ms, to_ms))
+        self.core.label_values(name, any_of, from_ms, to_ms, budget)
     }
 
     fn metadata(&self, metric: Option<&str>) -> Vec<(Arc<str>, Meta)> {

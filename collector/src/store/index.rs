@@ -208,13 +208,13 @@ mod tests {
         }
         index.place(&labels("m", "db0"), GroupId(1), Slot(0));
         let host: std::sync::Weak<str> = Arc::downgrade(index.postings.values("host").next().unwrap().0);
-        assert_eq!(index.postings.all_of(std::slice::from_ref(&any)).len(), 100);
+        assert_eq!(index.postings.all_of(std::slice::from_ref(&any), &Default::default()).len(), 100);
         for slot in 0..100 {
             index.displace(slot, GroupId(0), Slot(slot));
         }
         assert_eq!((index.len(), index.postings.values("host").count()), (1, 1), "db0 has another place");
         index.displace(0, GroupId(1), Slot(0));
-        assert!(index.postings.names().next().is_none() && index.postings.all_of(&[]).is_empty());
+        assert!(index.postings.names().next().is_none() && index.postings.all_of(&[], &Default::default()).is_empty());
         assert!(index.meta.is_empty());
         assert!(host.upgrade().is_none(), "the label's text is gone, from what regexes have matched too");
         assert_eq!(index.place(&labels("m", "db7"), GroupId(0), Slot(200)), 0, "numbers are given out again");

@@ -53,6 +53,7 @@ mod scratch;
 mod seal;
 mod select;
 mod sequences;
+mod tested;
 #[cfg(test)]
 mod tests;
 mod thin;

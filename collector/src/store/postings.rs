@@ -10,6 +10,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 
+use super::tested::{Key, Split, Tested, Untested, is_regex, key};
 use super::{Label, Labels, MatchOp, Matcher};
 
 /// Kept regex results; when full all are dropped, which costs one evaluation each.
@@ -31,9 +32,6 @@ struct Known {
     series: RoaringBitmap,
 }
 
-/// The values that a regex matches, and the version of the label's values that were asked.
-type Matched = (u64, Arc<[Arc<str>]>);
-
 #[derive(Debug, Default)]
 pub(super) struct Postings {
     names: BTreeMap<Arc<str>, Name>,
@@ -43,7 +41,7 @@ pub(super) struct Postings {
     /// Labels of the series that was added last: neighbours have most of them in common.
     last: Vec<u32>,
     all: RoaringBitmap,
-    cached: Mutex<HashMap<(String, String), Matched>>,
+    cached: Mutex<HashMap<Key, Split>>,
     /// What texts and bitmaps take, about.
     bytes: usize,
 }
@@ -161,19 +159,19 @@ impl Postings {
     }
 
     /// Series that meet any of the lists; all where there is none.
-    pub fn any_of(&self, lists: &[Vec<Matcher>]) -> RoaringBitmap {
+    pub fn any_of(&self, lists: &[impl AsRef<[Matcher]>], tested: &Tested) -> RoaringBitmap {
         if lists.is_empty() {
             return self.all.clone();
         }
-        lists.iter().fold(RoaringBitmap::new(), |found, matchers| found | self.all_of(matchers))
+        lists.iter().fold(RoaringBitmap::new(), |found, matchers| found | self.all_of(matchers.as_ref(), tested))
     }
 
-    /// Series that meet every condition.
-    pub fn all_of(&self, matchers: &[Matcher]) -> RoaringBitmap {
+    /// Series that meet every condition. What `tested` lacks is tested here and now.
+    pub fn all_of(&self, matchers: &[Matcher], tested: &Tested) -> RoaringBitmap {
+        let plain = matchers.iter().filter(|matcher| !is_regex(matcher)).map(|matcher| self.one(matcher));
         let mut found: Option<RoaringBitmap> = None;
         let mut without = Vec::new();
-        for matcher in matchers {
-            let (set, excludes) = self.one(matcher);
+        for (set, excludes) in plain.chain(by_name(matchers).map(|conditions| self.regexes(&conditions, tested))) {
             match (excludes, &mut found) {
                 (true, _) => without.push(set),
                 (false, Some(found)) => *found &= set,
@@ -199,39 +197,102 @@ impl Postings {
             MatchOp::Equal => (value(&matcher.value), false),
             MatchOp::NotEqual if matcher.value.is_empty() => (name.any.clone(), false),
             MatchOp::NotEqual => (value(&matcher.value), true),
-            MatchOp::Match(regex) => self.regex(name, matcher, regex.is_match(""), true),
-            MatchOp::NoMatch(regex) => self.regex(name, matcher, !regex.is_match(""), false),
+            MatchOp::Match(_) | MatchOp::NoMatch(_) => self.regexes(&[matcher], &Tested::default()),
         }
     }
 
-    /// With `empty` the values that do not meet the condition are collected, and excluded.
-    fn regex(&self, name: &Name, matcher: &Matcher, empty: bool, positive: bool) -> (RoaringBitmap, bool) {
-        let wanted = positive != empty;
-        if let Some(alternatives) = literals(&matcher.value).filter(|_| wanted) {
+    /// As [`Self::one`], for all conditions by regex on one label.
+    fn regexes(&self, conditions: &[&Matcher], tested: &Tested) -> (RoaringBitmap, bool) {
+        let meets_empty = conditions.iter().all(|matcher| matcher.matches(""));
+        let Some(name) = conditions.first().and_then(|matcher| self.names.get(matcher.name.as_str())) else {
+            return (RoaringBitmap::new(), meets_empty);
+        };
+        if let Some(alternatives) = plain_texts(conditions) {
             let sets = alternatives.filter_map(|value| self.with(name, value));
-            return (sets.fold(RoaringBitmap::new(), |found, set| found | set), empty);
+            return (sets.fold(RoaringBitmap::new(), |found, set| found | set), meets_empty);
         }
-        let sets = self.matching(name, matcher);
-        let union = sets.iter().filter_map(|value| self.with(name, value)).fold(RoaringBitmap::new(), |a, b| a | b);
-        // `union` has the values that the regex matches. What meets the condition is that set or its complement.
-        if wanted { (union, empty) } else { (&name.any - &union, empty) }
+        let key = key(conditions);
+        let ready = tested.of.get(&key).filter(|split| split.version == name.version);
+        let here = || self.cached.lock().get(&key).filter(|split| split.version == name.version).cloned();
+        let split = ready.cloned().or_else(here).unwrap_or_else(|| {
+            let values: Arc<[Arc<str>]> = name.values.keys().cloned().collect();
+            Split::now(name.version, values, conditions)
+        });
+        let chosen = split.chosen.iter().filter_map(|value| self.with(name, value));
+        let union = chosen.fold(RoaringBitmap::new(), |found, set| found | set);
+        // A series has one value of the label, so what does not pass is the rest of those that have it.
+        let set = if split.passing == meets_empty { &name.any - &union } else { union };
+        (set, meets_empty)
     }
 
-    fn matching(&self, name: &Name, matcher: &Matcher) -> Arc<[Arc<str>]> {
-        let (MatchOp::Match(regex) | MatchOp::NoMatch(regex)) = &matcher.op else { return Arc::from([]) };
-        let key = (matcher.name.clone(), matcher.value.clone());
-        if let Some((version, values)) = self.cached.lock().get(&key)
-            && *version == name.version
-        {
-            return values.clone();
+    /// What must be tested before the lists can be answered without delay.
+    pub fn untested(&self, lists: &[impl AsRef<[Matcher]>], tested: &mut Tested) -> Vec<Untested> {
+        let mut untested = Vec::new();
+        let mut values: HashMap<&str, Arc<[Arc<str>]>> = HashMap::new();
+        for matchers in lists.iter().map(AsRef::as_ref) {
+            // Where nothing can be found, nothing needs to be tested.
+            let lacks = |matcher: &Matcher| {
+                matches!(matcher.op, MatchOp::Equal)
+                    && !matcher.value.is_empty()
+                    && !self.has(&matcher.name, &matcher.value)
+            };
+            if !matchers.iter().any(is_regex) || matchers.iter().any(lacks) {
+                continue;
+            }
+            for conditions in by_name(matchers) {
+                let of = conditions[0].name.as_str();
+                let Some(name) = self.names.get(of).filter(|_| plain_texts(&conditions).is_none()) else { continue };
+                let key = key(&conditions);
+                if tested.of.get(&key).is_some_and(|split| split.version == name.version) {
+                    continue;
+                }
+                let cached = self.cached.lock().get(&key).filter(|split| split.version == name.version).cloned();
+                if let Some(cached) = cached {
+                    tested.of.insert(key, cached);
+                    continue;
+                }
+                let values = values.entry(of).or_insert_with(|| name.values.keys().cloned().collect()).clone();
+                untested.push(Untested::new(key, &conditions, name.version, values, tested));
+            }
         }
-        let values: Arc<[Arc<str>]> = name.values.keys().filter(|value| regex.is_match(value)).cloned().collect();
+        untested
+    }
+
+    /// Keeps what was tested for those who ask the same.
+    pub fn keep(&self, tested: &Tested) {
         let mut cached = self.cached.lock();
-        if cached.len() >= CACHED_MAX {
-            cached.clear();
+        for (key, split) in &tested.of {
+            let is_now = self.names.get(key.0.as_str()).is_some_and(|name| name.version == split.version);
+            if is_now && cached.get(key).is_none_or(|there| there.version != split.version) {
+                if cached.len() >= CACHED_MAX {
+                    cached.clear();
+                }
+                cached.insert(key.clone(), split.without_values());
+            }
         }
-        cached.insert(key, (name.version, values.clone()));
-        values
+    }
+}
+
+/// The conditions by regex, those on one label together.
+fn by_name(matchers: &[Matcher]) -> impl Iterator<Item = Vec<&Matcher>> {
+    let mut groups: Vec<Vec<&Matcher>> = Vec::new();
+    for matcher in matchers.iter().filter(|matcher| is_regex(matcher)) {
+        match groups.iter_mut().find(|group| group[0].name == matcher.name) {
+            Some(group) => group.push(matcher),
+            None => groups.push(vec![matcher]),
+        }
+    }
+    groups.into_iter()
+}
+
+/// The values that alone can match, where a single pattern names them: they are looked up, and nothing is tested.
+fn plain_texts<'a>(conditions: &[&'a Matcher]) -> Option<impl Iterator<Item = &'a str> + use<'a>> {
+    match conditions {
+        // An empty text among them is met by series without the label.
+        [Matcher { op: MatchOp::Match(regex) | MatchOp::NoMatch(regex), value, .. }] if !regex.is_match("") => {
+            literals(value)
+        }
+        _ => None,
     }
 }
 
@@ -274,14 +335,14 @@ mod tests {
             for (labels, numbers) in labels.iter().zip(&added) {
                 prop_assert!(labels.iter().eq(numbers.iter().filter_map(|number| postings.label(*number))));
             }
-            postings.all_of(&matchers);
+            postings.all_of(&matchers, &Tested::default());
             for (at, numbers) in added.iter().enumerate().take(removed) {
                 postings.remove(at as u32, numbers);
             }
             let wanted: Vec<u32> = (removed..labels.len())
                 .filter(|at| matchers.iter().all(|m| m.matches(labels[*at].get(&m.name).map_or("", |v| v))))
                 .map(|at| at as u32).collect();
-            prop_assert_eq!(postings.all_of(&matchers).iter().collect::<Vec<_>>(), wanted);
+            prop_assert_eq!(postings.all_of(&matchers, &Tested::default()).iter().collect::<Vec<_>>(), wanted);
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rayon::prelude::*;
 use roaring::RoaringBitmap;
@@ -24,11 +25,18 @@ use super::{
 /// A series without a sample for longer than this has no current value, as in an instant query.
 const LOOKBACK_MS: i64 = 5 * 60 * 1000;
 
+/// The time in which patterns must be tested for the newest values, far more than that takes.
+const LATEST_WITHIN: Duration = Duration::from_secs(600);
+
+/// What a series takes in a list of labels, about: the list's own strings are those of the index.
+const SERIES_BYTES: u64 = 512;
+
 /// From so many series on, groups are read in parallel; fewer are read before other threads have woken.
 const PARALLEL_SERIES: usize = 1024;
 
 /// Samples of one wanted series from one group.
 pub(super) type Wanted = (usize, Slot);
+pub(super) type ByGroup = BTreeMap<GroupId, Vec<Wanted>>;
 
 impl Core {
     pub fn select(&self, matchers: &[Matcher], select: Select, budget: &Budget) -> Result<Vec<Series>, SelectError> {
@@ -37,8 +45,7 @@ impl Core {
         };
         let from_ms = from_ms.max(self.oldest_ms(self.options.clock.now_ms()));
         let last = matches!(select, Select::Last { .. });
-        let (labels, by_group) = self.wanted(matchers);
-        budget.take_series(labels.len() as u64)?;
+        let (labels, by_group) = self.wanted(matchers, budget)?;
         let mut found: Vec<Samples> = vec![Samples::default(); labels.len()];
         let read = |(group, wanted): (GroupId, Vec<Wanted>)| {
             budget.check()?;
@@ -74,18 +81,19 @@ impl Core {
             .collect())
     }
 
-    pub(super) fn wanted(&self, matchers: &[Matcher]) -> (Vec<Labels>, BTreeMap<GroupId, Vec<Wanted>>) {
-        let index = self.index.read();
+    pub(super) fn wanted(&self, matchers: &[Matcher], budget: &Budget) -> Result<(Vec<Labels>, ByGroup), SelectError> {
+        let (index, found) = self.found(&[matchers], budget)?;
+        budget.take_series(found.len())?;
         let mut labels = Vec::new();
-        let mut by_group: BTreeMap<GroupId, Vec<Wanted>> = BTreeMap::new();
-        for series in &index.postings.all_of(matchers) {
+        let mut by_group = ByGroup::new();
+        for series in &found {
             let Some(of_series) = index.labels(series) else { continue };
             for (group, slot) in index.places(series) {
                 by_group.entry(group).or_default().push((labels.len(), slot));
             }
             labels.push(of_series);
         }
-        (labels, by_group)
+        Ok((labels, by_group))
     }
 
     pub(super) fn read_group(
@@ -196,27 +204,48 @@ impl Core {
         far
     }
 
-    pub fn series(&self, any_of: &[Vec<Matcher>], from_ms: i64, to_ms: i64) -> Vec<Labels> {
+    pub fn series(
+        &self,
+        any_of: &[Vec<Matcher>],
+        from_ms: i64,
+        to_ms: i64,
+        budget: &Budget,
+    ) -> Result<Vec<Labels>, SelectError> {
         let far = self.far(from_ms, to_ms);
-        let index = self.index.read();
-        let found = far.near(&index, any_of).unwrap_or_else(|| index.postings.any_of(&[]));
-        found.iter().filter_map(|series| index.labels(series)).collect()
+        let (index, found) = self.found(any_of, budget)?;
+        let found = far.near(&index, found);
+        budget.take_series(found.len())?;
+        budget.take_bytes(found.len() * SERIES_BYTES)?;
+        Ok(found.iter().filter_map(|series| index.labels(series)).collect())
     }
 
-    pub fn label_names(&self, any_of: &[Vec<Matcher>], from_ms: i64, to_ms: i64) -> Vec<Arc<str>> {
+    pub fn label_names(
+        &self,
+        any_of: &[Vec<Matcher>],
+        from_ms: i64,
+        to_ms: i64,
+        budget: &Budget,
+    ) -> Result<Vec<Arc<str>>, SelectError> {
         let far = self.far(from_ms, to_ms);
-        let index = self.index.read();
-        let found = far.near(&index, any_of);
-        let meets = |series: &RoaringBitmap| found.as_ref().is_none_or(|found| !series.is_disjoint(found));
-        index.postings.names().filter(|(_, any)| meets(any)).map(|(name, _)| name.clone()).collect()
+        let (index, found) = self.found(any_of, budget)?;
+        let found = far.near(&index, found);
+        let near = index.postings.names().filter(|(_, any)| !any.is_disjoint(&found));
+        Ok(near.map(|(name, _)| name.clone()).collect())
     }
 
-    pub fn label_values(&self, name: &str, any_of: &[Vec<Matcher>], from_ms: i64, to_ms: i64) -> Vec<Arc<str>> {
+    pub fn label_values(
+        &self,
+        name: &str,
+        any_of: &[Vec<Matcher>],
+        from_ms: i64,
+        to_ms: i64,
+        budget: &Budget,
+    ) -> Result<Vec<Arc<str>>, SelectError> {
         let far = self.far(from_ms, to_ms);
-        let index = self.index.read();
-        let found = far.near(&index, any_of);
-        let meets = |series: &RoaringBitmap| found.as_ref().is_none_or(|found| !series.is_disjoint(found));
-        index.postings.values(name).filter(|(_, series)| meets(series)).map(|(value, _)| value.clone()).collect()
+        let (index, found) = self.found(any_of, budget)?;
+        let found = far.near(&index, found);
+        let near = index.postings.values(name).filter(|(_, series)| !series.is_disjoint(&found));
+        Ok(near.map(|(value, _)| value.clone()).collect())
     }
 
     pub fn metadata(&self, metric: Option<&str>) -> Vec<(Arc<str>, Meta)> {
@@ -233,9 +262,10 @@ impl Core {
     pub fn latest(&self, any_of: &[Vec<Matcher>], visit: Visit<'_>) {
         let now_ms = self.options.clock.now_ms();
         let oldest_ms = now_ms.saturating_sub(LOOKBACK_MS);
+        // Whoever reads this is not held to a time; what ends it is that nobody reads.
+        let budget = Budget::new(u64::MAX, std::time::Instant::now() + LATEST_WITHIN);
         let (names, found) = {
-            let index = self.index.read();
-            let found = index.postings.any_of(any_of);
+            let Ok((index, found)) = self.found(any_of, &budget) else { return };
             let with_some = index.postings.values(METRIC_NAME).filter(|(_, series)| !series.is_disjoint(&found));
             (with_some.map(|(name, _)| name.clone()).collect::<Vec<_>>(), found)
         };
@@ -274,16 +304,13 @@ struct Far {
 }
 
 impl Far {
-    /// Series that match and of which a group is not far; `None` where that is every series.
-    fn near(self, index: &Index, any_of: &[Vec<Matcher>]) -> Option<RoaringBitmap> {
-        if any_of.is_empty() && self.series.is_empty() {
-            return None;
-        }
+    /// Of the series that match those of which a group is not far.
+    fn near(self, index: &Index, found: RoaringBitmap) -> RoaringBitmap {
         // A series of a far group may have a place in a near one. Only these series are looked at, one by one.
         let is_near = |(group, _): &(GroupId, Slot)| !self.groups.get(group.0 as usize).copied().unwrap_or(false);
         let is_far = |series: &u32| !index.places(*series).any(|place| is_near(&place));
         let far: RoaringBitmap = self.series.iter().copied().filter(is_far).collect();
-        Some(index.postings.any_of(any_of) - far)
+        found - far
     }
 }
 

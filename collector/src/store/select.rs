@@ -191,10 +191,22 @@ pub trait Source: Send + Sync {
 
     /// The labels of the series that meet any of the lists of matchers and have samples near `[from_ms, to_ms]`; all series
     /// where no list is given. Whether a series has samples there is told by its group's times, not sample by sample.
-    fn series(&self, any_of: &[Vec<Matcher>], from_ms: i64, to_ms: i64) -> Result<Vec<Labels>, SelectError>;
+    fn series(
+        &self,
+        any_of: &[Vec<Matcher>],
+        from_ms: i64,
+        to_ms: i64,
+        budget: &Budget,
+    ) -> Result<Vec<Labels>, SelectError>;
 
     /// Names of labels of these series, sorted.
-    fn label_names(&self, any_of: &[Vec<Matcher>], from_ms: i64, to_ms: i64) -> Result<Vec<Arc<str>>, SelectError>;
+    fn label_names(
+        &self,
+        any_of: &[Vec<Matcher>],
+        from_ms: i64,
+        to_ms: i64,
+        budget: &Budget,
+    ) -> Result<Vec<Arc<str>>, SelectError>;
 
     /// Values of one label of these series, sorted.
     fn label_values(
@@ -203,6 +215,7 @@ pub trait Source: Send + Sync {
         any_of: &[Vec<Matcher>],
         from_ms: i64,
         to_ms: i64,
+        budget: &Budget,
     ) -> Result<Vec<Arc<str>>, SelectError>;
 
     /// Families and what is known of them, sorted by name. Only `metric` where given.

@@ -174,8 +174,7 @@ impl Core {
         budget: &Budget,
         read: impl Fn(&Group, &[Wanted]) -> Result<Vec<(usize, Found)>, SelectError> + Send + Sync,
     ) -> Result<Vec<(Labels, Found)>, SelectError> {
-        let (labels, by_group) = self.wanted(matchers);
-        budget.take_series(labels.len() as u64)?;
+        let (labels, by_group) = self.wanted(matchers, budget)?;
         let mut all: Vec<Found> = vec![Found::default(); labels.len()];
         let by_group: Vec<(GroupId, Vec<Wanted>)> = by_group.into_iter().collect();
         let of_groups: Result<Vec<_>, SelectError> = by_group

@@ -38,9 +38,11 @@ pub async fn metrics(
     Query(parameters): Query<Vec<(String, String)>>,
 ) -> Response {
     let format = Format::wanted(&headers);
-    let any_of = match selectors(&parameters) {
-        Ok(any_of) => any_of,
-        Err(text) => return (StatusCode::BAD_REQUEST, text).into_response(),
+    // Away from the async workers: making patterns ready may take a while.
+    let any_of = match tokio::task::spawn_blocking(move || selectors(&parameters)).await {
+        Ok(Ok(any_of)) => any_of,
+        Ok(Err(text)) => return (StatusCode::BAD_REQUEST, text).into_response(),
+        Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     };
     let Ok(place) = web.scrapes.clone().try_acquire_owned() else {
         let text = format!("{SCRAPES_MAX} readers of /metrics are served already; come again in a moment\n");
@@ -92,17 +94,8 @@ impl Drop for Running<'_> {
     }
 }
 
-/// The lists of matchers of all `match[]`.
+/// The lists of matchers of all `match[]`. Other parameters are for nobody here: Prometheus sends what its `params` say.
 fn selectors(parameters: &[(String, String)]) -> Result<Vec<Vec<Matcher>>, String> {
-    let mut any_of = Vec::new();
-    for (name, value) in parameters {
-        match &**name {
-            "match[]" => {
-                let selector = query::parse_selector(value);
-                any_of.push(selector.map_err(|error| format!("match[]={value}: {error}\n"))?);
-            }
-            _ => return Err(format!("parameter {name:?} is unknown here; /metrics takes match[]=SELECTOR\n")),
-        }
-    }
-    Ok(any_of)
+    let texts = parameters.iter().filter(|(name, _)| name == "match[]").map(|(_, value)| value.as_str());
+    query::parse_selectors(texts).map_err(|(text, error)| format!("match[]={text}: {error}\n"))
 }

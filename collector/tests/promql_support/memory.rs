@@ -71,13 +71,26 @@ impl Source for Memory {
         Ok(found)
     }
 
-    fn series(&self, any_of: &[Vec<Matcher>], from_ms: i64, to_ms: i64) -> Result<Vec<Labels>, SelectError> {
+    fn series(
+        &self,
+        any_of: &[Vec<Matcher>],
+        from_ms: i64,
+        to_ms: i64,
+        budget: &Budget,
+    ) -> Result<Vec<Labels>, SelectError> {
+        budget.check()?;
         let live = |series: &&Series| series.floats.iter().any(|s| (from_ms..=to_ms).contains(&s.timestamp_ms));
         Ok(self.matching(any_of).filter(live).map(|series| series.labels.clone()).collect())
     }
 
-    fn label_names(&self, any_of: &[Vec<Matcher>], from_ms: i64, to_ms: i64) -> Result<Vec<Arc<str>>, SelectError> {
-        let series = self.series(any_of, from_ms, to_ms)?;
+    fn label_names(
+        &self,
+        any_of: &[Vec<Matcher>],
+        from_ms: i64,
+        to_ms: i64,
+        budget: &Budget,
+    ) -> Result<Vec<Arc<str>>, SelectError> {
+        let series = self.series(any_of, from_ms, to_ms, budget)?;
         let names: BTreeSet<_> =
             series.iter().flat_map(|labels| labels.iter().map(|label| label.name.clone())).collect();
         Ok(names.into_iter().collect())
@@ -89,8 +102,9 @@ impl Source for Memory {
         any_of: &[Vec<Matcher>],
         from_ms: i64,
         to_ms: i64,
+        budget: &Budget,
     ) -> Result<Vec<Arc<str>>, SelectError> {
-        let series = self.series(any_of, from_ms, to_ms)?;
+        let series = self.series(any_of, from_ms, to_ms, budget)?;
         let values: BTreeSet<_> = series.iter().filter_map(|labels| labels.get(name).cloned()).collect();
         Ok(values.into_iter().collect())
     }

@@ -81,7 +81,14 @@ pub(super) const OPENINGS_SHALLOW: usize = 60;
 /// What may deepen the tree. A text that is not even tokens has no tree.
 pub(super) fn openings(text: &str) -> usize {
     let tokens = lex::tokens(text).unwrap_or_default();
-    tokens.iter().filter(|token| deepens(token)).count()
+    // What stands between braces is a list: its conditions, of which there may be many, lie side by side.
+    let mut in_braces = false;
+    let deepens = |token: &&Token<'_>| {
+        let was_in_braces = in_braces;
+        in_braces = token.is_sign("{") || in_braces && !token.is_sign("}");
+        !was_in_braces && deepens(token)
+    };
+    tokens.iter().filter(deepens).count()
 }
 
 fn deepens(token: &Token<'_>) -> bool {

@@ -19,7 +19,7 @@ fn deep_queries_end_in_an_answer() {
 
 #[test]
 fn strings_do_not_count() {
-    assert_eq!(openings(r#"a{b="(((\"((("} + '((' + `((\`"#), 3);
+    assert_eq!(openings(r#"a{b="(((\"((("} + '((' + `((\`"#), 2);
     // A quote in a comment opens nothing.
     let commented = format!("# it's\n{}1{}", "(".repeat(100_000), ")".repeat(100_000));
     assert!(parse(&commented, Features::ALL).unwrap_err().to_string().contains("at most"));
@@ -150,4 +150,13 @@ fn long_expressions_are_broken_up() {
     let text = format!("sum by (a) (rate({}[5m])) / on (a) count(y)", "x".repeat(90));
     let x = "x".repeat(90);
     assert_eq!(format(&text).unwrap(), format!("  sum by (a) (\n    rate({x}[5m])\n  )\n/ on (a)\n  count(y)"));
+}
+
+/// Conditions lie side by side and deepen nothing, however many there are.
+#[test]
+fn conditions_are_no_brackets() {
+    let matchers: Vec<String> = (0..1_000).map(|at| format!("l{at}=\"\"")).collect();
+    let selector = format!("x{{{}}}", matchers.join(","));
+    assert!(super::format(&selector).is_ok());
+    assert_eq!(super::openings(&format!("sum(rate({selector}[5m])) + 1")), 4);
 }

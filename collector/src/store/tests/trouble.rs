@@ -249,7 +249,8 @@ fn series_that_ended_are_forgotten_in_time_however_often_the_collector_starts() 
         options.limits.series_per_agent = 4;
         Store::open(options, Arc::new(RealDisk)).unwrap()
     };
-    let names = |store: &Store| store.label_values(METRIC_NAME, &[], i64::MIN, i64::MAX).unwrap().len();
+    let names =
+        |store: &Store| store.label_values(METRIC_NAME, &[], i64::MIN, i64::MAX, &super::budget()).unwrap().len();
     let stated = |store: &Store, at_ms: i64, names: &[&str]| {
         let group = group(store, 0, "job/a", WriteMode::Stated);
         let values: Vec<(Slot, f64)> = series(store, group, names).into_iter().map(|slot| (slot, 1.0)).collect();
