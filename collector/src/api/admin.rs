@@ -76,6 +76,6 @@ async fn snapshot(State(admin): State<Admin>) -> Result<Response, ApiError> {
 
 async fn clean_tombstones() -> ApiError {
     ApiError::unavailable(
-        "clean_tombstones is not there yet: deleted samples are hidden at once and leave the disk with the retention",
+        "clean_tombstones is not there yet: deleted samples are hidden at once and leave the disk with the longest retention",
     )
 }

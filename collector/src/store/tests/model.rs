@@ -204,14 +204,19 @@ impl Bench {
         assert!(!appended.duplicate);
     }
 
-    /// A tick that says changes only. Where the store has forgotten what it builds on, it asks for all that is present.
+    /// A tick that says changes only. Where the store has forgotten what it builds on, it asks for all that is present; what
+    /// ended just then has no end of its own.
     fn go_on(&mut self, at_ms: i64, run: Run, present: &mut BTreeMap<usize, u64>, changes: &[Option<Option<i8>>]) {
         let values = self.values(changes);
+        let before = present.clone();
         self.model.delta_tick(at_ms, present, false, &values);
         self.model.sequences += 1;
         let sequence = self.model.sequences;
         let appended = self.store.append(&frame(sequence, vec![self.delta_tick(at_ms, false, run, &values)]));
         if let Err(AppendError::NeedsKey(_)) = appended {
+            for series in before.into_keys().filter(|series| !present.contains_key(series)) {
+                self.model.samples.remove(&(DELTA[series].to_owned(), at_ms));
+            }
             let listed: Vec<(usize, f64)> = present.iter().map(|(at, bits)| (*at, f64::from_bits(*bits))).collect();
             self.store.append(&frame(sequence, vec![self.delta_tick(at_ms, true, run, &listed)])).unwrap();
         } else {
