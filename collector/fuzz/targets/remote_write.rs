@@ -48,6 +48,7 @@ impl Site {
             limits: Arc::new(Limits::default()),
             access: Arc::new(Access::new(Rules::default())),
             repeats: Repeats::default(),
+            symbols: Arc::default(),
             shutdown: CancellationToken::new(),
         };
         let runtime =
