@@ -222,9 +222,8 @@ impl<'a> Translation<'a> {
             }
             first = false;
             states += 1;
-            if self.rest.starts_with("[:")
-                && let Some(end) = self.rest.find(":]")
-            {
+            // One colon cannot both open and close: `[:]` is no name.
+            if let Some(end) = self.rest.strip_prefix("[:").and_then(|name| name.find(":]")).map(|end| end + 2) {
                 let (name, rest) = self.rest.split_at(end + 2);
                 if !POSIX.contains(&name[2..end].trim_start_matches('^')) {
                     return Err(format!("invalid character class range: `{name}`"));
@@ -480,6 +479,7 @@ mod tests {
             ("[a&&b]+", "a&b"),
             ("[+--]+", "+,-"),
             ("[a[b]+", "[ab"),
+            ("[@[:]oh", ":oh"),
             ("[]a-]+", "]a-"),
             ("[[:alpha:][:^word:]]+", "a-"),
             ("\\Qa.[b\\E+", "a.[bb"),
