@@ -96,6 +96,8 @@ fn engine_agrees_with_the_plain_evaluator() {
                 }
                 answered += 1;
             }
+            // A function of ranges looks for two series of one name over all steps, as in Prometheus; the plain one at each.
+            (Ok(_), Err(error)) if error.to_string().contains("same labelset") => refused += 1,
             (plain, ours) => panic!("{context}: plain {:?}, ours {:?}", plain.is_ok(), ours.map(|_| ())),
         }
     }
