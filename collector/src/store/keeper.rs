@@ -344,8 +344,13 @@ impl Keeper {
 
     /// Closes the partition that grows, builds the tiers and folds all, here and now.
     fn compact_now(&mut self) -> std::io::Result<()> {
-        (self.compaction, self.sealer.compacting_into) = (None, None);
-        (self.thinning, self.sealer.building) = (None, Places::default());
+        // What is done and not yet published keeps its place: to the retention it would be a left-over.
+        if self.compaction.take().is_some() {
+            self.sealer.compacting_into = None;
+        }
+        if self.thinning.take().is_some() {
+            self.sealer.building = Places::default();
+        }
         self.publish()?;
         let current = self.sealer.close_partition();
         self.thin_now()?;
@@ -374,6 +379,7 @@ impl Keeper {
             return Ok(());
         }
         let places = self.sealer.tier_places(&self.core);
+        self.sealer.building = places;
         let thinned = thin::thin(&self.core, &*self.sealer.engine, current, places, &Pace::default());
         self.take_thinned(thinned);
         self.publish()

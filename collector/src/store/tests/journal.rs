@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
+use lampad_proto::record::Scan;
 use parking_lot::{Condvar, Mutex};
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -54,11 +55,13 @@ pub struct Journal {
     noted: Arc<Mutex<Noted>>,
     /// One of so many flushes fails; 0 for none.
     failing: Arc<AtomicU32>,
+    /// So does each of a file to which a record of this kind was just written; 0 for none.
+    failing_kind: Arc<AtomicU8>,
 }
 
 impl Journal {
     pub fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), noted: Arc::default(), failing: Arc::default() }
+        Self { dir: dir.to_owned(), noted: Arc::default(), failing: Arc::default(), failing_kind: Arc::default() }
     }
 
     pub fn watch(&self, durable: watch::Receiver<Lsn>) {
@@ -67,6 +70,10 @@ impl Journal {
 
     pub fn fail_one_of(&self, flushes: u32) {
         self.failing.store(flushes, Ordering::SeqCst);
+    }
+
+    pub fn fail_after(&self, kind: u8) {
+        self.failing_kind.store(kind, Ordering::SeqCst);
     }
 
     pub fn ops(&self) -> Vec<(Op, u64)> {
@@ -87,8 +94,9 @@ impl Journal {
     }
 }
 
+/// The last says that the next flush fails.
 #[derive(Debug)]
-struct NotedFile(Box<dyn DiskFile>, usize, Journal);
+struct NotedFile(Box<dyn DiskFile>, usize, Journal, bool);
 
 impl Disk for Journal {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
@@ -97,7 +105,7 @@ impl Disk for Journal {
         let number = noted.files;
         noted.files += 1;
         noted.add(Op::Create(self.name(path)));
-        Ok(Box::new(NotedFile(file, number, self.clone())))
+        Ok(Box::new(NotedFile(file, number, self.clone(), false)))
     }
 
     fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
@@ -126,12 +134,14 @@ impl Disk for Journal {
 impl DiskFile for NotedFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.2.note(Op::Write(self.1, bytes.to_vec()));
+        let kind = self.2.failing_kind.load(Ordering::SeqCst);
+        self.3 = kind > 0 && Scan::new(bytes).any(|record| record.kind == kind);
         self.0.write(bytes)
     }
 
     /// What is in memory only need not be flushed in truth.
     fn flush(&mut self) -> io::Result<()> {
-        if self.2.fails() {
+        if self.2.fails() || self.3 {
             self.2.note(Op::FlushFailed);
             return Err(io::Error::other("told to fail"));
         }

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use lampad_proto::record::Scan;
 use lampad_proto::v1::Histogram;
 
-use super::journal::{Memory, Trouble};
+use super::journal::{Journal, Memory, Trouble};
 use super::*;
 use crate::store::datadir::DataDir;
 use crate::store::disk::Engine;
+use crate::store::manifest;
 
 const WITHIN: Duration = Duration::from_secs(20);
 
@@ -68,6 +69,26 @@ fn of_a_compaction_that_is_not_flushed_nothing_counts() {
     assert!(store.seal(WITHIN));
     assert_eq!((range(&store, "a", 0, i64::MAX), store.stats().damaged), (samples(0..50), 0));
     assert!(store.compact(WITHIN) && store.seal(WITHIN));
+    assert_eq!((range(&store, "a", 0, i64::MAX), store.stats().damaged), (samples(0..50), 0));
+}
+
+/// What was folded lies where no manifest names it yet, and must not be taken for a left-over.
+#[test]
+fn a_compaction_that_the_manifest_refuses_twice_is_published_whole() {
+    let (dir, engine) = (tempfile::tempdir().unwrap(), memory());
+    let journal = Journal::new(dir.path());
+    let data_dir = Arc::new(DataDir::open(dir.path(), 0).unwrap());
+    let disk = Arc::new(journal.clone());
+    let store = Store::open_on(options(dir.path()), disk, engine.clone(), data_dir, |_| {}).unwrap();
+    for round in 0..5 {
+        (0..10).for_each(|number| _ = write(&store, round * 10 + number).unwrap());
+        assert!(store.seal(WITHIN));
+    }
+    journal.fail_after(manifest::FOLDED);
+    assert!(!store.compact(WITHIN) && !store.compact(WITHIN));
+    assert!(!store.seal(WITHIN), "what is folded is published with the next checkpoint");
+    journal.fail_after(0);
+    assert!(store.seal(WITHIN) && store.seal(WITHIN));
     assert_eq!((range(&store, "a", 0, i64::MAX), store.stats().damaged), (samples(0..50), 0));
 }
 
