@@ -98,6 +98,9 @@ pub enum BinaryOp {
     Less,
     GreaterEqual,
     LessEqual,
+    /// Cuts a histogram off above a value.
+    TrimUpper,
+    TrimLower,
     And,
     Or,
     Unless,
@@ -105,9 +108,28 @@ pub enum BinaryOp {
 
 impl BinaryOp {
     /// Longer symbols do not come after their beginnings.
-    pub const ALL: [Self; 16] = {
+    pub const ALL: [Self; 18] = {
         use BinaryOp::*;
-        [Add, Sub, Mul, Div, Mod, Pow, Atan2, Equal, NotEqual, GreaterEqual, LessEqual, Greater, Less, And, Or, Unless]
+        [
+            Add,
+            Sub,
+            Mul,
+            Div,
+            Mod,
+            Pow,
+            Atan2,
+            Equal,
+            NotEqual,
+            GreaterEqual,
+            LessEqual,
+            TrimUpper,
+            TrimLower,
+            Greater,
+            Less,
+            And,
+            Or,
+            Unless,
+        ]
     };
 
     pub fn symbol(self) -> &'static str {
@@ -126,6 +148,8 @@ impl BinaryOp {
             Less => "<",
             GreaterEqual => ">=",
             LessEqual => "<=",
+            TrimUpper => "</",
+            TrimLower => ">/",
             And => "and",
             Or => "or",
             Unless => "unless",
@@ -135,6 +159,16 @@ impl BinaryOp {
     pub fn is_comparison(self) -> bool {
         use BinaryOp::*;
         matches!(self, Equal | NotEqual | Greater | Less | GreaterEqual | LessEqual)
+    }
+
+    /// What has a histogram on its left and a number on its right.
+    pub fn is_trim(self) -> bool {
+        matches!(self, Self::TrimUpper | Self::TrimLower)
+    }
+
+    /// The result is what was there, or a part of it, and keeps its name.
+    pub fn keeps_name(self) -> bool {
+        self.is_comparison() || self.is_trim()
     }
 
     pub fn is_set(self) -> bool {

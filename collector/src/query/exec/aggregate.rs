@@ -417,14 +417,14 @@ impl Eval<'_> {
     fn mixed_sum(&self, op: AggregateOp, group: Group, steps: Steps, here: Here<'_>) -> Result<Row, QueryError> {
         self.take_rows(1, steps)?;
         let mut pace = self.pace();
-        let name = group.rows.first().and_then(|row| row.labels.metric()).map_or("", |name| name);
         let mut sums = Row::blank(group.labels.clone(), steps.count).dropping(group.drop_name);
         for step in 0..steps.count {
             pace.work(group.rows.len())?;
             let (mut sum, mut mean, mut total) = (Sum::default(), Mean::default(), Total::default());
             let mut floats = 0;
-            let mut fits = true;
-            for cell in group.rows.iter().filter_map(|row| row.cell(step)) {
+            // The first that does not go with those before it.
+            let mut unfit: Option<&Row> = None;
+            for (row, cell) in group.rows.iter().filter_map(|row| Some((row, row.cell(step)?))) {
                 match cell {
                     Cell::Float(value) => {
                         floats += 1;
@@ -433,7 +433,9 @@ impl Eval<'_> {
                     }
                     Cell::Histogram(histogram) => {
                         pace.work(histogram.positive.len() + histogram.negative.len())?;
-                        fits &= total.add(&histogram).is_ok();
+                        if unfit.is_none() && total.add(&histogram).is_err() {
+                            unfit = Some(row);
+                        }
                     }
                 }
             }
@@ -441,7 +443,8 @@ impl Eval<'_> {
                 here.warn("encountered a mix of histograms and floats for aggregation");
                 continue;
             }
-            if !fits {
+            if let Some(row) = unfit {
+                let name = row.labels.metric().map_or("", |name| name);
                 let text = "vector contains a mix of histograms with exponential and custom buckets schemas";
                 here.warn(&format!("{text} for metric name {name:?}"));
                 continue;

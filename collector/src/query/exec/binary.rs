@@ -7,7 +7,7 @@ use crate::query::plan::{BinaryOp, Cardinality, Expr, Grouping, Kind, Matching};
 use crate::query::value::{Cell, Row, Steps, Value, absent, braced, filter, is_absent, is_metadata, with};
 use crate::store::{Budget, Labels, METRIC_NAME};
 
-use super::mixed::between;
+use super::mixed::{between, go_together};
 use super::pace::{Pace, take_rows};
 use super::selector::map_rows;
 use super::{Eval, Here};
@@ -23,6 +23,9 @@ impl Eval<'_> {
     ) -> Result<Value, QueryError> {
         let here = self.notes.at(left.place());
         match (left.kind(), right.kind()) {
+            (Kind::Scalar, Kind::Scalar) if op.is_trim() => {
+                Err(QueryError::execution(format!("operator {:?} not allowed for Scalar operations", op.symbol())))
+            }
             (Kind::Scalar, Kind::Scalar) => {
                 let (left, right) = (self.scalar(left, steps)?, self.scalar(right, steps)?);
                 self.take_rows(1, steps)?;
@@ -60,7 +63,7 @@ impl Eval<'_> {
     ) -> Result<Value, QueryError> {
         let filters = op.is_comparison() && !returns_bool;
         let rows = map_rows(rows, numbers.len(), |mut row| {
-            if row.has_histograms() {
+            if row.has_histograms() || op.is_trim() {
                 return mixed_with_scalar(op, row, numbers, scalar_left, returns_bool, here);
             }
             for (cell, number) in row.cells.iter_mut().zip(numbers) {
@@ -76,7 +79,7 @@ impl Eval<'_> {
             }
             row
         });
-        if filters {
+        if filters || op.is_trim() {
             return Ok(Value::Rows(rows.into_iter().filter(Row::has_any).collect()));
         }
         self.nameless(rows.into_iter().filter(|row| !row.has_histograms() || row.has_any()).collect()).map(Value::Rows)
@@ -194,12 +197,12 @@ impl Work<'_> {
             pace.work(rows.saturating_mul(steps.count))
         };
         if matches!(self.matching.cardinality, Cardinality::OneToOne) {
-            check_one_to_one(&many, &one, steps)?;
+            check_one_to_one(self.op, &many, &one, steps)?;
         }
         for left in &many {
             made(one.len())?;
             for right in &one {
-                rows.push(match left.has_histograms() || right.has_histograms() {
+                rows.push(match left.has_histograms() || right.has_histograms() || self.op.is_trim() {
                     true => {
                         self.mixed_pair((&left.labels, Some(&right.labels)), |s| (left.cell(s), right.cell(s)), steps)
                     }
@@ -257,8 +260,9 @@ impl Work<'_> {
         steps: Steps,
     ) -> Row {
         let filters = self.op.is_comparison() && !self.matching.returns_bool;
-        let labels = self.result_labels(many, one, !filters);
-        let mut row = Row::blank(labels, steps.count).dropping(!filters && self.delayed);
+        let drop_name = !filters && !self.op.is_trim();
+        let labels = self.result_labels(many, one, drop_name);
+        let mut row = Row::blank(labels, steps.count).dropping(drop_name && self.delayed);
         for step in 0..steps.count {
             let (Some(many), Some(one)) = cells(step) else { continue };
             let (left, right) = if self.swapped { (one, many) } else { (many, one) };
@@ -330,10 +334,19 @@ fn check_unique(
     )))
 }
 
-/// Two samples on the left for one on the right are an error, even where a comparison would filter them out.
-fn check_one_to_one(many: &[Row], one: &[Row], steps: Steps) -> Result<(), QueryError> {
-    let present = |rows: &[Row], step: usize| rows.iter().filter(|row| !is_absent(row.cells[step])).count();
-    if many.len() > 1 && (0..steps.count).any(|step| present(many, step) > 1 && present(one, step) > 0) {
+/// Two samples on the left for one on the right are an error, even where a comparison would filter them out; but not those
+/// that the operator knows nothing to do with.
+fn check_one_to_one(op: BinaryOp, many: &[Row], one: &[Row], steps: Steps) -> Result<(), QueryError> {
+    let mixed = many.iter().chain(one).any(Row::has_histograms);
+    let twice = |step: usize| {
+        let Some(right) = one.iter().find(|row| !is_absent(row.cells[step])) else { return false };
+        let matches = |left: &Row| match mixed {
+            false => !is_absent(left.cells[step]),
+            true => left.cell(step).zip(right.cell(step)).is_some_and(|(left, right)| go_together(op, &left, &right)),
+        };
+        many.iter().filter(|left| matches(left)).count() > 1
+    };
+    if many.len() > 1 && (0..steps.count).any(twice) {
         return Err(QueryError::execution(
             "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)",
         ));
@@ -365,7 +378,7 @@ pub(super) fn compute(op: BinaryOp, left: f64, right: f64) -> f64 {
         BinaryOp::Less => truth(left < right),
         BinaryOp::GreaterEqual => truth(left >= right),
         BinaryOp::LessEqual => truth(left <= right),
-        // Only between vectors; handled before.
-        BinaryOp::And | BinaryOp::Or | BinaryOp::Unless => f64::NAN,
+        // Never between two numbers.
+        BinaryOp::And | BinaryOp::Or | BinaryOp::Unless | BinaryOp::TrimUpper | BinaryOp::TrimLower => f64::NAN,
     }
 }

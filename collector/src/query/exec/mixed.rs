@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::query::histogram::{Histogram, Remarks, WrongPair};
+use crate::query::histogram::{Histogram, Keep, Remarks, WrongPair};
 use crate::query::plan::BinaryOp;
 use crate::query::value::Cell;
 
@@ -31,10 +31,10 @@ impl Outcome {
 }
 
 pub fn between(op: BinaryOp, left: &Cell, right: &Cell, here: Here<'_>) -> Outcome {
-    use BinaryOp::{Add, Div, Equal, Mul, NotEqual, Sub};
+    use BinaryOp::{Add, Div, Equal, Mul, NotEqual, Sub, TrimLower, TrimUpper};
     let scaled = |histogram: &Arc<Histogram>| (**histogram).clone();
     match (left, op, right) {
-        (Cell::Float(left), op, Cell::Float(right)) => {
+        (Cell::Float(left), op, Cell::Float(right)) if !op.is_trim() => {
             let result = compute(op, *left, *right);
             if op.is_comparison() { Outcome::Holds(result != 0.0) } else { Outcome::Sample(Cell::Float(result)) }
         }
@@ -44,6 +44,12 @@ pub fn between(op: BinaryOp, left: &Cell, right: &Cell, here: Here<'_>) -> Outco
         }
         (Cell::Histogram(histogram), Div, Cell::Float(number)) => {
             Outcome::Sample(changed(scaled(histogram).divide(*number).compact()))
+        }
+        (Cell::Histogram(histogram), TrimUpper, Cell::Float(at)) => {
+            Outcome::Sample(changed(scaled(histogram).trim(*at, Keep::Below)))
+        }
+        (Cell::Histogram(histogram), TrimLower, Cell::Float(at)) => {
+            Outcome::Sample(changed(scaled(histogram).trim(*at, Keep::Above)))
         }
         (Cell::Histogram(left), Add, Cell::Histogram(right)) => combined(left.add(right), op, "addition", here),
         (Cell::Histogram(left), Sub, Cell::Histogram(right)) => combined(left.subtract(right), op, "subtraction", here),
@@ -55,6 +61,17 @@ pub fn between(op: BinaryOp, left: &Cell, right: &Cell, here: Here<'_>) -> Outco
             here.info(&format!("{text} {op:?}: {left} {op} {right}"));
             Outcome::Nothing
         }
+    }
+}
+
+/// Whether an operator has a meaning between two samples of these types.
+pub fn go_together(op: BinaryOp, left: &Cell, right: &Cell) -> bool {
+    use BinaryOp::{Add, Div, Equal, Mul, NotEqual, Sub};
+    match (left, right) {
+        (Cell::Float(_), Cell::Float(_)) => !op.is_trim(),
+        (Cell::Float(_), Cell::Histogram(_)) => op == Mul,
+        (Cell::Histogram(_), Cell::Float(_)) => matches!(op, Mul | Div) || op.is_trim(),
+        (Cell::Histogram(_), Cell::Histogram(_)) => matches!(op, Add | Sub | Equal | NotEqual),
     }
 }
 

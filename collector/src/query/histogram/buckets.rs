@@ -67,7 +67,7 @@ impl Histogram {
         all
     }
 
-    fn zero_bucket(&self) -> Bucket {
+    pub(super) fn zero_bucket(&self) -> Bucket {
         let (upper, count) = (self.zero_threshold, self.zero_count);
         Bucket { lower: -upper, upper, lower_inclusive: true, upper_inclusive: true, count }
     }

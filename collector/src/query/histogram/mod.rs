@@ -9,6 +9,7 @@ mod bounds;
 mod buckets;
 mod estimate;
 mod reset;
+mod trim;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use lampad_proto::v1::{self, BucketSpan};
 pub use arithmetic::{Remarks, Total, WrongPair};
 pub use buckets::{Bucket, exponential, short};
 pub use estimate::Nans;
+pub use trim::Keep;
 
 /// Schema of histograms with bounds of their own.
 pub const CUSTOM: i32 = -53;

@@ -318,7 +318,7 @@ fn binary_op(token: super::lex::Token<'_>) -> Option<(BinaryOp, u8)> {
     let level = match op {
         BinaryOp::Or => 1,
         BinaryOp::And | BinaryOp::Unless => 2,
-        op if op.is_comparison() => 3,
+        op if op.keeps_name() => 3,
         BinaryOp::Add | BinaryOp::Sub => 4,
         BinaryOp::Pow => 6,
         _ => 5,
