@@ -7,6 +7,7 @@
 //! * An error is logged once with what it says, by the first of all modules that fail with it, and once more, with the count,
 //!   when it is over. A source that
 //!   is not on this machine is no failure and is told at info; those that were never there the roster tells in one line.
+//! * Ticks of a group ascend. One that was late can come to the very moment of the next, and that one is skipped.
 //! * All modules of an agent tick in step, so that their ticks share a frame; agents do not: the phase comes from the id.
 
 use std::any::Any;
@@ -172,6 +173,8 @@ pub struct Sampler {
     /// Belongs to the group and outlives the module: a restarted one goes on with the same numbers.
     tick: Tick,
     told_series: usize,
+    /// The time of the last tick that was handed over.
+    last_ms: i64,
     failing: Option<Failing>,
 }
 
@@ -183,11 +186,17 @@ struct Failing {
     ended: bool,
 }
 
-/// What the next sampler of the same group goes on with: the numbers of its series.
-#[derive(Default)]
+/// What the next sampler of the same group goes on with: the numbers of its series, and the time of its last tick.
 pub struct Remains {
     tick: Option<Tick>,
     told_series: usize,
+    last_ms: i64,
+}
+
+impl Default for Remains {
+    fn default() -> Self {
+        Self { tick: None, told_series: 0, last_ms: i64::MIN }
+    }
 }
 
 impl Sampler {
@@ -200,11 +209,9 @@ impl Sampler {
         told: Arc<Told>,
         remains: Remains,
     ) -> Self {
-        let tick = match remains.tick {
-            Some(tick) => tick,
-            None => Tick::new(),
-        };
-        Self { entry, group, health, clock, out, told, tick, told_series: remains.told_series, failing: None }
+        let Remains { tick, told_series, last_ms } = remains;
+        let tick = tick.unwrap_or_else(Tick::new);
+        Self { entry, group, health, clock, out, told, tick, told_series, last_ms, failing: None }
     }
 
     /// Ticks until `stop`. `phase` is when, within an interval, this agent ticks.
@@ -217,7 +224,9 @@ impl Sampler {
         let mut planned = Instant::now();
         let mut at_ms = self.clock.now_ms();
         loop {
-            if stop.run_until_cancelled(self.once(schedule, at_ms)).await.is_none() {
+            if at_ms <= self.last_ms {
+                self.health.skipped.fetch_add(1, Ordering::Relaxed);
+            } else if stop.run_until_cancelled(self.once(schedule, at_ms)).await.is_none() {
                 break;
             }
             let skipped = planned.elapsed().as_micros() / schedule.interval.as_micros().max(1);
@@ -232,7 +241,7 @@ impl Sampler {
             self.told.end(&self.health.told());
         }
         self.tick.abandon();
-        (self.entry, Remains { tick: Some(self.tick), told_series: self.told_series })
+        (self.entry, Remains { tick: Some(self.tick), told_series: self.told_series, last_ms: self.last_ms })
     }
 
     /// One read, and what follows from it.
@@ -330,6 +339,7 @@ impl Sampler {
             .map(|series| Series { desc: series.desc.clone(), labels: series.labels.clone() })
             .collect();
         self.told_series = self.tick.series().len();
+        self.last_ms = at_ms;
         place.send(Sampled { group: self.group, at_ms, read: Instant::now(), new_series, changes });
     }
 }
@@ -346,7 +356,9 @@ pub async fn end(group: u32, remains: &mut Remains, clock: &Clock, out: &mpsc::S
     let changes = tick.finish();
     if !changes.ended.is_empty() {
         // Fails only when the agent ends, and then the stream's end says the same.
-        let sampled = Sampled { group, at_ms: clock.now_ms(), read: Instant::now(), new_series: Vec::new(), changes };
+        let at_ms = clock.now_ms().max(remains.last_ms.saturating_add(1));
+        remains.last_ms = at_ms;
+        let sampled = Sampled { group, at_ms, read: Instant::now(), new_series: Vec::new(), changes };
         let _ = out.send(sampled).await;
     }
 }

@@ -11,6 +11,7 @@ const GAUGE: Desc = Desc::gauge("g", "G.");
 enum Read {
     Gives(f64),
     Fails,
+    Takes(Duration),
     Hangs,
     Panics,
 }
@@ -27,6 +28,10 @@ impl Module for Scripted {
         match self.0.pop_front() {
             Some(Read::Gives(value)) => out.push(&GAUGE, &[], value),
             Some(Read::Fails) => return Err(ModuleError::Absent { what: "it".to_owned() }),
+            Some(Read::Takes(long)) => {
+                tokio::time::sleep(long).await;
+                out.push(&GAUGE, &[], 7.0);
+            }
             Some(Read::Hangs) => std::future::pending().await,
             Some(Read::Panics) => {
                 out.push(&GAUGE, &[], 666.0);
@@ -47,9 +52,15 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
+        Self::ahead(Arc::default())
+    }
+
+    /// With a wall clock that is so many milliseconds ahead of the one that ticks.
+    fn ahead(ahead_ms: Arc<AtomicU64>) -> Self {
         let (out, samples) = mpsc::channel(SAMPLES_MAX);
         let started = Instant::now();
-        let clock = Arc::new(Clock::new(Box::new(move || 1_000_000 + started.elapsed().as_millis() as i64)));
+        let wall = move || started.elapsed().as_millis() as i64 + ahead_ms.load(Ordering::Relaxed) as i64;
+        let clock = Arc::new(Clock::new(Box::new(move || 1_000_000 + wall())));
         Self { clock, out, samples, stop: CancellationToken::new() }
     }
 
@@ -126,6 +137,27 @@ async fn ticks_ascend_by_the_interval() {
         assert_eq!(at - last, 1000);
         last = at;
     }
+}
+
+/// Two ticks of one time are a frame that no collector takes.
+#[tokio::test(start_paused = true)]
+async fn a_late_tick_that_comes_to_the_moment_of_the_next_stands_for_both() {
+    let ahead_ms = Arc::new(AtomicU64::new(0));
+    let mut rig = Rig::ahead(ahead_ms.clone());
+    let late = Read::Takes(Duration::from_millis(1997));
+    let health = rig.start(
+        0,
+        [Read::Gives(0.0), Read::Gives(1.0), late].into_iter().chain((2..9).map(|n| Read::Gives(f64::from(n)))),
+    );
+    health.set_schedule(Schedule { deadline: Duration::from_secs(5), ..Schedule::of(Tier::Standard) });
+    let mut times = vec![rig.samples.recv().await.unwrap().at_ms, rig.samples.recv().await.unwrap().at_ms];
+    // The wall clock is set by so little that ours follows within a tick.
+    ahead_ms.store(3, Ordering::Relaxed);
+    for _ in 0..5 {
+        times.push(rig.samples.recv().await.unwrap().at_ms);
+    }
+    assert!(times.is_sorted_by(|a, b| a < b), "{times:?}");
+    assert!(health.skipped.load(Ordering::Relaxed) >= 2);
 }
 
 #[tokio::test(start_paused = true)]

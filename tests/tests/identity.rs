@@ -73,7 +73,7 @@ async fn a_copy_of_a_running_agent_is_refused_and_takes_over_when_the_first_ends
         let found = samples(&api, of_copy, 120).await?;
         ensure!(found.first().is_some_and(|first| first.timestamp_ms <= refused_ms), "the spool's are missing");
         ensure!(found.last().is_some_and(|last| last.timestamp_ms > refused_ms), "the newest are missing");
-        without_gap(&found, interval_ms)
+        without_gap(&api, "db2", &found, interval_ms).await
     })
     .await
     .with_context(|| copy.process.log_tail())
@@ -108,7 +108,7 @@ async fn a_spool_that_was_copied_is_stored_once() -> anyhow::Result<()> {
     .await?;
     let told = until_ok("the spool of the first", PATIENCE, || async {
         let told = before_end(&samples(&api, series, 120).await?);
-        without_gap(&told, interval_ms)?;
+        without_gap(&api, "db1", &told, interval_ms).await?;
         let last_ms = told.last().context("a sample")?.timestamp_ms;
         ensure!(asked_ms - last_ms < 2 * interval_ms, "the spool is not there yet");
         Ok(told)
@@ -149,7 +149,7 @@ async fn of_two_agents_with_one_name_the_second_is_told_how_to_get_another() -> 
     })
     .await?;
     let seen = some(&api, series, 5).await?.len();
-    without_gap(&some(&api, series, seen + 4).await?, interval_ms)
+    without_gap(&api, "db1", &some(&api, series, seen + 4).await?, interval_ms).await
 }
 
 #[tokio::test]

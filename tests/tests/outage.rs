@@ -96,7 +96,7 @@ async fn a_cut_leaves_no_gap_and_the_newest_sample_comes_first(link: Link) -> an
     let first_ms = before.first().context("samples before")?.timestamp_ms;
     let whole = until_ok("the gap to be filled", PATIENCE, || async {
         let whole = samples(&api, series, 300).await?;
-        without_gap(&whole, interval_ms)?;
+        without_gap(&api, "db1", &whole, interval_ms).await?;
         Ok(whole)
     })
     .await?;

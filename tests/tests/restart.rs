@@ -42,8 +42,8 @@ async fn ended_in_the_dark(
         let (before, after): (Vec<Sample>, Vec<Sample>) = all.iter().partition(|at| at.timestamp_ms <= ended_ms);
         let missing = end_ms - before.last().context("samples before the end")?.timestamp_ms;
         ensure!(missing <= allowed_ms + interval_ms * 3 / 2, "the last {missing} ms before the end are missing");
-        without_gap(&before, interval_ms)?;
-        without_gap(&after, interval_ms)?;
+        without_gap(&api, "db1", &before, interval_ms).await?;
+        without_gap(&api, "db1", &after, interval_ms).await?;
         Ok(missing)
     })
     .await?;
