@@ -249,6 +249,13 @@ fn merge(flags: &Flags, mut file: File, host_written: Option<toml::Value>) -> Re
     let mysql = mysql.map_err(|error| value("--mysql, [mysql]", error.to_string()))?;
     for watched in &mysql {
         check_time("[mysql]", "statement_deadline", watched.settings.statement_deadline)?;
+        for (name, content) in &watched.labels {
+            let checked = match name.as_str() {
+                "instance" => Err("a server's instance is its `name`; write it there".to_owned()),
+                _ => check_label(name, content),
+            };
+            checked.map_err(|detail| value("labels of [mysql]", detail))?;
+        }
     }
     place_host(flags, &mut file.host)?;
     for (name, module) in &file.module {

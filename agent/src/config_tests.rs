@@ -34,7 +34,7 @@ fn modules_are_set_one_by_one() {
         "[module.\"host.cpu\"]\ninterval = \"100ms\"\n[module.\"host.disk\"]\nenabled = false\n",
     )
     .unwrap();
-    let spec = |name| Spec { name, instance: None, collector: "", job: "node", tier: Tier::Standard };
+    let spec = |name| Spec::new(name, "", "node", Tier::Standard);
     let cpu = config.schedule(&spec("host.cpu")).unwrap();
     assert_eq!((cpu.interval, cpu.deadline), (Duration::from_millis(100), Duration::from_secs(1)));
     assert_eq!(config.schedule(&spec("host.disk")), None);
@@ -48,7 +48,7 @@ fn modules_are_set_one_by_one() {
 #[test]
 fn a_module_bears_with_a_statement_as_long_as_it_may_run() {
     let config = load(Flags::default(), "[mysql]\nstatement_deadline = \"3s\"\n").unwrap();
-    let spec = |name| Spec { name, instance: None, collector: "", job: "mysql", tier: Tier::Vital };
+    let spec = |name| Spec::new(name, "", "mysql", Tier::Vital);
     assert!(config.schedule(&spec("mysql.vital")).unwrap().deadline > Duration::from_secs(3));
     assert_eq!(config.schedule(&spec("host.stat")).unwrap().deadline, Duration::from_secs(1));
     assert!(refused("[mysql]\nstatement_deadline = \"0s\"\n").contains("statement_deadline"));
@@ -67,6 +67,9 @@ fn bad_values_are_named_with_the_way_out() {
     for (file, wanted) in [
         ("collector = \"a:1\"", "write http://HOST:PORT"),
         ("collector = \"http://a\"", "has no port"),
+        ("[mysql.labels]\njob = \"x\"", "set by Lampad itself"),
+        ("[mysql.labels]\ninstance = \"x\"", "write it there"),
+        ("[[mysql.instance]]\nport = 1\nlabels = { \"a-b\" = \"x\" }", "is not a label's name"),
         ("collector = \"http://a:70000\"", "http://a:70000"),
         ("collector = \"http://a:1\"\ntls_ca = \"ca.pem\"", "write https://"),
         ("tls_cert = \"c.pem\"", "give both or none"),

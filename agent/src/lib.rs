@@ -9,6 +9,7 @@ pub mod identity;
 pub mod logging;
 pub mod module;
 pub mod modules;
+mod newcomers;
 pub mod push;
 pub mod roster;
 pub mod sampler;
@@ -32,6 +33,8 @@ use crate::delta::Catalog;
 use crate::flow::{Control, Flow, Parts};
 use crate::identity::Identity;
 use crate::module::Entry;
+use crate::modules::mysql::{self, Watched};
+use crate::newcomers::Lookout;
 use crate::roster::{Roster, Surroundings};
 use crate::spool::{Owner, Spool, SpoolDisk};
 use crate::stats::Shared;
@@ -110,11 +113,18 @@ impl Agent {
         }
         let stop_flow = CancellationToken::new();
         let mut flow = tokio::spawn(flow.run(stop_flow.clone()));
+        let mut lookout = Lookout::default();
+        let mut look = tokio::time::interval(newcomers::LOOK);
         loop {
             tokio::select! {
                 () = signals.stop.cancelled() => break,
                 // It ends only when it cannot go on.
                 ended = &mut flow => return ended.context("the agent's main loop broke")?,
+                _ = look.tick() => {
+                    for server in lookout.look(&config, &mysql::Surroundings::of_this_process()) {
+                        join(server, &mut config, &mut roster, &control, &shared).await?;
+                    }
+                }
                 Some(()) = signals.reload.recv() => match reload(&flags, &config, &mut roster, &control, &shared).await {
                     Ok(new) => config = new,
                     Err(error) => tracing::error!("reload refused, the old configuration stays: {error:#}"),
@@ -151,10 +161,15 @@ const SECTIONS: [Section; 3] = [
     },
     Section {
         prefix: "lampad.",
-        make: |config, shared| telemetry::modules(shared, config.mysql.iter().map(|one| one.instance.clone())),
-        changed: |old, new| !old.mysql.iter().map(|one| &one.instance).eq(new.mysql.iter().map(|one| &one.instance)),
+        make: |config, shared| telemetry::modules(shared, &config.mysql),
+        changed: |old, new| !names_of(old).eq(names_of(new)),
     },
 ];
+
+/// What tells the servers that are watched apart.
+fn names_of(config: &Config) -> impl Iterator<Item = (&Option<Arc<str>>, &[(String, String)])> {
+    config.mysql.iter().map(|one| (&one.instance, &one.labels[..]))
+}
 
 /// What `[module."..."]` may be: the modules, and those of one server among several.
 fn names(config: &Config, shared: &Shared) -> Vec<String> {
@@ -163,6 +178,23 @@ fn names(config: &Config, shared: &Shared) -> Vec<String> {
     names.sort_unstable();
     names.dedup();
     names
+}
+
+/// Begins to watch a server that has come to this host.
+async fn join(
+    server: Watched,
+    config: &mut Config,
+    roster: &mut Roster,
+    control: &mpsc::Sender<Control>,
+    shared: &Shared,
+) -> anyhow::Result<()> {
+    tracing::info!(instance = server.instance.as_deref(), "a database server has come to this host");
+    let mut entries = mysql::modules(std::slice::from_ref(&server));
+    entries.push(telemetry::of_server(shared, &server));
+    config.mysql.push(server);
+    config.mysql.sort_by(|a, b| a.instance.cmp(&b.instance));
+    roster.add(entries, config);
+    control.send(Control::Redefine).await.context("the agent is stopping")
 }
 
 /// Reads the configuration again and puts into force what differs.
@@ -192,7 +224,8 @@ async fn reload(
     if changed {
         control.send(Control::Redefine).await.context("the agent is stopping")?;
     }
-    if new.target != old.target || new.labels != old.labels {
+    // Labels are said where a stream begins.
+    if new.target != old.target || new.labels != old.labels || !names_of(&new).eq(names_of(old)) {
         let reconnect = Control::Reconnect { target: new.target.clone(), labels: new.labels.clone() };
         control.send(reconnect).await.context("the agent is stopping")?;
     }

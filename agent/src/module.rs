@@ -83,9 +83,16 @@ pub struct Spec {
     /// Label `job` of all its series: `node` or `mysql`.
     pub job: &'static str,
     pub tier: Tier,
+    /// What the configuration puts on all series of that server, as (name, value).
+    pub labels: Vec<(String, String)>,
 }
 
 impl Spec {
+    /// A module of the agent's own host or only server.
+    pub const fn new(name: &'static str, collector: &'static str, job: &'static str, tier: Tier) -> Self {
+        Self { name, instance: None, collector, job, tier, labels: Vec::new() }
+    }
+
     /// Unique within the agent: the name, of several servers with the one that is read, as in `mysql.status@db1:3307`.
     pub fn id(&self) -> String {
         match &self.instance {

@@ -70,6 +70,16 @@ impl Roster {
         tokio::spawn(tell_absent(begun.map(|(_, running)| running.health.clone()).collect()));
     }
 
+    /// Begins modules of which there were none before; the others go on.
+    pub fn add(&mut self, entries: Vec<Entry>, config: &Config) {
+        for entry in entries {
+            if let Some(schedule) = config.schedule(&entry.spec) {
+                self.start(entry, schedule);
+            }
+        }
+        self.publish();
+    }
+
     /// Restarts modules whose schedule has changed, and ends those that were switched off; a module itself goes on, with its
     /// connections. Returns whether there were any.
     pub async fn reschedule(&mut self, config: &Config) -> bool {
@@ -124,7 +134,8 @@ impl Roster {
         match catalog.find(&id) {
             Some(number) => {
                 if let Some(group) = catalog.group_mut(number) {
-                    group.interval_ms = interval_ms;
+                    let Group { labels, interval_ms, .. } = Group::of(&entry.spec, interval_ms);
+                    (group.labels, group.interval_ms) = (labels, interval_ms);
                 }
                 number
             }

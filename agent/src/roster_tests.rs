@@ -32,7 +32,7 @@ impl Module for Blocking {
 fn blocking() -> (Entry, Receiver<()>, Sender<()>) {
     let (begun, reads) = channel();
     let (wake, asleep) = channel();
-    let spec = Spec { name: "test.blocking", collector: "", job: "node", tier: Tier::Standard, instance: None };
+    let spec = Spec::new("test.blocking", "", "node", Tier::Standard);
     (Entry { spec, module: Box::new(Blocking { begun, asleep: Mutex::new(asleep) }) }, reads, wake)
 }
 

@@ -65,7 +65,7 @@ impl Rig {
     }
 
     fn start(&self, group: u32, script: impl IntoIterator<Item = Read>) -> Arc<ModuleHealth> {
-        let spec = Spec { name: "test.scripted", instance: None, collector: "", job: "node", tier: Tier::Standard };
+        let spec = Spec::new("test.scripted", "", "node", Tier::Standard);
         let health = Arc::new(ModuleHealth::new(spec.clone(), Schedule::of(Tier::Standard)));
         let module = Box::new(Scripted(script.into_iter().collect()));
         let sampler = Sampler::new(
@@ -116,7 +116,7 @@ async fn a_module_that_panics_fails_and_is_read_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_read_that_nothing_can_end_is_told_as_down() {
-    let spec = Spec { name: "test.blocked", collector: "", job: "node", tier: Tier::Standard, instance: None };
+    let spec = Spec::new("test.blocked", "", "node", Tier::Standard);
     let health = ModuleHealth::new(spec, Schedule::of(Tier::Standard));
     health.up.store(true, Ordering::Relaxed);
     health.begin();

@@ -14,7 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::module::{Desc, Entry, Module, ModuleError, Spec, Tier};
-use crate::modules::mysql::CONNECTION;
+use crate::modules::mysql::{CONNECTION, Watched};
 use crate::sampler::ModuleHealth;
 use crate::stats::Shared;
 use crate::tick::Tick;
@@ -138,17 +138,20 @@ const PROCESS: [Desc; 7] = [
 ];
 
 /// The modules that tell of the others, those of each server apart.
-pub fn modules(shared: &Shared, servers: impl Iterator<Item = Option<Arc<str>>>) -> Vec<Entry> {
-    let spec = |name, job, instance| Spec { name, instance, collector: "", job, tier: Tier::Heavy };
+pub fn modules(shared: &Shared, servers: &[Watched]) -> Vec<Entry> {
     let agent = Entry {
-        spec: spec("lampad.agent", "node", None),
+        spec: Spec::new("lampad.agent", "", "node", Tier::Heavy),
         module: Box::new(Agent { shared: shared.clone(), settled: false }),
     };
-    let scrapes = servers.map(|instance| Entry {
-        spec: spec("lampad.mysql", "mysql", instance.clone()),
-        module: Box::new(MysqlScrapes { shared: shared.clone(), instance, settled: false }),
-    });
-    std::iter::once(agent).chain(scrapes).collect()
+    std::iter::once(agent).chain(servers.iter().map(|server| of_server(shared, server))).collect()
+}
+
+/// The module that tells of those of one server.
+pub fn of_server(shared: &Shared, server: &Watched) -> Entry {
+    let mut spec = Spec::new("lampad.mysql", "", "mysql", Tier::Heavy);
+    server.mark(&mut spec);
+    let instance = server.instance.clone();
+    Entry { spec, module: Box::new(MysqlScrapes { shared: shared.clone(), instance, settled: false }) }
 }
 
 struct Agent {
@@ -307,10 +310,11 @@ fn process(out: &mut Tick) -> Result<(), ModuleError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::modules::mysql::MysqlSettings;
     use crate::schedule::Schedule;
 
     fn health(name: &'static str, collector: &'static str, job: &'static str, up: bool, us: u64) -> Arc<ModuleHealth> {
-        let spec = Spec { name, instance: None, collector, job, tier: Tier::Standard };
+        let spec = Spec::new(name, collector, job, Tier::Standard);
         let health = ModuleHealth::new(spec, Schedule::of(Tier::Standard));
         health.up.store(up, Ordering::Relaxed);
         health.reads.store(1, Ordering::Relaxed);
@@ -328,7 +332,8 @@ mod tests {
             health("mysql.up", CONNECTION, "mysql", true, 1000),
         ]);
         let mut lines = Vec::new();
-        for mut entry in modules(&shared, [None].into_iter()) {
+        let only = Watched { instance: None, labels: Vec::new(), settings: MysqlSettings::default() };
+        for mut entry in modules(&shared, &[only]) {
             let mut tick = Tick::new();
             entry.module.sample(&mut tick).await.unwrap();
             lines.extend(tick.samples().map(|(name, labels, value)| format!("{name} {labels:?} {value}")));

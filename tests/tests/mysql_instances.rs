@@ -13,11 +13,15 @@ async fn becomes(api: &Api, query: &str, expected: f64) -> Result<()> {
 }
 
 fn write(config: &Path, first: &Server, second: Option<&Server>) -> Result<()> {
-    let mut text = format!("[[mysql.instance]]\nname = 'orders'\nserver = '{}'\n", first.dsn());
+    let mut text =
+        format!("[mysql.labels]\nset = 'a'\n[[mysql.instance]]\nname = 'orders'\nserver = '{}'\n", first.dsn());
     if let Some(second) = second {
         let login = config.with_extension("cnf");
         std::fs::write(&login, "[client]\nuser = root\n")?;
-        text += &format!("[[mysql.instance]]\nport = {}\noption_file = {login:?}\n", second.port());
+        text += &format!(
+            "[[mysql.instance]]\nport = {}\noption_file = {login:?}\nlabels.role = 'replica'\n",
+            second.port()
+        );
     }
     std::fs::write(config, text).context("the agent's configuration")
 }
@@ -34,6 +38,8 @@ async fn each_server_has_series_of_its_own_and_its_own_troubles() -> Result<()> 
     let api = collector.api();
 
     let by_port = format!("db1:{}", second.port());
+    let labelled = "count(mysql_up{set='a',instance='orders',role=''}) + count(mysql_up{set='a',role='replica'})";
+    becomes(&api, labelled, 2.0).await?;
     for (instance, id) in [("orders", 11.0), (&*by_port, 12.0)] {
         let of = |family: &str| format!("{family}{{job=\"mysql\",instance=\"{instance}\"}}");
         becomes(&api, &of("mysql_up"), 1.0).await?;
@@ -78,4 +84,38 @@ async fn flags_name_several_and_one_stays_as_it_was() -> Result<()> {
         becomes(&collector.api(), &format!("mysql_up{{instance=\"{instance}\"}}"), 1.0).await?;
     }
     becomes(&collector.api(), "count(mysql_up)", 3.0).await
+}
+
+/// A socket that leads to `server`, as a server at an unusual place has one. Aborted, it ends with all its connections.
+fn lead_to(server: &Server, socket: &Path) -> Result<tokio::task::JoinHandle<()>> {
+    let (listener, target) = (tokio::net::UnixListener::bind(socket)?, server.socket());
+    Ok(tokio::spawn(async move {
+        let mut connections = tokio::task::JoinSet::new();
+        while let Ok((mut client, _)) = listener.accept().await {
+            let target = target.clone();
+            connections.spawn(async move {
+                let mut server = tokio::net::UnixStream::connect(target).await?;
+                tokio::io::copy_bidirectional(&mut client, &mut server).await
+            });
+        }
+    }))
+}
+
+#[tokio::test]
+async fn servers_that_nobody_named_are_found_by_their_sockets() -> Result<()> {
+    let server = Server::mariadb(&[]).await?;
+    let collector = Collector::start().await?;
+    let place = tempfile::tempdir()?;
+    let place = place.path().canonicalize()?;
+    let up = |name: &str| format!("mysql_up{{instance=\"db1:{}/{name}\"}}", place.display());
+    let early = lead_to(&server, &place.join("mysql.sock"))?;
+    let _agent = Agent::start(&collector.grpc_url(), "db1", &[])?;
+    becomes(&collector.api(), &up("mysql.sock"), 1.0).await?;
+    // One that comes later is found as well, and one that goes is down.
+    let _late = lead_to(&server, &place.join("mysqld-3307.sock"))?;
+    becomes(&collector.api(), &up("mysqld-3307.sock"), 1.0).await?;
+    becomes(&collector.api(), &up("mysqld-3307.sock").replace("mysql_up", "up"), 1.0).await?;
+    early.abort();
+    becomes(&collector.api(), &up("mysql.sock"), 0.0).await?;
+    becomes(&collector.api(), &up("mysqld-3307.sock"), 1.0).await
 }

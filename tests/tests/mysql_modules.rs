@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use lampad_agent::module::{Entry, ModuleError};
-use lampad_agent::modules::mysql::{Extra, MysqlSettings, Secret, Session, Surroundings, modules_on};
+use lampad_agent::modules::mysql::{Extra, MysqlSettings, Secret, Session, Surroundings, governed, modules_on};
 use lampad_agent::tick::Tick;
 use lampad_proto::Number;
 use lampad_tests::mariadb::Server;
@@ -187,6 +187,36 @@ async fn a_statement_past_its_deadline_is_killed_and_two_connections_suffice() -
         assert!(server.ask(kills).await?.parse::<u32>()? > kills_before, "no KILL was sent");
         let sleeping = "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP(600)%'";
         assert_eq!(server.ask(sleeping).await?, "0");
+        Ok(())
+    })
+    .await
+}
+
+/// A read that waits, for a lock or on a busy machine, has cost the server nothing and must not be held back for it.
+#[tokio::test]
+async fn a_statement_that_waits_is_charged_for_what_the_server_ran() -> Result<()> {
+    with_each_server(&[], |server| async move {
+        let sleepy = "SELECT DATE_ADD(NOW(6), INTERVAL SLEEP(0.2) SECOND) AS ts, 1 AS server_id";
+        server.execute(&format!("CREATE DATABASE hb; CREATE VIEW hb.hb AS {sleepy}")).await?;
+        let session = session(MysqlSettings {
+            extra: vec![Extra::Heartbeat],
+            heartbeat_table: "hb.hb".to_owned(),
+            ..settings(server.dsn())
+        });
+        let mut entries = governed(&session);
+        let (begun, mut reads) = (Instant::now(), 0);
+        while reads < 3 {
+            match sample(find(&mut entries, "mysql.heartbeat")?).await {
+                Ok(_) => reads += 1,
+                Err(ModuleError::Held) if begun.elapsed() < PATIENCE => tokio::task::yield_now().await,
+                Err(error) => bail!("{error}"),
+            }
+        }
+        assert!(begun.elapsed() >= Duration::from_millis(600), "the statements did not wait");
+        session.ping().await?;
+        let accounts = session.governor().accounts();
+        let (_, book) = accounts.iter().find(|(name, _)| *name == "mysql.heartbeat").context("no book of it")?;
+        assert!(book.spent > 0.0 && book.spent < 0.2, "{} s for three reads that waited 0.2 s each", book.spent);
         Ok(())
     })
     .await

@@ -31,8 +31,9 @@ impl Group {
     /// The group of a module.
     pub fn of(spec: &Spec, interval_ms: u32) -> Self {
         let mut group = Self::new(spec.id(), spec.job, interval_ms);
-        // Goes before the agent's own label of this name.
+        // These go before the agent's own labels of their names.
         group.labels.extend(spec.instance.iter().map(|instance| ("instance".to_owned(), instance.to_string())));
+        group.labels.extend(spec.labels.iter().cloned());
         group
     }
 }

@@ -1,5 +1,6 @@
 //! The host, as node_exporter tells it: one file per source, and this table of them.
 
+mod address_info;
 mod arp;
 mod attributes;
 mod bcache;
@@ -202,6 +203,7 @@ const TABLE: &[Row] = &[
     off("host.lnstat", "lnstat", Heavy, |s| quick(s, net_tables::LnStat::new(&s.path_procfs))),
     off("host.xfrm", "xfrm", Heavy, |s| quick(s, net_tables::Xfrm::new(&s.path_procfs))),
     off("host.qdisc", "qdisc", Heavy, |s| quick(s, qdisc::Qdisc::new(&s.path_sysfs, s.qdisc.clone()))),
+    off("host.address_info", "", Heavy, |s| quick(s, address_info::AddressInfo::new(&s.path_sysfs, s.netdev.clone()))),
     off("host.network_route", "network_route", Heavy, |s| quick(s, network_route::NetworkRoute::new(&s.path_sysfs))),
     off("host.mountstats", "mountstats", Heavy, |s| quick(s, mountstats::MountStats::new(&s.path_procfs))),
     off("host.systemd", "systemd", Heavy, |s| slow(systemd::Systemd::new(&s.path_rootfs, s.systemd.clone()))),
@@ -241,7 +243,7 @@ fn all_names() -> impl Iterator<Item = &'static str> {
 
 impl Row {
     fn spec(&self) -> Spec {
-        Spec { name: self.name, instance: None, collector: self.collector, job: "node", tier: self.tier }
+        Spec::new(self.name, self.collector, "node", self.tier)
     }
 }
 

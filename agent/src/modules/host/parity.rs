@@ -20,7 +20,7 @@ use crate::tick::Tick;
 const REASONS: &[(&str, &str)] = &[
     ("node_scrape_collector_", "told by the sampler, which knows of duration and success"),
     ("node_infiniband_", "counters that only some adapters have; all are in one table in infiniband"),
-    ("node_network_address_info$", "only with --collector.netdev.address-info"),
+    ("node_network_address_info$", "on request; tested in address_info and compared live"),
     ("node_network_altnames_info$", "only with the netlink variant of netclass"),
     ("node_network_collisions_total$", "only with --collector.netdev.enable-detailed-metrics"),
     ("node_network_multicast_total$", "only with --collector.netdev.enable-detailed-metrics"),
@@ -49,9 +49,9 @@ const REASONS_ON_REQUEST: &[(&str, &str)] = &[
     ("node_lnstat_", "columns that only some kernels have; each column of the files is told"),
     ("node_memory_numa_", "lines that only some kernels have; each line of the file is told"),
     ("node_sysctl_", "those that are configured"),
-    ("node_systemd_service_restart_total$", "only with --collector.systemd.enable-restarts-metrics"),
-    ("node_systemd_unit_start_time_seconds$", "only with --collector.systemd.enable-start-time-metrics"),
-    ("node_systemd_unit_tasks_", "only with --collector.systemd.enable-task-metrics"),
+    ("node_systemd_service_restart_total$", "with `restarts` of [host.systemd]"),
+    ("node_systemd_unit_start_time_seconds$", "with `start_time` of [host.systemd]"),
+    ("node_systemd_unit_tasks_", "with `tasks` of [host.systemd]"),
 ];
 
 /// What of upstream's expected exposition differs or lacks, and why: beginning of the family's name, reason.

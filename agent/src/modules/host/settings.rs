@@ -6,6 +6,7 @@ use regex::Regex;
 use serde::Deserialize;
 
 use super::sysctl::SysctlSettings;
+use super::systemd::SystemdSettings;
 
 /// Table `[host]` of the agent's configuration.
 #[derive(Debug, Clone, Deserialize)]
@@ -51,8 +52,7 @@ pub struct HostSettings {
     pub netclass_ignore_invalid_speed: bool,
     /// Chips by the name in label `chip`.
     pub hwmon: DeviceFilter,
-    /// Units whose states are told.
-    pub systemd: DeviceFilter,
+    pub systemd: SystemdSettings,
     /// Found out, not configured: files of the kernel's trees are served by a process, which may never answer.
     #[serde(skip)]
     pub files_may_hang: bool,
@@ -84,7 +84,7 @@ impl Default for HostSettings {
             sysctl: SysctlSettings::default(),
             netclass_ignore_invalid_speed: false,
             hwmon: DeviceFilter::default(),
-            systemd: super::systemd::default_units(),
+            systemd: SystemdSettings::default(),
             files_may_hang: false,
         }
     }
@@ -190,7 +190,7 @@ pub fn passes(include: Option<&Pattern>, exclude: Option<&Pattern>, name: &str) 
 pub struct Pattern(Regex);
 
 impl Pattern {
-    fn of(text: &'static str) -> Self {
+    pub fn of(text: &'static str) -> Self {
         Self(Regex::new(text).expect("a default of ours, which a test compiles"))
     }
 

@@ -2,17 +2,20 @@
 //!
 //! Source: the manager on the system bus: ListUnits, and properties of services, timers and sockets.
 //! Shape:  `node_systemd_unit_state{name,state,type}`, 1 for the state that a loaded unit is in; timers and sockets have series
-//!         of their own; `node_systemd_units{state}` counts all units, loaded or not.
-//! Units:  seconds since 1970; connections.
+//!         of their own, and on request services (restarts, tasks) and all units (when they started), as [`DETAILS`] has them;
+//!         `node_systemd_units{state}` counts all units, loaded or not.
+//! Units:  seconds since 1970; connections, tasks.
 //! Errors: `Absent` without a bus; `Read` where it does not answer, or not what was asked.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+
 use super::dbus::{Body, Bus, CallError, Object};
 use super::reader::Reader;
-use super::settings::DeviceFilter;
+use super::settings::{Pattern, passes};
 use super::source::{ModuleResult, absent, read_error};
 use crate::module::Desc;
 use crate::tick::Tick;
@@ -37,13 +40,63 @@ const REFUSED: Desc =
     Desc::counter("node_systemd_socket_refused_connections_total", "Connections that the socket unit has refused.")
         .labels(&["name"]);
 
+const RESTARTS: Desc =
+    Desc::counter("node_systemd_service_restart_total", "Times that systemd has started the service anew.")
+        .labels(&["name"]);
+const STARTED: Desc =
+    Desc::gauge("node_systemd_unit_start_time_seconds", "When the unit became active; 0 if it is not.")
+        .labels(&["name"])
+        .unit("seconds");
+const TASKS: Desc = Desc::gauge("node_systemd_unit_tasks_current", "Tasks of the service now.").labels(&["name"]);
+const TASKS_MAX: Desc =
+    Desc::gauge("node_systemd_unit_tasks_max", "Most tasks that the service may have.").labels(&["name"]);
+
+/// A property of units of one kind, and the family that tells it.
+struct Detail {
+    desc: Desc,
+    /// End of the unit's name; empty for all.
+    kind: &'static str,
+    interface: &'static str,
+    property: &'static str,
+    /// Of the family's unit in the property's.
+    scale: f64,
+    wanted: fn(&SystemdSettings) -> bool,
+}
+
+impl Detail {
+    const fn of(desc: Desc, kind: &'static str, interface: &'static str, property: &'static str) -> Self {
+        Self { desc, kind, interface, property, scale: 1.0, wanted: |_| true }
+    }
+
+    const fn micros(mut self) -> Self {
+        self.scale = 1e6;
+        self
+    }
+
+    const fn when(mut self, wanted: fn(&SystemdSettings) -> bool) -> Self {
+        self.wanted = wanted;
+        self
+    }
+}
+
+const DETAILS: [Detail; 8] = [
+    Detail::of(TRIGGERED, ".timer", "Timer", "LastTriggerUSec").micros(),
+    Detail::of(ACCEPTED, ".socket", "Socket", "NAccepted"),
+    Detail::of(CURRENT, ".socket", "Socket", "NConnections"),
+    Detail::of(REFUSED, ".socket", "Socket", "NRefused"),
+    Detail::of(RESTARTS, ".service", "Service", "NRestarts").when(|settings| settings.restarts),
+    Detail::of(TASKS, ".service", "Service", "TasksCurrent").when(|settings| settings.tasks),
+    Detail::of(TASKS_MAX, ".service", "Service", "TasksMax").when(|settings| settings.tasks),
+    Detail::of(STARTED, "", "Unit", "ActiveEnterTimestamp").micros().when(|settings| settings.start_time),
+];
+
 const STATES: [&str; 5] = ["active", "activating", "deactivating", "inactive", "failed"];
 const SERVICE: &str = "org.freedesktop.systemd1";
 const MANAGER: Object = Object { service: SERVICE, path: "/org/freedesktop/systemd1" };
 
 pub struct Systemd {
     socket: PathBuf,
-    units: DeviceFilter,
+    settings: SystemdSettings,
     bus: Option<Bus>,
     /// `simple`, `oneshot`, ... by unit: asked for once, they change only when a unit file does.
     types: BTreeMap<String, String>,
@@ -58,20 +111,20 @@ struct Unit {
 }
 
 impl Systemd {
-    pub fn new(rootfs: &Path, units: DeviceFilter) -> Self {
-        Self { socket: super::dbus::socket(rootfs), units, bus: None, types: BTreeMap::new() }
+    pub fn new(rootfs: &Path, settings: SystemdSettings) -> Self {
+        Self { socket: super::dbus::socket(rootfs), settings, bus: None, types: BTreeMap::new() }
     }
 
     fn tell(&mut self, bus: &mut Bus, out: &mut Tick) -> Result<(), CallError> {
         let list = bus.call(MANAGER, "org.freedesktop.systemd1.Manager", "ListUnits", &[])?;
         let units = units(list)?;
         count(&units, out);
-        for unit in units.iter().filter(|unit| unit.load == "loaded" && self.units.takes(&unit.name)) {
+        for unit in units.iter().filter(|unit| unit.load == "loaded" && self.settings.takes(&unit.name)) {
             let kind = kind(&mut self.types, bus, unit)?;
             for state in STATES {
                 out.push(&STATE, &[&unit.name, state, kind], f64::from(u8::from(unit.active == state)));
             }
-            details(bus, unit, out)?;
+            details(bus, unit, &self.settings, out)?;
         }
         if self.types.len() > units.len() {
             self.types.clear(); // units that were there for a while
@@ -99,25 +152,26 @@ fn kind<'a>(types: &'a mut BTreeMap<String, String>, bus: &mut Bus, unit: &Unit)
     Ok(types.get(&unit.name).map_or("", String::as_str))
 }
 
-/// What timers and sockets have besides a state.
-fn details(bus: &mut Bus, unit: &Unit, out: &mut Tick) -> Result<(), CallError> {
-    let name = [unit.name.as_str()];
-    if unit.name.ends_with(".timer") {
-        if let Some(micros) = number(bus, unit, "Timer", "LastTriggerUSec")? {
-            out.push(&TRIGGERED, &name, micros / 1e6);
-        }
-    } else if unit.name.ends_with(".socket") {
-        for (desc, property) in [(&ACCEPTED, "NAccepted"), (&CURRENT, "NConnections"), (&REFUSED, "NRefused")] {
-            if let Some(count) = number(bus, unit, "Socket", property)? {
-                out.push(desc, &name, count);
-            }
+/// What a unit has besides a state.
+fn details(bus: &mut Bus, unit: &Unit, settings: &SystemdSettings, out: &mut Tick) -> Result<(), CallError> {
+    for detail in DETAILS.iter().filter(|detail| unit.name.ends_with(detail.kind) && (detail.wanted)(settings)) {
+        let value = property(bus, unit, detail.interface, detail.property)?.and_then(|value| value.number());
+        if let Some(value) = value.and_then(|value| told(detail, unit, value)) {
+            out.push(&detail.desc, &[&unit.name], value);
         }
     }
     Ok(())
 }
 
-fn number(bus: &mut Bus, unit: &Unit, kind: &str, name: &str) -> Result<Option<f64>, CallError> {
-    Ok(property(bus, unit, kind, name)?.and_then(|value| value.number()))
+/// The number as the family has it; `None` where systemd does not count.
+fn told(detail: &Detail, unit: &Unit, value: f64) -> Option<f64> {
+    const NOT_COUNTED: f64 = u64::MAX as f64;
+    match value {
+        NOT_COUNTED => None,
+        // It keeps the time of the last start of a unit that has ended.
+        _ if detail.property == "ActiveEnterTimestamp" && unit.active != "active" => Some(0.0),
+        _ => Some(value / detail.scale),
+    }
 }
 
 /// A unit that has gone meanwhile, or a property that this version does not have, is left out.
@@ -167,7 +221,8 @@ fn leading_number(version: &str) -> f64 {
 
 impl Reader for Systemd {
     fn descs(&self) -> Vec<Desc> {
-        vec![STATE, UNITS, RUNNING, VERSION, VIRTUALIZATION, TRIGGERED, ACCEPTED, CURRENT, REFUSED]
+        let details = DETAILS.into_iter().filter(|detail| (detail.wanted)(&self.settings)).map(|detail| detail.desc);
+        [STATE, UNITS, RUNNING, VERSION, VIRTUALIZATION].into_iter().chain(details).collect()
     }
 
     fn read(&mut self, out: &mut Tick) -> ModuleResult {
@@ -187,9 +242,31 @@ impl Reader for Systemd {
     }
 }
 
-/// What is told by default, as with node_exporter: no devices, mounts, scopes and slices.
-pub fn default_units() -> DeviceFilter {
-    DeviceFilter::without(r".+\.(automount|device|mount|scope|slice)$")
+/// Table `[host.systemd]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SystemdSettings {
+    /// Units whose states are told.
+    pub include: Option<Pattern>,
+    pub exclude: Option<Pattern>,
+    /// How often systemd has started a service anew: one that dies and comes back looks well at each read.
+    pub restarts: bool,
+    pub start_time: bool,
+    pub tasks: bool,
+}
+
+impl Default for SystemdSettings {
+    /// As with node_exporter: no devices, mounts, scopes and slices.
+    fn default() -> Self {
+        let exclude = Some(Pattern::of(r".+\.(automount|device|mount|scope|slice)$"));
+        Self { include: None, exclude, restarts: false, start_time: false, tasks: false }
+    }
+}
+
+impl SystemdSettings {
+    fn takes(&self, unit: &str) -> bool {
+        passes(self.include.as_ref(), self.exclude.as_ref(), unit)
+    }
 }
 
 #[cfg(test)]
@@ -236,7 +313,7 @@ mod tests {
 
     #[test]
     fn units_of_the_kernels_own_things_are_left_out() {
-        let filter = default_units();
+        let filter = SystemdSettings::default();
         for (unit, told) in
             [("mariadb.service", true), ("logrotate.timer", true), ("-.mount", false), ("user.slice", false)]
         {
@@ -245,9 +322,25 @@ mod tests {
     }
 
     #[test]
+    fn details_are_told_in_their_units_and_only_where_they_are_counted() {
+        let all_details = DETAILS;
+        let of = |family: &str| all_details.iter().find(|detail| detail.desc.name == family).unwrap();
+        let unit = |active: &str| Unit { active: active.into(), ..Unit::default() };
+        let started = of("node_systemd_unit_start_time_seconds");
+        assert_eq!(told(started, &unit("active"), 1.5e15), Some(1.5e9));
+        assert_eq!(told(started, &unit("failed"), 1.5e15), Some(0.0));
+        let tasks = of("node_systemd_unit_tasks_max");
+        assert_eq!(told(tasks, &unit("active"), 4915.0), Some(4915.0));
+        assert_eq!(told(tasks, &unit("active"), u64::MAX as f64), None, "no limit");
+        let wanted = |settings: &SystemdSettings| DETAILS.iter().filter(|detail| (detail.wanted)(settings)).count();
+        let all = SystemdSettings { restarts: true, start_time: true, tasks: true, ..SystemdSettings::default() };
+        assert_eq!((wanted(&SystemdSettings::default()), wanted(&all)), (4, 8));
+    }
+
+    #[test]
     fn a_host_without_a_bus_has_none() {
         let dir = tempfile::tempdir().unwrap();
-        let read = Systemd::new(dir.path(), default_units()).read(&mut Tick::new());
+        let read = Systemd::new(dir.path(), SystemdSettings::default()).read(&mut Tick::new());
         assert!(matches!(read, Err(crate::module::ModuleError::Absent { .. })));
     }
 }

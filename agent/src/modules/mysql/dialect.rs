@@ -28,6 +28,8 @@ pub struct Server {
     pub user_statistics: bool,
     /// `log_bin = ON`.
     pub binary_log: bool,
+    /// `thread_handling = one-thread-per-connection`: what the thread does is done for us.
+    pub thread_per_connection: bool,
     /// The plugin that counts statements by duration is there and counts.
     pub query_response_time: bool,
 }
@@ -48,6 +50,7 @@ impl Server {
             performance_schema: false,
             user_statistics: false,
             binary_log: false,
+            thread_per_connection: false,
             query_response_time: false,
         }
     }
@@ -89,6 +92,20 @@ impl Server {
         } else {
             "information_schema.processlist"
         }
+    }
+
+    /// The operating system's number of the thread that serves this connection, where it serves no other one.
+    pub fn own_thread(&self) -> Option<&'static str> {
+        let sql = match self.flavor {
+            Flavor::MariaDb if self.number >= (10, 0, 5) => {
+                "SELECT tid FROM information_schema.processlist WHERE id = CONNECTION_ID()"
+            }
+            Flavor::MySql if self.number >= (5, 7, 0) && self.performance_schema => {
+                "SELECT thread_os_id AS tid FROM performance_schema.threads WHERE processlist_id = CONNECTION_ID()"
+            }
+            _ => return None,
+        };
+        self.thread_per_connection.then_some(sql)
     }
 
     /// InnoDB's own tables are named INNODB_SYS_*: in MariaDB always, in MySQL before 8.0.
@@ -297,6 +314,35 @@ mod tests {
             assert_eq!((server.replica_status(), server.binary_log_status()), (replica, binlog), "{version}");
             assert_eq!(server.replica_right(), right, "{version}");
             assert!(server.rights().contains(&server.replica_right()), "{version}");
+        }
+    }
+
+    /// Versions that were not at hand to be run against: what each is asked, word by word.
+    #[test]
+    fn versions_that_were_not_run_get_the_statements_of_their_manuals() {
+        let asked = |version: &str| {
+            let mut server = Server::new(version, "MySQL Community Server");
+            (server.performance_schema, server.thread_per_connection) = (true, true);
+            let tablespaces = server.innodb_tablespace_columns().0;
+            let limit = server.statement_limit(std::time::Duration::from_secs(3)).unwrap();
+            assert_eq!(limit, "max_execution_time=3000", "{version}");
+            assert_eq!(server.replicas_right(), Right::ReplicationSlave, "{version}");
+            assert_eq!(server.innodb_metrics_enabled(), "status = 'enabled'", "{version}");
+            assert!(server.own_thread().unwrap().contains("thread_os_id"), "{version}");
+            assert!(server.has_group_replication_tables() && server.has_sys_schema(), "{version}");
+            let quantiles = (server.has_statement_quantiles(), server.counts_statement_cpu());
+            (server.replicas(), server.processlist(), tablespaces, quantiles, server.rights().len())
+        };
+        const OLD: (&str, &str) = ("SHOW SLAVE HOSTS", "information_schema.processlist");
+        const NEW: (&str, &str) = ("SHOW REPLICAS", "performance_schema.processlist");
+        for (version, (replicas, sessions), tablespaces, quantiles, rights) in [
+            ("5.7.44", OLD, "innodb_sys_tablespaces", (false, false), 2),
+            ("8.0.11", OLD, "innodb_tablespaces", (true, false), 2),
+            ("8.0.22", NEW, "innodb_tablespaces", (true, false), 3),
+            ("8.0.41", NEW, "innodb_tablespaces", (true, true), 3),
+            ("8.4.5", NEW, "innodb_tablespaces", (true, true), 3),
+        ] {
+            assert_eq!(asked(version), (replicas, sessions, tablespaces, quantiles, rights), "{version}");
         }
     }
 

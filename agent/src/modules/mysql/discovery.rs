@@ -6,16 +6,15 @@
 //! Shape:  a list of targets, likeliest first. A server that somebody named is the only one on the list.
 //! Errors: a name that cannot be understood, or an option file that cannot be read, with what to write instead.
 
-use std::os::unix::fs::MetadataExt;
+mod dsn;
+mod sockets;
+
 use std::path::{Path, PathBuf};
 
+pub use self::sockets::unusual;
 use super::option_file::{OptionFileError, Options};
 use super::settings::{MysqlSettings, Secret};
 use super::target::{Address, DEFAULT_PORT, Target, Tls, TlsMode};
-
-/// Where distributions put the socket.
-const SOCKETS: &[&str] =
-    &["/run/mysqld/mysqld.sock", "/var/run/mysqld/mysqld.sock", "/tmp/mysql.sock", "/var/lib/mysql/mysql.sock"];
 
 #[derive(Debug, thiserror::Error)]
 pub enum DiscoveryError {
@@ -74,10 +73,14 @@ fn account() -> (String, Option<PathBuf>) {
 
 /// Servers to try, likeliest first.
 pub fn targets(settings: &MysqlSettings, around: &Surroundings) -> Result<Vec<Target>, DiscoveryError> {
+    // The server that made a found one's socket may be gone, and a stranger in its place.
+    if settings.found && !settings.socket.as_deref().is_some_and(sockets::is_a_servers) {
+        return Ok(Vec::new());
+    }
     let placed = settings.socket.is_some() || settings.port.is_some();
     let named = settings.server.as_ref().filter(|server| !server.reveal().trim().is_empty());
     if let Some(dsn) = named.or(around.server.as_ref().filter(|_| !placed)) {
-        return Ok(vec![parse_dsn(dsn, &around.user)?]);
+        return Ok(vec![dsn::parse_dsn(dsn, &around.user)?]);
     }
     let configured = settings.option_file.clone();
     let credential = around.credentials.as_ref().map(|dir| dir.join("mysql.cnf")).filter(|file| file.exists());
@@ -147,41 +150,10 @@ impl Login {
     }
 
     fn usual_places(&self, root: &Path) -> Vec<Target> {
-        let mut seen = Vec::new();
-        let mut targets = Vec::new();
-        for socket in SOCKETS {
-            let path = root.join(socket.trim_start_matches('/'));
-            // /var/run is a link to /run nearly everywhere: one server, not two.
-            let Ok(real) = path.canonicalize() else { continue };
-            if !seen.contains(&real) && is_a_servers(&real) {
-                seen.push(real);
-                targets.push(self.target(Address::Socket(path), false));
-            }
-        }
-        targets.push(self.target(Address::Tcp { host: "127.0.0.1".into(), port: DEFAULT_PORT }, false));
-        targets
+        let sockets = sockets::usual(root).into_iter().map(Address::Socket);
+        let tcp = Address::Tcp { host: "127.0.0.1".into(), port: DEFAULT_PORT };
+        sockets.chain([tcp]).map(|address| self.target(address, false)).collect()
     }
-}
-
-/// Whether a server's account made this socket. Where anybody may make files, anybody could wait there for our password.
-fn is_a_servers(socket: &Path) -> bool {
-    let everybodys = socket.parent().and_then(|dir| dir.metadata().ok()).is_none_or(|dir| dir.mode() & 0o002 != 0);
-    if !everybodys {
-        return true;
-    }
-    let Ok(owner) = socket.metadata().map(|about| about.uid()) else { return false };
-    let ours = owner == 0 || owner == rustix::process::geteuid().as_raw();
-    if !ours && uid_of("mysql") != Some(owner) {
-        tracing::debug!(socket = %socket.display(), owner, "a socket of a stranger is not asked");
-        return false;
-    }
-    true
-}
-
-fn uid_of(user: &str) -> Option<u32> {
-    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
-    let fields = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields[0] == user)?;
-    fields.get(2)?.parse().ok()
 }
 
 fn tls_of(options: &Options) -> Result<Tls, String> {
@@ -205,142 +177,12 @@ fn tls_of(options: &Options) -> Result<Tls, String> {
     Ok(Tls { mode, ca, cert: file("ssl-cert"), key: file("ssl-key") })
 }
 
-/// `mysql://[user[:password]@][host[:port]][?socket=PATH&ssl-mode=MODE&ssl-ca=FILE&ssl-cert=FILE&ssl-key=FILE]`, or the bare
-/// path of a socket. The last `@` before the address ends the password, so that most passwords need no `%XX`.
-fn parse_dsn(dsn: &Secret, os_user: &str) -> Result<Target, DiscoveryError> {
-    let wrong = |detail: &str| DiscoveryError::Dsn { detail: detail.to_owned() };
-    let origin = "--mysql or LAMPAD_MYSQL or [mysql] server".to_owned();
-    let login = |user: &str, password, tls| Login { user: user.to_owned(), password, tls, origin: origin.clone() };
-    let dsn = dsn.reveal().trim();
-    if dsn.starts_with('/') {
-        return Ok(login(os_user, None, Tls::default()).target(Address::Socket(dsn.into()), true));
-    }
-    let rest = dsn
-        .strip_prefix("mysql://")
-        .or_else(|| dsn.strip_prefix("mariadb://"))
-        .ok_or_else(|| wrong("it does not begin with mysql://"))?;
-    let (credentials, place) = rest.rsplit_once('@').unwrap_or(("", rest));
-    let (user, password) = match credentials.split_once(':') {
-        Some((user, password)) => (user, Some(password)),
-        None => (credentials, None),
-    };
-    let decode = |text: &str| percent_decode(text).ok_or_else(|| wrong("%XX does not give UTF-8 text"));
-    let user = if user.is_empty() { os_user.to_owned() } else { decode(user)? };
-    let password = password.map(decode).transpose()?.filter(|password| !password.is_empty()).map(Secret::new);
-    let (place, query) = place.split_once('?').unwrap_or((place, ""));
-    let (address, _database) = place.split_once('/').unwrap_or((place, ""));
-    let mut tls = Tls::default();
-    let mut socket = None;
-    for (name, value) in
-        query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-    {
-        let value = decode(value)?;
-        match name.replace('_', "-").as_str() {
-            "socket" => socket = Some(PathBuf::from(value)),
-            "ssl-mode" | "sslmode" => tls.mode = TlsMode::parse(&value).ok_or_else(|| wrong("ssl-mode is unknown"))?,
-            "ssl-ca" => tls.ca = Some(value.into()),
-            "ssl-cert" => tls.cert = Some(value.into()),
-            "ssl-key" => tls.key = Some(value.into()),
-            other => {
-                return Err(wrong(&format!(
-                    "?{other}= is unknown (socket, ssl-mode, ssl-ca, ssl-cert, ssl-key are known)"
-                )));
-            }
-        }
-    }
-    let address = match socket {
-        Some(socket) => Address::Socket(socket),
-        None => parse_address(address).ok_or_else(|| wrong("the part behind @ is no host:port"))?,
-    };
-    Ok(login(&user, password, tls).target(address, true))
-}
-
-fn parse_address(text: &str) -> Option<Address> {
-    let (host, port) = match text.strip_prefix('[') {
-        Some(rest) => rest.split_once(']').map(|(host, port)| (host, port.strip_prefix(':')))?,
-        None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
-    };
-    let port = port.map_or(Some(DEFAULT_PORT), |port| port.parse().ok())?;
-    (!host.is_empty()).then(|| Address::Tcp { host: host.to_owned(), port })
-}
-
-fn percent_decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let hex = |digit: &u8| char::from(*digit).to_digit(16);
-        match (first, tail) {
-            (b'%', [high, low, after @ ..]) if hex(high).is_some() && hex(low).is_some() => {
-                bytes.push((hex(high)? * 16 + hex(low)?) as u8);
-                rest = after;
-            }
-            // A lone % is what it looks like.
-            _ => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8(bytes).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn around() -> Surroundings {
         Surroundings { user: "os".into(), root: "/nonexistent".into(), ..Surroundings::default() }
-    }
-
-    fn dsn(text: &str) -> Result<Target, String> {
-        parse_dsn(&Secret::new(text), "os").map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn dsns() {
-        let table = [
-            ("mysql://u:p@h:3307", "h:3307 as u", Some("p")),
-            ("mysql://u@h", "h:3306 as u", None),
-            ("mysql://u:@h", "h:3306 as u", None),
-            ("mysql://h", "h:3306 as os", None),
-            ("mysql://u:p@ss:w#rd?&%/@h/db", "h:3306 as u", Some("p@ss:w#rd?&%/")),
-            ("mysql://u:p%40%C3%A4@h", "h:3306 as u", Some("p@ä")),
-            ("mysql://u:p@[::1]:3307", "[::1]:3307 as u", Some("p")),
-            ("mysql://u@localhost?socket=/run/x.sock", "/run/x.sock as u", None),
-            ("/run/x.sock", "/run/x.sock as os", None),
-        ];
-        for (text, place, password) in table {
-            let target = dsn(text).unwrap();
-            assert_eq!(format!("{} as {}", target.address, target.user), place, "{text}");
-            assert_eq!(target.password.as_ref().map(Secret::reveal), password, "{text}");
-            assert!(target.explicit);
-        }
-    }
-
-    proptest::proptest! {
-        /// Whatever a password is made of, its `%XX` form is that password, and nothing else of the address changes.
-        #[test]
-        fn any_password_passes_through_a_dsn(password in ".{1,40}") {
-            let encoded: String = password.bytes().map(|byte| format!("%{byte:02X}")).collect();
-            let target = dsn(&format!("mysql://u:{encoded}@h:3307?ssl-mode=required")).unwrap();
-            proptest::prop_assert_eq!(target.password.as_ref().map(Secret::reveal), Some(password.as_str()));
-            proptest::prop_assert_eq!(format!("{} as {}", target.address, target.user), "h:3307 as u");
-        }
-
-        /// As it stands it may be written too, unless it has what ends an address or begins a `%XX`.
-        #[test]
-        fn most_passwords_need_no_encoding(password in "[^%]{1,40}") {
-            let target = dsn(&format!("mysql://u:{password}@h:3307")).unwrap();
-            proptest::prop_assert_eq!(target.password.as_ref().map(Secret::reveal), Some(password.as_str()));
-        }
-    }
-
-    #[test]
-    fn a_wrong_dsn_is_told_without_its_password() {
-        for text in ["u:geheim@h", "mysql://u:geheim@h:port", "mysql://u:geheim@", "mysql://u:geheim@h?colour=red"] {
-            let error = dsn(text).unwrap_err();
-            assert!(error.contains("write mysql://") && !error.contains("geheim"), "{error}");
-        }
     }
 
     #[test]
@@ -402,26 +244,6 @@ mod tests {
             Surroundings { credentials: Some(dirs[0].path().into()), home: Some(dirs[1].path().into()), ..around() };
         let found = targets(&MysqlSettings::default(), &around).unwrap();
         assert_eq!(found[0].address.to_string(), "credential:3306");
-    }
-
-    /// With a password from an option file, a stranger at /tmp/mysql.sock could ask for it.
-    #[test]
-    fn a_strangers_socket_is_not_asked_where_anybody_may_make_one() {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: only root can make a stranger's socket");
-            return;
-        }
-        let root = tempfile::tempdir().unwrap();
-        let socket = root.path().join("mysql.sock");
-        std::fs::write(&socket, "").unwrap();
-        let open_to = |mode| {
-            std::fs::set_permissions(root.path(), std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
-            is_a_servers(&socket)
-        };
-        assert!(open_to(0o1777));
-        std::os::unix::fs::chown(&socket, Some(54_321), None).unwrap();
-        assert!(!open_to(0o1777));
-        assert!(open_to(0o755), "where only a server's account may");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! What the agent costs the database, and how it stays within its share.
 //!
-//! The time of every statement is measured from its sending to its answer, which is at least what it took inside the server.
-//! All modules together may take [`SHARE`] of one core, and the vital signs as much of their own. What a module takes is the
-//! least of its last [`COSTS`] reads over its interval: a busy machine makes reads longer and never shorter.
+//! All modules together may take [`SHARE`] of one core, and the vital signs as much of their own. What a module takes is what
+//! its last [`COSTS`] reads cost over its interval. A read costs the CPU time of the server's thread, as the kernel counts it,
+//! and the mean holds. Where that thread cannot be seen, each statement costs the time from its sending to its answer, which
+//! is at least what it took inside the server; a busy machine makes that longer and never shorter, so the least holds.
 //!
 //! * Vital signs that would be dearer are read at twice or four times their interval, but at least every second.
 //! * Of the others the cheapest go first. Those that fit run at their interval; the first that does not runs as often as what
@@ -11,15 +12,18 @@
 //!
 //! A read that is held is no failure and no tick; it is counted.
 
-use std::collections::BTreeMap;
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+mod books;
+mod meter;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
 
+pub use self::books::Books;
+pub use self::meter::Meter;
 use super::session::Session;
 use crate::module::{Desc, Module, ModuleError, Tier};
 use crate::schedule::Schedule;
@@ -36,28 +40,6 @@ const HELD_MOST: f64 = 10.0;
 /// Reads whose cost is remembered: enough that one of them was not disturbed on a busy machine.
 const COSTS: usize = 8;
 
-/// On a meter whose read has been charged.
-const SETTLED: u64 = u64::MAX;
-
-tokio::task_local! {
-    /// What the module that is being read has taken so far, in microseconds.
-    static METER: Arc<AtomicU64>;
-}
-
-/// The meter of the module that is being read, for the task that runs its statement.
-pub fn meter() -> Option<Arc<AtomicU64>> {
-    METER.try_with(Arc::clone).ok()
-}
-
-/// Counts a statement's time.
-pub fn count(meter: Option<&Arc<AtomicU64>>, took: Duration) {
-    let add = |micros| (micros != SETTLED).then(|| micros + took.as_micros() as u64);
-    if let Some(meter) = meter {
-        // One that is settled has been charged for all of the wait.
-        let _ = meter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
-    }
-}
-
 #[derive(Debug, Default)]
 pub struct Governor(Mutex<BTreeMap<&'static str, Account>>);
 
@@ -70,6 +52,10 @@ pub struct Account {
     /// As it is now, in seconds.
     pub in_force: f64,
     costs: VecDeque<f64>,
+    /// They are the server's own time, not ours.
+    exact: bool,
+    /// What the server's thread has spent since the last read began.
+    open: f64,
     asked: Option<Instant>,
     ran: Option<Instant>,
     pub spent: f64,
@@ -93,18 +79,30 @@ impl Governor {
         let due = account.in_force - account.interval / 2.0;
         let admitted = account.ran.is_none_or(|ran| (now - ran).as_secs_f64() >= due);
         match admitted {
-            true => account.ran = Some(now),
+            true => {
+                account.ran = Some(now);
+                account.close();
+            }
             false => account.held += 1,
         }
         admitted
     }
 
-    /// What a read has taken.
+    /// What a read has taken, by the time to its answers.
     pub fn settle(&self, name: &'static str, took: f64) {
         if let Some(account) = self.lock().get_mut(name) {
             account.spent += took;
-            account.costs.truncate(COSTS - 1);
-            account.costs.push_front(took);
+            account.exact = false;
+            account.remember(took);
+        }
+    }
+
+    /// What the server's thread has spent on a statement. It is known when the next one begins, whosever that is.
+    pub fn charge(&self, name: &'static str, spent: Duration) {
+        if let Some(account) = self.lock().get_mut(name) {
+            let spent = spent.as_secs_f64();
+            account.spent += spent;
+            account.open += spent;
         }
     }
 
@@ -134,6 +132,8 @@ impl Account {
             interval,
             in_force: interval,
             costs: VecDeque::new(),
+            exact: false,
+            open: 0.0,
             asked: None,
             ran: None,
             spent: 0.0,
@@ -141,8 +141,27 @@ impl Account {
         }
     }
 
+    fn remember(&mut self, cost: f64) {
+        self.costs.truncate(COSTS - 1);
+        self.costs.push_front(cost);
+    }
+
+    /// A read begins, so what the server has spent belongs to those before.
+    fn close(&mut self) {
+        let spent = std::mem::take(&mut self.open);
+        if spent > 0.0 {
+            if !std::mem::replace(&mut self.exact, true) {
+                self.costs.clear();
+            }
+            self.remember(spent);
+        }
+    }
+
     fn cost(&self) -> f64 {
-        self.costs.iter().copied().reduce(f64::min).unwrap_or(0.0)
+        match self.exact {
+            true => self.costs.iter().sum::<f64>() / self.costs.len().max(1) as f64,
+            false => self.costs.iter().copied().reduce(f64::min).unwrap_or(0.0),
+        }
     }
 
     /// Share of a core at the interval that is asked for.
@@ -195,73 +214,27 @@ impl Module for Governed {
         if !governor.admit(self.name, self.tier, Instant::now()) {
             return Err(ModuleError::Held);
         }
-        let meter = Arc::new(AtomicU64::new(0));
-        let mut charge =
-            Charge { session: &self.session, name: self.name, meter: meter.clone(), begun: Instant::now() };
-        let sampled = METER.scope(meter, self.module.sample(out)).await;
-        charge.settle(matches!(sampled, Err(ModuleError::TimedOut { .. })));
+        let meter = Meter::new(self.name);
+        let charge = Charge { session: &self.session, meter: meter.clone(), begun: Instant::now() };
+        let sampled = meter.scope(self.module.sample(out)).await;
+        drop(charge);
         sampled
     }
 }
 
-/// Charges also for a read that ran into a deadline: the statement's task counts when the server has answered, which is too
-/// late for that, so the whole wait counts. A read that asked nothing costs nothing and says nothing of what one would.
+/// Charges for a read at its end, also for one that is given up at its deadline.
 struct Charge<'a> {
     session: &'a Session,
-    name: &'static str,
-    meter: Arc<AtomicU64>,
+    meter: Arc<Meter>,
     begun: Instant,
-}
-
-impl Charge<'_> {
-    fn settle(&mut self, timed_out: bool) {
-        let counted = Duration::from_micros(self.meter.swap(SETTLED, Ordering::Relaxed));
-        let took = if timed_out { counted.max(self.begun.elapsed()) } else { counted };
-        if !took.is_zero() {
-            self.session.governor().settle(self.name, took.as_secs_f64());
-        }
-    }
 }
 
 impl Drop for Charge<'_> {
     fn drop(&mut self) {
-        if self.meter.load(Ordering::Relaxed) != SETTLED {
-            self.settle(true);
+        let took = self.meter.settle(self.begun.elapsed()).filter(|took| !took.is_zero());
+        if let Some(took) = took {
+            self.session.governor().settle(self.meter.module, took.as_secs_f64());
         }
-    }
-}
-
-const MODULE: &[&str] = &["module"];
-const IN_FORCE: Desc = Desc::gauge(
-    "lampad_mysql_interval_seconds",
-    "How often a MySQL module is read now; longer than configured when it would cost the server too much.",
-)
-.labels(MODULE)
-.unit("seconds");
-const SPENT: Desc = Desc::counter("lampad_mysql_server_seconds_total", "Time that the server took to answer a module.")
-    .labels(MODULE)
-    .unit("seconds");
-const HELD: Desc =
-    Desc::counter("lampad_mysql_held_reads_total", "Reads that were left out to spare the server.").labels(MODULE);
-
-/// Tells the books of the others.
-pub struct Books {
-    pub session: Arc<Session>,
-}
-
-#[async_trait]
-impl Module for Books {
-    fn descs(&self) -> Vec<Desc> {
-        vec![IN_FORCE, SPENT, HELD]
-    }
-
-    async fn sample(&mut self, out: &mut Tick) -> Result<(), ModuleError> {
-        for (name, account) in self.session.governor().accounts() {
-            out.push(&IN_FORCE, &[name], account.in_force);
-            out.push(&SPENT, &[name], account.spent);
-            out.push(&HELD, &[name], account.held as f64);
-        }
-        Ok(())
     }
 }
 
@@ -333,6 +306,30 @@ mod tests {
             let reads = run(&governor, &[("vital", Tier::Vital, cost)], 60).await["vital"];
             assert!(reads.abs_diff(reads_in_a_minute) <= 3, "{cost} s each: {reads}");
         }
+    }
+
+    /// Charged as the session does it: what a read has cost is known when the next statement begins.
+    #[tokio::test(start_paused = true)]
+    async fn what_the_server_has_spent_counts_by_its_mean() {
+        let governor = Governor::default();
+        let mut reads = Vec::new();
+        for (cost, seconds) in [([0.004, 0.012], 100), ([0.010, 0.030], 100), ([0.001, 0.001], 100)] {
+            let mut admitted = 0;
+            for _ in 0..seconds {
+                tokio::time::advance(Duration::from_secs(1)).await;
+                if governor.admit("status", Tier::Standard, Instant::now()) {
+                    governor.charge("status", Duration::from_secs_f64(cost[admitted % 2]));
+                    admitted += 1;
+                }
+            }
+            reads.push(admitted);
+        }
+        // A mean of 0.8 % fits, one of 2 % does so every other time.
+        assert_eq!(reads[0], 100);
+        assert!((45..=60).contains(&reads[1]), "{reads:?}");
+        assert!(reads[2] > 90, "{reads:?}");
+        let spent = governor.accounts()[0].1.spent;
+        assert!((spent - (0.8 + 0.02 * reads[1] as f64 + 0.001 * reads[2] as f64)).abs() < 0.03, "{spent}");
     }
 
     #[tokio::test(start_paused = true)]

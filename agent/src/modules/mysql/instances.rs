@@ -6,7 +6,7 @@
 //!         exporter each would be called.
 //! Errors: a server that is neither named nor placed, a place that is not understood, two of one name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,6 +15,10 @@ use serde::{Deserialize, Serialize};
 use super::discovery::{self, DiscoveryError, Surroundings};
 use super::settings::{Extra, MysqlSettings, Secret};
 use super::target::Address;
+use crate::module::Spec;
+
+/// More servers than this are no longer found by themselves: each costs connections and series.
+const FOUND_MAX: usize = 16;
 
 /// `[[mysql.instance]]`: what one of several servers has of its own; the rest is that of `[mysql]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +31,8 @@ pub struct Instance {
     pub port: Option<u16>,
     pub option_file: Option<PathBuf>,
     pub extra: Option<Vec<Extra>>,
+    /// Beside those of `[mysql.labels]`, and before them.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// One server, with all that holds for it.
@@ -34,7 +40,20 @@ pub struct Instance {
 pub struct Watched {
     /// `None`: the agent's own.
     pub instance: Option<Arc<str>>,
+    pub labels: Vec<(String, String)>,
     pub settings: MysqlSettings,
+}
+
+impl Watched {
+    fn new(instance: Option<Arc<str>>, settings: MysqlSettings) -> Self {
+        Self { instance, labels: settings.labels.clone().into_iter().collect(), settings }
+    }
+
+    /// Puts on a module what tells this server apart.
+    pub fn mark(&self, spec: &mut Spec) {
+        spec.instance.clone_from(&self.instance);
+        spec.labels.clone_from(&self.labels);
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +95,7 @@ impl Instance {
             port: self.port,
             option_file: self.option_file.clone().or_else(|| common.option_file.clone()),
             extra: self.extra.clone().unwrap_or_else(|| common.extra.clone()),
+            labels: common.labels.clone().into_iter().chain(self.labels.clone()).collect(),
             instances: Vec::new(),
             ..common.clone()
         }
@@ -99,7 +119,8 @@ impl MysqlSettings {
             return Ok(Vec::new());
         }
         if self.instances.is_empty() {
-            return Ok(vec![Watched { instance: None, settings: self.clone() }]);
+            let only = Watched::new(None, self.clone());
+            return Ok(std::iter::once(only).chain(self.others(own, around)).collect());
         }
         if self.server.is_some() || self.socket.is_some() || self.port.is_some() {
             return Err(InstanceError::Both);
@@ -116,9 +137,27 @@ impl MysqlSettings {
             if let Some(name) = instance.iter().find(|name| !names.insert(Arc::clone(name))) {
                 return Err(InstanceError::Twice { name: Arc::clone(name) });
             }
-            watched.push(Watched { instance, settings });
+            watched.push(Watched::new(instance, settings));
         }
         Ok(watched)
+    }
+}
+
+impl MysqlSettings {
+    /// Servers that listen on sockets at unusual places of this host, where none was named: what somebody named is what is
+    /// meant. The one at a usual place keeps the agent's own `instance`, whoever comes and goes beside it.
+    pub fn others(&self, own: &str, around: &Surroundings) -> Vec<Watched> {
+        let named = discovery::targets(self, around).map_or(true, |targets| targets.iter().any(|one| one.explicit));
+        if named || !self.find_others || !self.instances.is_empty() {
+            return Vec::new();
+        }
+        let watch = |socket: PathBuf| {
+            let name = format!("{own}:{}", socket.display());
+            Watched::new(Some(name.into()), Self { socket: Some(socket), found: true, ..self.clone() })
+        };
+        let mut others: Vec<_> = discovery::unusual(&around.root).into_iter().take(FOUND_MAX).map(watch).collect();
+        others.sort_by(|a, b| a.instance.cmp(&b.instance));
+        others
     }
 }
 
@@ -164,6 +203,37 @@ mod tests {
     }
 
     #[test]
+    fn servers_that_nobody_named_are_found_beside_the_usual_one() {
+        let root = tempfile::tempdir().unwrap();
+        let socket = root.path().canonicalize().unwrap().join("data/3307/mysql.sock");
+        for (path, text) in [
+            (&*socket, String::new()),
+            (&root.path().join("proc/net/unix"), "n: 2 0 00010000 0001 01 7 /data/3307/mysql.sock\n".to_owned()),
+            (&root.path().join(".my.cnf"), "[client]\nuser = a\n".to_owned()),
+        ] {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let home = Some(root.path().into());
+        let around = Surroundings { user: "os".into(), root: root.path().into(), home, ..Surroundings::default() };
+        let watched = |text: &str| toml::from_str::<MysqlSettings>(text).unwrap().watched("db1", &around).unwrap();
+        let both = watched("extra = ['heartbeat']\nlabels = { set = 's' }");
+        let name = format!("db1:{}", socket.display());
+        assert_eq!(both.iter().map(|one| one.instance.as_deref()).collect::<Vec<_>>(), [None, Some(&*name)]);
+        assert_eq!((both[1].labels.len(), both[1].settings.extra.len()), (1, 1), "all that [mysql] says holds for it");
+        let target = &discovery::targets(&both[1].settings, &around).unwrap()[0];
+        assert_eq!(format!("{} as {}", target.address, target.user), format!("{} as a", socket.display()));
+        for alone in ["find_others = false", "port = 3306", "server = '/s'", "instance = [{ port = 1 }]"] {
+            assert_eq!(watched(alone).len(), 1, "{alone}");
+        }
+        std::fs::write(root.path().join(".my.cnf"), "[client]\nsocket = /s\n").unwrap();
+        assert_eq!(watched("").len(), 1, "the option file names one");
+        // A stranger's, by now: nobody is asked.
+        let gone = MysqlSettings { socket: Some(root.path().join("none/mysql.sock")), ..both[1].settings.clone() };
+        assert!(discovery::targets(&gone, &around).unwrap().is_empty());
+    }
+
+    #[test]
     fn what_cannot_be_told_apart_is_refused() {
         for (settings, expected) in [
             ("server = 'mysql://h'\ninstance = [{ port = 1 }]", "write each server as a [[mysql.instance]]"),
@@ -179,8 +249,8 @@ mod tests {
     #[test]
     fn an_instance_has_what_the_others_have_unless_it_says_otherwise() {
         let settings: MysqlSettings = toml::from_str(
-            "extra = ['heartbeat']\nobjects_max = 7\noption_file = '/a'\n\
-             instance = [{ port = 1 }, { port = 2, extra = [], option_file = '/b', name = 'n' }]",
+            "extra = ['heartbeat']\nobjects_max = 7\noption_file = '/a'\nlabels = { set = 's', role = 'r' }\n\
+             instance = [{ port = 1 }, { port = 2, extra = [], option_file = '/b', name = 'n', labels = { role = 'x' } }]",
         )
         .unwrap();
         let two: Vec<_> = settings.instances.iter().map(|one| one.over(&settings)).collect();
@@ -188,6 +258,12 @@ mod tests {
         assert_eq!(seen, [(Some(1), 1, 7), (Some(2), 0, 7)]);
         let files: Vec<_> = two.iter().map(|one| one.option_file.clone().unwrap()).collect();
         assert_eq!(files, [PathBuf::from("/a"), "/b".into()]);
+        let labels =
+            |at: usize| two[at].labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>();
+        assert_eq!(
+            (labels(0), labels(1)),
+            (vec!["role=r".into(), "set=s".into()], vec!["role=x".into(), "set=s".into()])
+        );
     }
 
     #[test]

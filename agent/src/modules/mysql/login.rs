@@ -8,6 +8,7 @@ use sqlx::{ConnectOptions, Connection};
 
 use super::dialect::Server;
 use super::rows::Rows;
+use super::server_thread::ServerThread;
 use super::target::{Address, Target, TlsMode};
 
 /// For connecting, logging in and learning who answers. A local server takes 5 ms; beyond this nobody is there.
@@ -24,6 +25,10 @@ pub struct Link {
     pub server: Server,
     /// `user@host` that the server found for us: the one that rights are granted to.
     pub account: String,
+    /// The server's thread for this connection, where it can be seen.
+    pub thread: Option<ServerThread>,
+    /// Whose statement that thread was at last, until it is charged for.
+    pub served: Option<&'static str>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -40,12 +45,12 @@ pub enum LoginError {
 pub async fn log_in(target: &Target, statement_deadline: Duration) -> Result<Link, LoginError> {
     let limited = tokio::time::timeout(LOGIN_LIMIT, async {
         let mut connection = connect(target).await?;
-        introduce(&mut connection, statement_deadline)
-            .await
-            .map(|(id, account, server)| (connection, id, account, server))
+        let (id, account, server) = introduce(&mut connection, statement_deadline).await?;
+        let thread = own_thread(&mut connection, &server, target).await?;
+        Ok(Link { connection, id, server, account, thread, served: None })
     });
     match limited.await {
-        Ok(Ok((connection, id, account, server))) => Ok(Link { connection, id, server, account }),
+        Ok(Ok(link)) => Ok(link),
         Ok(Err(error)) => Err(explain(&error, target)),
         Err(_) => Err(LoginError::Absent { detail: format!("no answer within {LOGIN_LIMIT:?}") }),
     }
@@ -86,7 +91,7 @@ async fn introduce(
     statement_deadline: Duration,
 ) -> Result<(u64, String, Server), sqlx::Error> {
     const WHO: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('version', 'version_comment', 'innodb_version', \
-                       'performance_schema', 'query_response_time_stats', 'log_bin', 'userstat')";
+                       'performance_schema', 'query_response_time_stats', 'log_bin', 'userstat', 'thread_handling')";
     let variables = Rows::fetch(connection, WHO).await?;
     let find =
         |name: &str| variables.pairs().find(|(key, _)| key.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value);
@@ -94,6 +99,7 @@ async fn introduce(
     server.innodb_version = find("innodb_version").to_owned();
     server.performance_schema = find("performance_schema") == "ON";
     server.user_statistics = matches!(find("userstat"), "ON" | "1");
+    server.thread_per_connection = find("thread_handling") == "one-thread-per-connection";
     server.binary_log = find("log_bin") == "ON";
     server.query_response_time = matches!(find("query_response_time_stats"), "ON" | "1");
 
@@ -118,6 +124,20 @@ async fn introduce(
         }
     }
     Ok((id, account, server))
+}
+
+/// The thread that serves us; an account may be denied to ask.
+async fn own_thread(
+    connection: &mut MySqlConnection,
+    server: &Server,
+    target: &Target,
+) -> Result<Option<ServerThread>, sqlx::Error> {
+    let Some(sql) = server.own_thread() else { return Ok(None) };
+    match Rows::fetch(connection, sql).await {
+        Ok(rows) => Ok(ServerThread::find(target, &rows)),
+        Err(sqlx::Error::Database(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Ends the statement that runs on connection `id` (or that connection), from a connection of its own.

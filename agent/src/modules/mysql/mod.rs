@@ -21,6 +21,7 @@ mod replication;
 mod response_time;
 mod rows;
 mod schema_tables;
+mod server_thread;
 mod session;
 mod settings;
 mod slave_hosts;
@@ -57,7 +58,7 @@ pub fn modules(watched: &[Watched]) -> Vec<Entry> {
     let of_one = |one: &Watched| {
         let session = Session::new(one.settings.clone(), Surroundings::of_this_process());
         let mut entries = governed(&session);
-        entries.iter_mut().for_each(|entry| entry.spec.instance.clone_from(&one.instance));
+        entries.iter_mut().for_each(|entry| one.mark(&mut entry.spec));
         entries
     };
     watched.iter().flat_map(of_one).collect()
@@ -220,7 +221,7 @@ const TABLES: &[&Table] = &[
 ];
 
 fn entry(name: &'static str, collector: &'static str, tier: Tier, module: impl Module + 'static) -> Entry {
-    Entry { spec: Spec { name, instance: None, collector, job: "mysql", tier }, module: Box::new(module) }
+    Entry { spec: Spec::new(name, collector, "mysql", tier), module: Box::new(module) }
 }
 
 #[cfg(test)]
@@ -232,7 +233,7 @@ mod tests {
     #[test]
     fn every_table_can_be_asked_for_and_its_labels_fit() {
         let settings = MysqlSettings { extra: Extra::ALL.to_vec(), ..MysqlSettings::default() };
-        let watched = Watched { instance: None, settings };
+        let watched = Watched { instance: None, labels: Vec::new(), settings };
         let names: Vec<_> = modules(&[watched]).iter().map(|entry| entry.spec.name).collect();
         assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "a name twice: {names:?}");
         for table in TABLES {

@@ -1,5 +1,6 @@
 //! What the configuration says about MySQL: `[mysql]` of the agent's file.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -30,6 +31,13 @@ pub struct MysqlSettings {
     pub objects_max: usize,
     /// `database.table` that pt-heartbeat writes, for `heartbeat`.
     pub heartbeat_table: String,
+    /// Further servers on sockets of this host are watched as well, where nobody named one; see [`Self::others`].
+    pub find_others: bool,
+    /// Not configured: such a server it is, and its socket may become somebody else's.
+    #[serde(skip)]
+    pub found: bool,
+    /// On every series of the server, as a target's labels would be; `instance` is [`Instance::name`].
+    pub labels: BTreeMap<String, String>,
     /// Several servers; see [`Instance`].
     #[serde(rename = "instance")]
     pub instances: Vec<Instance>,
@@ -47,6 +55,9 @@ impl Default for MysqlSettings {
             extra: Vec::new(),
             objects_max: 250,
             heartbeat_table: "heartbeat.heartbeat".to_owned(),
+            find_others: true,
+            found: false,
+            labels: BTreeMap::new(),
             instances: Vec::new(),
         }
     }
