@@ -4,7 +4,11 @@
 //! * CPU inside the server is that of the threads that serve the agent's connections, as the kernel counts it.
 //! * How fresh the vital signs are is read from their own timestamps.
 //! * What a client feels is the p99 of a benchmark query: pairs of turns, the agent running in one and stopped (SIGSTOP) in the
-//!   other, in an order drawn by lot. The median of the ratios is told with its interval, which the ordered ratios give exactly.
+//!   other. What else the machine does comes and goes in tens of seconds; so that it falls on both, the turns of a pair are cut
+//!   into slices that alternate, in an order drawn by lot. The median of the ratios is told with its interval, which the ordered
+//!   ratios give exactly.
+//! * On a machine with other work, all that is measured here is to go before it: `nice -n -15`, and where the kernel schedules
+//!   by session (`/proc/sys/kernel/sched_autogroup_enabled`), `setsid` and `echo -15 >/proc/self/autogroup` instead.
 
 mod storm;
 mod threads;
@@ -34,6 +38,9 @@ pub struct Args {
     pairs: usize,
     #[arg(long, default_value_t = 30)]
     seconds: u64,
+    /// Slices that the turns of a pair are cut into, each
+    #[arg(long, default_value_t = 6)]
+    slices: u32,
     /// Benchmark queries per second
     #[arg(long, default_value_t = 200)]
     queries: u64,
@@ -98,13 +105,17 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut ratios = Vec::with_capacity(args.pairs);
     let turn = Duration::from_secs(args.seconds);
     for _ in 0..args.pairs {
-        let running_first = rand::rng().random_bool(0.5);
-        let mut p99 = [0.0; 2];
-        for running in [running_first, !running_first] {
-            agent.process.signal(if running { Signal::CONT } else { Signal::STOP })?;
-            tokio::time::sleep(RECOVER).await;
-            p99[usize::from(running)] = ask(&mut client, turn, args.queries).await?.ms(0.99);
+        let mut took = [Vec::new(), Vec::new()];
+        for _ in 0..args.slices.max(1) {
+            let running_first = rand::rng().random_bool(0.5);
+            for running in [running_first, !running_first] {
+                agent.process.signal(if running { Signal::CONT } else { Signal::STOP })?;
+                tokio::time::sleep(RECOVER).await;
+                let slice = turn / args.slices.max(1);
+                ask(&mut client, slice, args.queries, &mut took[usize::from(running)]).await?;
+            }
         }
+        let p99 = took.map(|took| Quantiles::of(took).ms(0.99));
         println!("p99 {:.2} ms while stopped, {:.2} ms while running", p99[0], p99[1]);
         ratios.push(p99[1] / p99[0]);
     }
@@ -144,17 +155,22 @@ async fn watch(what: &str, database: &Database, api: &Api, seconds: u64) -> anyh
 }
 
 /// Asks the benchmark query at a steady pace and tells how long the answers took.
-async fn ask(client: &mut MySqlConnection, turn: Duration, per_second: u64) -> anyhow::Result<Quantiles> {
+async fn ask(
+    client: &mut MySqlConnection,
+    slice: Duration,
+    per_second: u64,
+    took: &mut Vec<Duration>,
+) -> anyhow::Result<()> {
     let mut pace = tokio::time::interval(Duration::from_micros(1_000_000 / per_second.max(1)));
     pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    let (start, mut took) = (Instant::now(), Vec::new());
-    while start.elapsed() < turn {
+    let start = Instant::now();
+    while start.elapsed() < slice {
         pace.tick().await;
         let asked = Instant::now();
         sqlx::raw_sql(storm::BENCHMARK).execute(&mut *client).await?;
         took.push(asked.elapsed());
     }
-    Ok(Quantiles::of(took))
+    Ok(())
 }
 
 /// The median, and the ordered values that it lies between with a probability of at least 95 % (of few values the extremes).
