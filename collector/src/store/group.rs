@@ -1,37 +1,26 @@
 //! A group in memory: the run that grows, late runs beside it, what is frozen and waits to be sealed, and where the sealed
 //! runs lie. One lock per group; a select sees all of it in one state.
 
-use std::collections::{BTreeMap, HashSet};
+mod freeze;
+mod intake;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 
-use super::base::{Base, whole};
-use super::block::{Address, SealedRun};
-use super::column::{Samples, same_value};
+pub(super) use self::intake::bytes_of_value;
+use super::base::Base;
+use super::block::SealedRun;
+use super::column::Samples;
 use super::erase::Erased;
 use super::run::{Carried, Run};
-use super::tier::{TIERS, Tiered, tier_of};
-use super::{GroupId, GroupKey, Run as Lane, Slot, TickBatch, Value, WriteMode};
+use super::tier::{TIERS, Tiered};
+use super::{GroupId, GroupKey, Slot, Value, WriteMode};
 
 /// Samples of a writer that states them may be this far ahead of the collector's clock.
 pub(super) const AHEAD_MS_MAX: i64 = 10 * 60 * 1000;
-
-/// Ticks of one run: with one byte for most, the head of a sealed run stays small.
-const TICKS_MAX: usize = 7200;
-
-/// Bytes of one column: a value of the engine holds it whole.
-const COLUMN_BYTES_MAX: usize = 48 * 1024;
-
-/// Overlays of a group in memory: each is looked at by every select of the group.
-const OVERLAYS_MAX: usize = 64;
-
-/// Late samples of a group in memory.
-const LATE_MAX: usize = 200_000;
-
-/// What a late sample takes in memory beside its value, about: its share of a node of the tree.
-const LATE_BYTES: usize = 40;
 
 /// Series number of a slot whose series is forgotten. Slots are not given out again.
 pub(super) const FORGOTTEN: u32 = u32::MAX;
@@ -188,335 +177,9 @@ impl State {
         self.series.get(slot.0 as usize).is_some_and(|series| *series != FORGOTTEN)
     }
 
-    /// Stores a tick. `values` that are rejected are named by their place.
-    pub fn tick(&mut self, mode: WriteMode, tick: &TickBatch, window: Window, lsn: u64) -> Outcome {
-        self.lsn = self.lsn.max(lsn);
-        if self.begun_ms == 0 {
-            self.begun_ms = window.now_ms;
-        }
-        let mut rejected: Vec<(usize, Reject)> = Vec::new();
-        for (at, (slot, _)) in tick.values.iter().enumerate() {
-            if !self.is_defined(*slot) {
-                rejected.push((at, Reject::Undefined));
-            } else if mode == WriteMode::Delta && at > 0 && tick.values[at - 1].0 == *slot {
-                // Two points at one tick: no column has a place for the second.
-                rejected.push((at, Reject::Duplicate));
-            }
-        }
-        match mode {
-            WriteMode::Delta if !rejected.is_empty() => {
-                let mut fewer = tick.clone();
-                fewer.values.retain(|(slot, _)| self.is_defined(*slot));
-                fewer.values.dedup_by_key(|(slot, _)| *slot);
-                Outcome { rejected, ..self.delta_tick(&fewer, lsn) }
-            }
-            WriteMode::Delta => self.delta_tick(tick, lsn),
-            WriteMode::Stated => {
-                let mut outcome = Outcome { rejected, whole: None };
-                self.stated_tick(tick, window, lsn, &mut outcome);
-                outcome
-            }
-        }
-    }
-
-    fn base_mut(&mut self, lane: Lane) -> &mut Base {
-        match lane {
-            Lane::Live => &mut self.live_base,
-            Lane::Backfill => &mut self.late_base,
-        }
-    }
-
-    /// Whether only a key tick can be taken on this lane.
-    pub fn needs_key(&self, lane: Lane) -> bool {
-        let base = if lane == Lane::Live { &self.live_base } else { &self.late_base };
-        matches!(base, Base::Lost)
-    }
-
-    /// What the next ticks build on is not known any more.
-    pub fn lose_base(&mut self) {
-        (self.live_base, self.late_base) = (Base::Lost, Base::Lost);
-    }
-
-    /// What was present in frozen overlays is too long ago to matter.
-    pub fn forget_kept(&mut self) {
-        for base in [&mut self.live_base, &mut self.late_base] {
-            if let Base::Kept { present, .. } = base {
-                present.clear();
-            }
-        }
-    }
-
-    /// What was present where the last tick of a lane went.
-    fn present_at(&self, base: Base) -> Vec<Carried> {
-        match base {
-            Base::Lost => Vec::new(),
-            Base::Newest if self.live.is_empty() => self.carried.clone(),
-            Base::Newest => self.live.present(),
-            Base::Overlay(at) => self.overlays[at].present(),
-            Base::Kept { present, .. } => present,
-        }
-    }
-
-    /// Bytes in the log, at most, of what completing the next tick of a lane adds to it; 0 where the tick is only appended.
-    pub fn completion_bytes(&self, tick: &TickBatch) -> usize {
-        let newer = tick.timestamp_ms > self.live.last_ms().unwrap_or(self.last_ms);
-        let to_newest = tick.run == Lane::Live && newer;
-        let base = if tick.run == Lane::Live { &self.live_base } else { &self.late_base };
-        // A live tick in an overlay may be followed by one that is not, and that builds on it.
-        let appends = match base {
-            Base::Newest | Base::Lost if to_newest => !self.live.is_empty(),
-            Base::Overlay(at) if tick.run == Lane::Backfill && !tick.key => {
-                self.overlays[*at].last_ms() < Some(tick.timestamp_ms)
-            }
-            _ => tick.run == Lane::Backfill && tick.key,
-        };
-        if appends {
-            return 0;
-        }
-        let of = |present: &[Carried]| {
-            let value = |carried: &Carried| if tick.key { VALUE_BYTES } else { bytes_of_value(&carried.value) };
-            present.iter().map(value).sum::<usize>()
-        };
-        let of_base = match base {
-            Base::Lost | Base::Newest => 0,
-            Base::Overlay(at) => of(&self.overlays[*at].present()),
-            Base::Kept { present, .. } => of(present),
-        };
-        // The next tick of the lane may go to the other run, and is completed from this one then.
-        2 * (of_base + if self.live.is_empty() { of(&self.carried) } else { of(&self.live.present()) })
-    }
-
-    /// One that is older than the retention is stored like others, because the next one builds on it. It is not selected.
-    fn delta_tick(&mut self, tick: &TickBatch, lsn: u64) -> Outcome {
-        // After a restart the sealed ticks count too, or two runs of the newest data would overlap.
-        let newer = tick.timestamp_ms > self.live.last_ms().unwrap_or(self.last_ms);
-        let base = std::mem::take(self.base_mut(tick.run));
-        if tick.run == Lane::Live && newer {
-            self.live_base = Base::Newest;
-            return self.newest_tick(tick, base, lsn);
-        }
-        if let Base::Overlay(at) = base
-            && !tick.key
-            && self.overlays[at].last_ms() < Some(tick.timestamp_ms)
-        {
-            *self.base_mut(tick.run) = Base::Overlay(at);
-            self.overlays[at].delta_tick(tick.timestamp_ms, false, &tick.values);
-            return Outcome::default();
-        }
-        let whole = (!tick.key).then(|| whole(&[], &self.present_at(base), tick));
-        let mut run = Run::new();
-        run.first_lsn = lsn;
-        run.delta_tick(tick.timestamp_ms, true, whole.as_ref().unwrap_or(&tick.values));
-        *self.base_mut(tick.run) = Base::Overlay(self.overlays.len());
-        self.overlays.push(run);
-        Outcome { whole, ..Outcome::default() }
-    }
-
-    fn newest_tick(&mut self, tick: &TickBatch, base: Base, lsn: u64) -> Outcome {
-        let begun = self.live.is_empty();
-        if begun {
-            self.live.first_lsn = lsn;
-        }
-        self.last_ms = self.last_ms.max(tick.timestamp_ms);
-        if !begun && matches!(base, Base::Newest | Base::Lost) {
-            self.live.delta_tick(tick.timestamp_ms, tick.key, &tick.values);
-            return Outcome::default();
-        }
-        let before = self.present_at(Base::Newest);
-        let values = whole(&before, &self.present_at(base), tick);
-        self.carried = Vec::new();
-        self.live.delta_tick(tick.timestamp_ms, true, &values);
-        Outcome { whole: Some(values), ..Outcome::default() }
-    }
-
-    fn stated_tick(&mut self, tick: &TickBatch, window: Window, lsn: u64, outcome: &mut Outcome) {
-        let at_ms = tick.timestamp_ms;
-        let outside = match at_ms {
-            _ if at_ms < window.oldest_ms => Some(Reject::TooOld),
-            _ if at_ms > window.newest_ms => Some(Reject::TooNew),
-            _ => None,
-        };
-        if let Some(reject) = outside {
-            outcome.rejected = (0..tick.values.len()).map(|at| (at, reject)).collect();
-            return;
-        }
-        // A tick before the first of this run may be sealed already: it is late, and never the run's first.
-        let late = self.live.is_empty() && at_ms <= self.last_ms;
-        let known = tick.values.iter().any(|(slot, _)| self.is_defined(*slot));
-        let begun = self.live.is_empty() && !late && known;
-        let number = if late || !known { None } else { self.live.stated_tick(at_ms) };
-        if begun {
-            self.live.first_lsn = lsn;
-        }
-        for (at, (slot, value)) in tick.values.iter().enumerate() {
-            if !self.is_defined(*slot) {
-                continue;
-            }
-            if number.is_some_and(|number| self.live.state(number, *slot, value)) {
-                continue;
-            }
-            if let Err(reject) = self.late_sample(*slot, at_ms, value, lsn) {
-                outcome.rejected.push((at, reject));
-            }
-        }
-        // The log has the times of ticks of which nothing was taken too, and a replay must not go by these.
-        if number.is_some() {
-            self.last_ms = self.last_ms.max(at_ms);
-        }
-    }
-
-    fn late_sample(&mut self, slot: Slot, at_ms: i64, value: &Value, lsn: u64) -> Result<(), Reject> {
-        if let Some(there) = self.value_in_head(slot.0, at_ms) {
-            return if same_value(&there, value) { Ok(()) } else { Err(Reject::Duplicate) };
-        }
-        if self.late.is_empty() {
-            self.late_lsn = lsn;
-        }
-        self.late_bytes += LATE_BYTES + bytes_of_value(value);
-        let (min_ms, max_ms) = self.late_span.unwrap_or((at_ms, at_ms));
-        self.late_span = Some((min_ms.min(at_ms), max_ms.max(at_ms)));
-        self.late.insert((slot.0, at_ms), value.clone());
-        Ok(())
-    }
-
-    fn value_in_head(&self, slot: u32, at_ms: i64) -> Option<Value> {
-        if let Some(value) = self.late.get(&(slot, at_ms)) {
-            return Some(value.clone());
-        }
-        self.runs().find_map(|run| run.value_at(slot, at_ms))
-    }
-
     /// Bytes that the group's unfrozen data takes.
     pub fn bytes(&self) -> usize {
         self.live.bytes + self.overlays.iter().map(|run| run.bytes).sum::<usize>() + self.late_bytes
-    }
-
-    /// First log record with something that is in no block, `sealing` taken as sealed.
-    pub fn first_lsn(&self, sealing: &[Arc<Frozen>]) -> Option<u64> {
-        let waits = |frozen: &&Arc<Frozen>| !sealing.iter().any(|sealing| Arc::ptr_eq(frozen, sealing));
-        let frozen = self.frozen.iter().filter(waits).map(|frozen| frozen.first_lsn);
-        self.unfrozen_lsns().chain(frozen).min()
-    }
-
-    fn unfrozen_lsns(&self) -> impl Iterator<Item = u64> + '_ {
-        let runs = [&self.live].into_iter().chain(&self.overlays).filter(|run| !run.is_empty());
-        runs.map(|run| run.first_lsn).chain((!self.late.is_empty()).then_some(self.late_lsn))
-    }
-
-    /// Takes what grew aside; the next tick begins a new run. `None` when nothing did.
-    pub fn freeze(&mut self, mode: WriteMode) -> Option<Arc<Frozen>> {
-        let first_lsn = self.unfrozen_lsns().min()?;
-        let bytes = self.bytes();
-        self.begun_ms = 0;
-        let mut runs = Vec::new();
-        let mut touched = Vec::new();
-        let mut live = std::mem::replace(&mut self.live, Run::new());
-        if !live.is_empty() {
-            live.live = true;
-            let mut carried = live.present();
-            if mode == WriteMode::Stated {
-                carried.retain(|carried| !is_stale(&carried.value));
-            }
-            touched.extend(std::mem::replace(&mut self.carried, carried).iter().map(|carried| carried.slot));
-            runs.push(live);
-            if std::mem::take(&mut self.unsure) {
-                let known = (0..self.series.len() as u32).filter(|slot| self.is_defined(Slot(*slot)));
-                touched.extend(known.filter(|slot| !self.ended.contains(*slot)));
-            }
-        }
-        self.live_base.freeze(&self.overlays);
-        self.late_base.freeze(&self.overlays);
-        runs.append(&mut self.overlays);
-        if !self.late.is_empty() {
-            runs.push(late_run(std::mem::take(&mut self.late)));
-            (self.late_bytes, self.late_span) = (0, None);
-        }
-        for run in &runs {
-            let Some((_, max_ms)) = run.span() else { continue };
-            for slot in &run.slots {
-                let seen_ms = &mut self.seen_ms[*slot as usize];
-                *seen_ms = max_ms.max(*seen_ms);
-            }
-            touched.extend_from_slice(&run.slots);
-        }
-        let seen = self.seen(touched);
-        let frozen = Arc::new(Frozen { runs, first_lsn, last_lsn: self.lsn, bytes, seen });
-        self.frozen.push(frozen.clone());
-        Some(frozen)
-    }
-
-    /// What is new of these slots.
-    fn seen(&mut self, mut slots: Vec<u32>) -> Vec<(u32, Seen)> {
-        slots.sort_unstable();
-        slots.dedup();
-        let mut seen = Vec::new();
-        for slot in slots {
-            if self.carried.binary_search_by_key(&slot, |carried| carried.slot).is_err() {
-                self.ended.insert(slot);
-                seen.push((slot, Seen::Until(self.seen_ms[slot as usize])));
-            } else if self.ended.remove(slot) {
-                seen.push((slot, Seen::GoesOn));
-            }
-        }
-        seen
-    }
-
-    /// All that the manifest must say of slots.
-    pub fn all_seen(&self) -> Vec<(u32, Seen)> {
-        self.ended.iter().map(|slot| (slot, Seen::Until(self.seen_ms[slot as usize]))).collect()
-    }
-
-    /// Takes what the manifest says.
-    pub fn take_seen(&mut self, slot: u32, seen: Seen, now_ms: i64) {
-        let Some(seen_ms) = self.seen_ms.get_mut(slot as usize) else { return };
-        match seen {
-            Seen::Until(ms) => {
-                *seen_ms = ms;
-                self.ended.insert(slot);
-            }
-            Seen::GoesOn => {
-                *seen_ms = now_ms;
-                self.ended.remove(slot);
-            }
-        }
-    }
-
-    /// After a start: of what the log did not bring back and is not said to have ended, no sample is newer than the newest that
-    /// is sealed.
-    pub fn bound_seen(&mut self) {
-        let Some(newest_ms) = self.sealed.iter().map(|run| run.max_ms).max() else { return };
-        self.unsure = true;
-        for slot in 0..self.series.len() as u32 {
-            if !self.ended.contains(slot) && self.runs().all(|run| run.column(slot).is_none()) {
-                let seen_ms = &mut self.seen_ms[slot as usize];
-                *seen_ms = newest_ms.min(*seen_ms);
-            }
-        }
-    }
-
-    /// Whether what grew is so much or so old that it should be sealed.
-    pub fn is_due(&self, now_ms: i64, age_ms: i64) -> bool {
-        let old = self.begun_ms != 0 && now_ms.saturating_sub(self.begun_ms) >= age_ms;
-        let much = self.live.ticks.len() >= TICKS_MAX || self.live.longest >= COLUMN_BYTES_MAX;
-        old || much || self.overlays.len() >= OVERLAYS_MAX || self.late.len() >= LATE_MAX
-    }
-
-    /// What is frozen lies in blocks now.
-    pub fn publish(&mut self, frozen: &Arc<Frozen>, sealed: Vec<Arc<SealedRun>>, present: Option<Arc<[u8]>>) {
-        self.present = present.unwrap_or_else(|| self.present.clone());
-        self.frozen.retain(|waiting| !Arc::ptr_eq(waiting, frozen));
-        let all = self.sealed.iter().cloned().chain(sealed);
-        self.sealed = Arc::new(all.collect());
-        self.sealed_lsn = self.sealed_lsn.max(frozen.last_lsn);
-    }
-
-    /// Puts the runs that others were folded into where the first of those stood.
-    pub fn replace_sealed(&mut self, old: &HashSet<Address>, new: Vec<Arc<SealedRun>>) {
-        let sealed = self.sealed_of_mut(old.iter().find_map(|head| tier_of(head.partition)));
-        let Some(first) = sealed.iter().position(|run| old.contains(&run.head)) else { return };
-        let (before, after) = sealed.split_at(first);
-        let stay = after.iter().filter(|run| !old.contains(&run.head));
-        *sealed = Arc::new(before.iter().cloned().chain(new).chain(stay.cloned()).collect());
     }
 
     /// Sealed runs of raw samples, or of a tier.
@@ -608,32 +271,6 @@ impl State {
         let sealed = self.sealed.iter().map(|run| (run.min_ms, run.max_ms));
         let spans = self.runs().filter_map(Run::span).chain(sealed).chain(self.late_span);
         spans.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
-    }
-}
-
-fn late_run(late: BTreeMap<(u32, i64), Value>) -> Run {
-    let mut by_time: BTreeMap<i64, Vec<(u32, Value)>> = BTreeMap::new();
-    for ((slot, at_ms), value) in late {
-        by_time.entry(at_ms).or_default().push((slot, value));
-    }
-    let mut run = Run::new();
-    for (at_ms, values) in by_time {
-        let Some(tick) = run.stated_tick(at_ms) else { continue };
-        for (slot, value) in values {
-            run.state(tick, Slot(slot), &value);
-        }
-    }
-    run
-}
-
-/// Bytes of a number in the log, at most.
-const VALUE_BYTES: usize = 24;
-
-/// The same of any value.
-pub(super) fn bytes_of_value(value: &Value) -> usize {
-    match value {
-        Value::Float(_) | Value::Integer(_) => VALUE_BYTES,
-        Value::Histogram(histogram) => VALUE_BYTES + prost::Message::encoded_len(&**histogram),
     }
 }
 
