@@ -1,7 +1,8 @@
-//! Prometheus' admin API: delete series, take a snapshot. Mounted only where `--enable-admin-api` asks for it.
+//! Prometheus' admin API: delete series, take them off the disk, take a snapshot. Mounted only where `--enable-admin-api` asks for it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -18,6 +19,9 @@ use super::reply::{ApiError, success};
 
 /// Far enough to mean "always", near enough to add to.
 const ALWAYS_MS: (i64, i64) = (i64::MIN / 4, i64::MAX / 4);
+
+/// Longest time for taking what is deleted off the disk: all partitions that hold some of it are written anew.
+const CLEAN_WITHIN: Duration = Duration::from_secs(3600);
 
 #[derive(Clone)]
 struct Admin {
@@ -74,8 +78,13 @@ async fn snapshot(State(admin): State<Admin>) -> Result<Response, ApiError> {
     Ok(success(json!({ "name": name })))
 }
 
-async fn clean_tombstones() -> ApiError {
-    ApiError::unavailable(
-        "clean_tombstones is not there yet: deleted samples are hidden at once and leave the disk with the longest retention",
-    )
+/// Takes what is deleted off the disk; ends when that is done.
+async fn clean_tombstones(State(admin): State<Admin>) -> Result<StatusCode, ApiError> {
+    let clean = tokio::task::spawn_blocking(move || admin.store.clean(CLEAN_WITHIN)).await;
+    match clean.map_err(|error| ApiError::internal(format!("the cleaning ended early: {error}")))? {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(ApiError::internal(
+            "not all that is deleted could be taken off the disk, and it stays hidden; the collector's log says why",
+        )),
+    }
 }

@@ -27,6 +27,9 @@ const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// How long a stream waits for the disk before it goes on: less than the lease, after which its agent would count as silent.
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(if cfg!(test) { 20 } else { 1 });
 
+/// How often it looks whether it may go on.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
 /// At shutdown, time for what was taken to become durable, so that its ack still leaves.
 const LAST_ACKS_WITHIN: Duration = Duration::from_secs(2);
 
@@ -160,9 +163,18 @@ async fn let_catch_up(
     durable: &mut tokio::sync::watch::Receiver<crate::store::Lsn>,
 ) {
     let caught_up = async {
-        while ingest.sink.is_busy() && durable.changed().await.is_ok() {
-            let through = *durable.borrow_and_update();
-            session.settle(through);
+        while ingest.sink.is_busy() {
+            tokio::select! {
+                changed = durable.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let through = *durable.borrow_and_update();
+                    session.settle(through);
+                }
+                // While all wait for the head to be sealed nothing becomes durable.
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
         }
     };
     // A disk that hangs is the store's to answer for.

@@ -10,25 +10,30 @@
 //!
 //! Queries that began before go on in the old runs: a partition is deleted once nobody holds a run of it any more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::block::{Packer, SealedRun};
 use super::core::Core;
+use super::cut::{CutColumn, without};
 use super::disk::Engine;
+use super::erase::Erased;
 use super::fold::{Fold, Unpacked};
 use super::group::{FORGOTTEN, Group};
 use super::job::Pace;
+use super::piece::UnpackedColumn;
 use super::run::Run;
 use super::seal::by_labels;
-use super::tier::tier_of;
+use super::tier::{TIERS, tier_of};
 use super::unpack::Values;
 use super::window;
 
-/// Neighbours that are worth being joined.
+/// Neighbours that are worth being joined. Where the retention is so short that the result may not span as many, all that it may
+/// span: each is rewritten once, and of a small one half of the disk is the engine's.
 const NEIGHBOURS_MIN: usize = 8;
+const NEIGHBOURS_LEAST: usize = 3;
 
 /// Runs per group, on average, from which on a partition is folded by itself.
 const RUNS_MANY: usize = 4;
@@ -60,13 +65,15 @@ pub(super) fn usage(core: &Core, tier: Option<usize>) -> BTreeMap<u32, Usage> {
 }
 
 /// The partitions to fold next, neighbours, ascending; empty when none is worth it. `current` still grows, `folded` came of
-/// compaction, with when the first of what they hold was begun; `span_s` is how much time the result may span.
+/// compaction, with when the first of what they hold was begun; `span_s` is how much time the result may span, `part_s` how much
+/// the others do.
 pub(super) fn plan(
     usage: &BTreeMap<u32, Usage>,
     current: Option<u32>,
     folded: &BTreeMap<u32, u32>,
-    span_s: u32,
+    (span_s, part_s): (u32, u32),
 ) -> Vec<u32> {
+    let neighbours_min = ((span_s / part_s.max(1)) as usize).clamp(NEIGHBOURS_LEAST, NEIGHBOURS_MIN);
     let closed = usage.range(..current.unwrap_or(u32::MAX));
     let closed: Vec<(u32, Usage)> = closed.map(|(begun, usage)| (*begun, *usage)).collect();
     let many = |(begun, usage): &&(u32, Usage)| !folded.contains_key(begun) && usage.runs > usage.groups * RUNS_MANY;
@@ -83,7 +90,7 @@ pub(super) fn plan(
             end(*at) - begun <= span_s
         });
         let near = near.count();
-        if near >= NEIGHBOURS_MIN {
+        if near >= neighbours_min {
             return names[first..first + near].to_vec();
         }
     }
@@ -157,14 +164,19 @@ fn put(engine: &dyn Engine, partition: u32, packer: &mut Packer) -> io::Result<u
 /// The series of a column, by its slot.
 type SeriesOf = fn(u32) -> u32;
 
-/// The group's runs as few, without the columns of series that were forgotten; `None` when something of them cannot be read.
+/// The group's runs as few, without the columns of series that were forgotten and without what is deleted; `None` when something
+/// of them cannot be read.
 fn fold(group: &Group, old: &[Arc<SealedRun>], values: &mut Values<'_>) -> io::Result<Option<(Vec<Run>, SeriesOf)>> {
-    let is_tier = old.first().is_some_and(|run| tier_of(run.head.partition).is_some());
+    let tier = old.first().and_then(|run| tier_of(run.head.partition));
+    let (is_tier, window_ms) = (tier.is_some(), tier.map(|tier| TIERS[tier].window_ms));
     let series_of: SeriesOf = if is_tier { window::series_of } else { |slot| slot };
     let mut fold = if is_tier { Fold::of_tier() } else { Fold::default() };
     for run in old {
         let opened = values.open(group.id.0, run)?;
-        let known = group.state.lock().series.clone();
+        let (known, erased) = {
+            let state = group.state.lock();
+            (state.series.clone(), state.erased.clone())
+        };
         let stays = |slot: u32| match series_of(slot) {
             window::GROUP if is_tier => true,
             slot => known.get(slot as usize).is_some_and(|series| *series != FORGOTTEN),
@@ -172,6 +184,8 @@ fn fold(group: &Group, old: &[Arc<SealedRun>], values: &mut Values<'_>) -> io::R
         let folded = opened.as_ref().and_then(|opened| {
             let mut columns = opened.columns(group.id.0)?;
             columns.retain(|column| stays(column.slot));
+            let cut = cut_erased(&mut columns, &opened.ticks, &erased, series_of, window_ms)?;
+            columns.extend(cut.iter().map(CutColumn::unpacked));
             fold.add(&Unpacked { live: opened.live, ticks: opened.ticks.clone(), columns })
         });
         if folded.is_none() {
@@ -180,6 +194,46 @@ fn fold(group: &Group, old: &[Arc<SealedRun>], values: &mut Values<'_>) -> io::R
         }
     }
     Ok(Some((fold.runs, series_of)))
+}
+
+/// Whether a run may hold something of what is deleted; that it has none of the series is told by its columns only.
+fn is_hit(run: &SealedRun, erased: &[Erased]) -> bool {
+    let window_ms = tier_of(run.head.partition).map(|tier| TIERS[tier].window_ms);
+    erased.iter().any(|erased| erased.touches(run.min_ms, run.max_ms, window_ms))
+}
+
+/// The partitions, of raw samples or of a tier, in which something deleted may lie, ascending.
+pub(super) fn partitions_of_erased(groups: &[(Arc<Group>, Arc<Vec<Erased>>)], tier: Option<usize>) -> BTreeSet<u32> {
+    let mut found = BTreeSet::new();
+    for (group, erased) in groups {
+        let state = group.state.lock();
+        found.extend(state.sealed_of(tier).iter().filter(|run| is_hit(run, erased)).map(|run| run.head.partition));
+    }
+    found
+}
+
+/// Takes the columns of which something is deleted out of the list; what is left of them comes back. `None` when one cannot be
+/// read. `window_ms` is set of a tier, whose windows go as a whole.
+fn cut_erased(
+    columns: &mut Vec<UnpackedColumn<'_>>,
+    ticks: &[i64],
+    erased: &[Erased],
+    series_of: SeriesOf,
+    window_ms: Option<i64>,
+) -> Option<Vec<CutColumn>> {
+    let span = ticks.first().zip(ticks.last());
+    let near = |erased: &&Erased| span.is_some_and(|(first, last)| erased.touches(*first, *last, window_ms));
+    let near: Vec<&Erased> = erased.iter().filter(near).collect();
+    let mut cut = Vec::new();
+    for column in
+        columns.extract_if(.., |column| near.iter().any(|erased| erased.slots.contains(series_of(column.slot))))
+    {
+        let slot = series_of(column.slot);
+        let of_slot: Vec<&Erased> = near.iter().filter(|erased| erased.slots.contains(slot)).copied().collect();
+        let gone = |at_ms: i64| of_slot.iter().any(|erased| erased.touches(at_ms, at_ms, window_ms));
+        cut.push(CutColumn { slot: column.slot, column: without(&column, ticks, gone)? });
+    }
+    Some(cut)
 }
 
 #[cfg(test)]
@@ -196,8 +250,11 @@ mod tests {
     fn what_is_cut_small_is_folded_first_and_once() {
         let usage = usage(&[(2, 10), (4, 41), (6, 500)]);
         let current = Some(6 * HOUR_S);
-        assert_eq!(plan(&usage, current, &BTreeMap::new(), 24 * HOUR_S), [4 * HOUR_S]);
-        assert_eq!(plan(&usage, current, &BTreeMap::from([(4 * HOUR_S, 4 * HOUR_S)]), 24 * HOUR_S), [0; 0]);
+        assert_eq!(plan(&usage, current, &BTreeMap::new(), (24 * HOUR_S, 2 * HOUR_S)), [4 * HOUR_S]);
+        assert_eq!(
+            plan(&usage, current, &BTreeMap::from([(4 * HOUR_S, 4 * HOUR_S)]), (24 * HOUR_S, 2 * HOUR_S)),
+            [0; 0]
+        );
     }
 
     #[test]
@@ -206,9 +263,12 @@ mod tests {
         let usage = usage(&hours);
         let current = Some(26 * HOUR_S);
         let all: Vec<u32> = (1..=12).map(|at| at * 2 * HOUR_S).collect();
-        assert_eq!(plan(&usage, current, &BTreeMap::new(), 24 * HOUR_S), all);
-        assert_eq!(plan(&usage, current, &BTreeMap::new(), 17 * HOUR_S), all[..8]);
-        assert_eq!(plan(&usage, current, &BTreeMap::new(), 15 * HOUR_S), [0; 0], "too few to be worth it");
+        assert_eq!(plan(&usage, current, &BTreeMap::new(), (24 * HOUR_S, 2 * HOUR_S)), all);
+        assert_eq!(plan(&usage, current, &BTreeMap::new(), (17 * HOUR_S, 2 * HOUR_S)), all[..8]);
+        assert_eq!(plan(&usage, current, &BTreeMap::new(), (15 * HOUR_S, HOUR_S)), [0; 0], "too few to be worth it");
+        let short = plan(&usage, current, &BTreeMap::new(), (9 * HOUR_S, 2 * HOUR_S));
+        assert_eq!(short, all[..4], "more may never be joined");
+        assert_eq!(plan(&usage, current, &BTreeMap::new(), (4 * HOUR_S, 2 * HOUR_S)), [0; 0]);
     }
 
     /// As it goes on for a month: what is folded once is left alone.
@@ -221,7 +281,7 @@ mod tests {
             there.insert(hour * HOUR_S, Usage { runs: 10, groups: 10 });
             written += 1;
             let current = Some((hour + 2) * HOUR_S);
-            let from = plan(&there, current, &folded, 24 * HOUR_S);
+            let from = plan(&there, current, &folded, (24 * HOUR_S, 2 * HOUR_S));
             let Some(last) = from.last() else { continue };
             let begun = from.iter().map(|name| folded.get(name).copied().unwrap_or(*name)).min();
             let hours = (last + 2 * HOUR_S - begun.unwrap()) / HOUR_S;

@@ -25,6 +25,9 @@ use super::{AgentId, AppendError, GroupId, GroupKey, Lsn, Options, Refused, Sequ
 /// Silence marks kept per group; a group that falls silent more often within the retention forgets the oldest.
 const MARKS_MAX: usize = 4096;
 
+/// The head may be over its bound by one part of so many before those who push are asked to wait.
+const HEAD_OVER: u64 = 4;
+
 /// A record of definitions is closed when it is longer; with the last series in it, however many labels that has, it stays
 /// far below what a record may have.
 const DEFINITIONS_BYTES: usize = 1 << 20;
@@ -94,6 +97,8 @@ pub(super) struct Core {
     pub head_bytes: AtomicU64,
     /// Over so many of them groups are sealed early.
     pub head_most: AtomicU64,
+    /// Runs are being sealed at this moment.
+    pub sealing: AtomicBool,
     pub blocks: Blocks,
     pub keeper: Asked,
     /// The log is not needed up to this record.
@@ -179,6 +184,14 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// Whether the head is full while it is being sealed. Where sealing fails there is nothing to wait for: samples are taken until
+    /// [`Self::may_append`] says no.
+    pub fn is_sealing_behind(&self) -> bool {
+        let head_most = self.head_most.load(Ordering::Relaxed);
+        let most = head_most.saturating_add(head_most / HEAD_OVER);
+        self.sealing.load(Ordering::Relaxed) && self.head_bytes.load(Ordering::Relaxed) > most
     }
 
     pub fn define(&self, kind: u8, payload: Vec<u8>) {

@@ -2,8 +2,13 @@
 //!
 //! A deletion is resolved to series when it is asked for, and to times up to the newest sample that there is: series and ticks
 //! that come afterwards are not touched. What is deleted is hidden from that moment on, in memory and blocks alike; a record in
-//! the log and one in the manifest keep it over restarts. The samples leave the disk with the retention, and with them the
-//! record. A sample of a deleted time that arrives late is hidden too.
+//! the log and one in the manifest keep it over restarts. The samples leave the disk when their partition is folded, at the
+//! latest with the retention, and with them the record. A sample of a deleted time that arrives late is hidden too, for as long
+//! as the record is there.
+//!
+//! [`Store::clean`](super::Store::clean) folds all that holds something deleted at once and drops the records. Only where a
+//! tier has windows of that time a record stays until these are too old: it says that the windows at its ends, of which a part
+//! is deleted, are to be cut from raw samples as long as there are any.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,10 +16,13 @@ use std::time::Duration;
 
 use roaring::RoaringBitmap;
 
+use super::block::SealedRun;
 use super::column::Samples;
 use super::core::Core;
 use super::group::State;
+use super::run::Run;
 use super::tested::Tested;
+use super::tier::TIERS;
 use super::{AppendError, GroupId, Matcher, entry};
 
 /// Longest wait for a deletion to be durable.
@@ -29,6 +37,15 @@ pub(super) struct Erased {
 }
 
 impl Erased {
+    /// Whether anything in `[first_ms, last_ms]` is in its time: samples, or windows of this width that end there.
+    pub fn touches(&self, first_ms: i64, last_ms: i64, window_ms: Option<i64>) -> bool {
+        match window_ms {
+            None => first_ms <= self.to_ms && last_ms >= self.from_ms,
+            // A window holds what comes after its begin, up to its end.
+            Some(window_ms) => first_ms.saturating_sub(window_ms) < self.to_ms && last_ms >= self.from_ms,
+        }
+    }
+
     fn hides(&self, slot: u32, at_ms: i64) -> bool {
         (self.from_ms..=self.to_ms).contains(&at_ms) && self.slots.contains(slot)
     }
@@ -52,6 +69,34 @@ impl State {
         if !self.erased.contains(&erased) {
             Arc::make_mut(&mut self.erased).push(erased);
         }
+    }
+
+    /// Drops these records, where nothing is left of what they hide. Says whether any went.
+    pub fn forget_cleaned(&mut self, cleaned: &[Erased]) -> bool {
+        let stays =
+            |erased: &&Erased| !cleaned.contains(erased) || self.is_in_memory(erased) || self.is_in_tier(erased);
+        let stay: Vec<Erased> = self.erased.iter().filter(stays).cloned().collect();
+        let went = stay.len() < self.erased.len();
+        self.erased = Arc::new(stay);
+        went
+    }
+
+    /// Whether something in memory may be of this time: what came while the blocks were written anew, and the last samples of
+    /// series that go on, without which the next tick could not be completed.
+    fn is_in_memory(&self, erased: &Erased) -> bool {
+        let silent = |at_ms: i64| self.marks.iter().any(|mark| mark.after_ms >= at_ms);
+        let spans = self.runs().filter_map(Run::span);
+        let late = self.first_late_ms().map(|first_ms| (first_ms, i64::MAX));
+        spans.chain(late).any(|(first_ms, last_ms)| erased.touches(first_ms, last_ms, None))
+            || self
+                .carried
+                .iter()
+                .any(|carried| erased.hides(carried.slot, carried.timestamp_ms) && !silent(carried.timestamp_ms))
+    }
+
+    fn is_in_tier(&self, erased: &Erased) -> bool {
+        let hit = |tier: usize, run: &SealedRun| erased.touches(run.min_ms, run.max_ms, Some(TIERS[tier].window_ms));
+        self.tiers.iter().enumerate().any(|(tier, tiered)| tiered.runs.iter().any(|run| hit(tier, run)))
     }
 
     /// What lies before this time is gone by itself.

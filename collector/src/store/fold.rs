@@ -132,7 +132,8 @@ impl Run {
     }
 }
 
-fn value_of(point: Point<'_>) -> Option<Value> {
+/// `None` of what is no value, and of a histogram that cannot be read.
+pub(super) fn value_of(point: Point<'_>) -> Option<Value> {
     match point {
         Point::Float(value) => Some(Value::Float(value)),
         Point::Integer(value) => Some(Value::Integer(value)),

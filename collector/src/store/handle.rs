@@ -110,9 +110,9 @@ impl Store {
         self.core.durable()
     }
 
-    /// Whether more comes in than the disk takes at present: who can wait should, or soon all are refused.
+    /// Whether more comes in than the disk takes at present, or than can be sealed: who can wait should, or soon all are refused.
     pub fn is_busy(&self) -> bool {
-        self.core.log.is_busy()
+        self.core.log.is_busy() || self.core.is_sealing_behind()
     }
 
     /// Has what was appended made durable after a few milliseconds, for those that wait for it and send nothing meanwhile.
@@ -134,6 +134,12 @@ impl Store {
     /// says of how many series. They are hidden at once, and durably when this returns. Not for a tokio worker.
     pub fn erase(&self, any_of: &[Vec<Matcher>], from_ms: i64, to_ms: i64) -> Result<u64, AppendError> {
         self.core.erase(any_of, from_ms, to_ms)
+    }
+
+    /// Takes what is deleted off the disk, and drops the records of deletions of which nothing is left; false when that fails or
+    /// takes longer. Not for a tokio worker.
+    pub fn clean(&self, within: Duration) -> bool {
+        self.core.keeper.clean(within)
     }
 
     /// Waits until all that was appended is durable; false when that takes longer. Not for a tokio worker.

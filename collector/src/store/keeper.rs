@@ -15,6 +15,7 @@ use super::block::SealedRun;
 use super::compact::{self, Compacted, CompactedGroup};
 use super::core::Core;
 use super::datadir::DataDir;
+use super::erase::Erased;
 use super::group::{FORGOTTEN, Group};
 use super::job::{Job, Pace};
 use super::seal::{Forgotten, Sealer};
@@ -23,6 +24,9 @@ use super::tier::TIERS;
 
 /// How often the thread looks around.
 const ROUND: Duration = Duration::from_secs(1);
+
+/// The same while the head is over its bound.
+const ROUND_BEHIND: Duration = Duration::from_millis(20);
 
 /// What is due is gathered for this long, so that small groups share values and flushes.
 const GATHER: Duration = Duration::from_secs(10);
@@ -48,6 +52,8 @@ struct Requests {
     closing: bool,
     /// Those that wait want all compacted too.
     compact: bool,
+    /// They want what is deleted off the disk.
+    clean: bool,
     /// They want done what the thread does by itself now and then.
     tend: bool,
     /// Those who wait for a moment of the store.
@@ -67,6 +73,11 @@ impl Asked {
     /// The same, and has all that lies in closed partitions folded.
     pub fn compact_all(&self, within: Duration) -> bool {
         self.ask(within, |requests| requests.compact = true)
+    }
+
+    /// The same as `seal_all`, and takes what is deleted off the disk.
+    pub fn clean(&self, within: Duration) -> bool {
+        self.ask(within, |requests| requests.clean = true)
     }
 
     /// The same as `seal_all`, and has done what is worth doing of tiers and compaction, as it is every minute.
@@ -106,6 +117,14 @@ impl Asked {
     }
 }
 
+/// What those who wait want beside a checkpoint.
+#[derive(Debug, Clone, Copy)]
+struct Also {
+    compact: bool,
+    clean: bool,
+    tend: bool,
+}
+
 /// A compaction at work.
 struct Compaction {
     from: Vec<u32>,
@@ -126,6 +145,8 @@ pub(super) struct Keeper {
     core: Arc<Core>,
     sealer: Sealer,
     dir: Arc<DataDir>,
+    /// The head was over its bound when last looked at, and has since been sealed in part.
+    is_behind: bool,
     checkpointed: Instant,
     retained: Instant,
     age: Age,
@@ -147,22 +168,39 @@ impl Keeper {
         let age = Age::new(core.options.clock.now_ms(), newest_ms.filter(|newest_ms| *newest_ms > i64::MIN));
         let (compaction, compacted, thinning, thinned) = (None, None, None, None);
         let (checkpointed, retained) = (now, now);
-        Self { core, sealer, dir, checkpointed, retained, age, compaction, compacted, thinning, thinned, tried }
+        let is_behind = false;
+        Self {
+            core,
+            sealer,
+            dir,
+            is_behind,
+            checkpointed,
+            retained,
+            age,
+            compaction,
+            compacted,
+            thinning,
+            thinned,
+            tried,
+        }
     }
 
     /// Runs until it is told to close.
     pub fn run(mut self) {
         let _last_words = LastWords(self.core.clone());
         loop {
-            let (asked, compact, tend, closing, moments) = {
+            let (asked, also, closing, moments) = {
                 let mut requests = self.core.keeper.0.lock();
                 if requests.asked == requests.done && !requests.closing && requests.moments.is_empty() {
-                    self.core.keeper.1.wait_for(&mut requests, ROUND);
+                    self.core.keeper.1.wait_for(&mut requests, if self.is_behind { ROUND_BEHIND } else { ROUND });
                 }
                 let asked = (requests.asked > requests.done).then_some(requests.asked);
-                let compact = std::mem::take(&mut requests.compact);
-                let tend = std::mem::take(&mut requests.tend);
-                (asked, compact, tend, requests.closing, std::mem::take(&mut requests.moments))
+                let also = Also {
+                    compact: std::mem::take(&mut requests.compact),
+                    clean: std::mem::take(&mut requests.clean),
+                    tend: std::mem::take(&mut requests.tend),
+                };
+                (asked, also, requests.closing, std::mem::take(&mut requests.moments))
             };
             if closing {
                 return;
@@ -173,15 +211,17 @@ impl Keeper {
                 let _ = waiting.send(moment);
             }
             self.core.disk_full.store(self.dir.is_full(), Ordering::Relaxed);
-            self.round(asked, compact, tend);
+            self.round(asked, also);
         }
     }
 
-    fn round(&mut self, asked: Option<u64>, compact: bool, tend: bool) {
+    fn round(&mut self, asked: Option<u64>, also: Also) {
         let frozen = self.freeze(asked.is_some());
         let mut result = Ok(());
         if frozen || asked.is_some() {
+            self.core.sealing.store(true, Ordering::Relaxed);
             result = self.sealer.checkpoint(&self.core);
+            self.core.sealing.store(false, Ordering::Relaxed);
             self.checkpointed = Instant::now();
         }
         // What is too old goes whether or not something can be sealed: on a full disk nothing else makes room.
@@ -199,14 +239,21 @@ impl Keeper {
             }
         }
         if result.is_ok() {
-            result = match (compact, tend) {
-                (true, _) => self.compact_now(),
-                (false, true) => self.tend(),
-                (false, false) => self.end_work(),
+            result = match also {
+                Also { compact: true, .. } => self.compact_now(),
+                Also { tend: true, .. } => self.tend(),
+                _ => self.end_work(),
             };
+        }
+        let mut is_clean = true;
+        if result.is_ok() && also.clean {
+            result = self.clean_now().map(|clean| is_clean = clean);
         }
         let mut requests = self.core.keeper.0.lock();
         requests.done = asked.unwrap_or(requests.done);
+        if !is_clean {
+            requests.failed = requests.done;
+        }
         if let Err(error) = result {
             requests.failed = requests.done;
             self.core.keeper.1.notify_all();
@@ -220,7 +267,7 @@ impl Keeper {
     }
 
     /// Freezes what is due; says whether something waits to be sealed.
-    fn freeze(&self, all: bool) -> bool {
+    fn freeze(&mut self, all: bool) -> bool {
         let core = &self.core;
         let groups: Vec<Arc<Group>> = core.groups.read().all.clone();
         let now_ms = core.options.clock.now_ms();
@@ -228,6 +275,7 @@ impl Keeper {
         let gathered = self.checkpointed.elapsed() >= GATHER;
         let mut waits = false;
         let early = self.under_pressure(&groups);
+        self.is_behind = !early.is_empty();
         for group in &groups {
             // Groups that began together, after a start, are sealed spread over a quarter of the window.
             let spread_ms = i64::from(group.id.0.wrapping_mul(0x9E37_79B9) >> 24) * (window_ms / 4) / 256;
@@ -321,8 +369,8 @@ impl Keeper {
             usage.retain(|partition, _| !self.tried.contains(partition));
             let growing = tier.map_or(self.sealer.partition, |tier| self.sealer.tiers[tier]);
             // A tier's partitions are folded each by itself.
-            let span = if tier.is_none() { Sealer::whole_span_s(&self.core) } else { 0 };
-            compact::plan(&usage, growing.map(|(begun, _)| begun), &self.sealer.whole, span)
+            let spans = if tier.is_none() { Sealer::spans_s(&self.core) } else { (0, 0) };
+            compact::plan(&usage, growing.map(|(begun, _)| begun), &self.sealer.whole, spans)
         });
         plans.into_iter().find(|from| !from.is_empty())
     }
@@ -342,8 +390,8 @@ impl Keeper {
         self.publish()
     }
 
-    /// Closes the partition that grows, builds the tiers and folds all, here and now.
-    fn compact_now(&mut self) -> std::io::Result<()> {
+    /// Ends the work that goes on, published or not.
+    fn drop_work(&mut self) -> std::io::Result<()> {
         // What is done and not yet published keeps its place: to the retention it would be a left-over.
         if self.compaction.take().is_some() {
             self.sealer.compacting_into = None;
@@ -351,23 +399,73 @@ impl Keeper {
         if self.thinning.take().is_some() {
             self.sealer.building = Places::default();
         }
-        self.publish()?;
+        self.publish()
+    }
+
+    /// Folds partitions, here and now.
+    fn fold_now(&mut self, from: Vec<u32>) -> std::io::Result<()> {
+        let into = self.sealer.name_after(&from)?;
+        let result = compact::compact(&self.core, &*self.sealer.engine, from.clone(), into, &Pace::default());
+        self.take_compacted(result, &from, into);
+        self.publish()
+    }
+
+    /// What is built next of a tier goes to a partition of its own, behind what comes of those that are there.
+    fn close_tier(&mut self, tier: Option<usize>) {
+        if let Some(place) = tier.and_then(|tier| self.sealer.tiers[tier].as_mut()) {
+            *place = (place.0.saturating_add(2), 0);
+        }
+    }
+
+    /// Folds the partitions in which something is deleted, and drops the records of what is gone with that; false where something
+    /// is left.
+    fn clean_now(&mut self) -> std::io::Result<bool> {
+        self.drop_work()?;
+        let groups: Vec<Arc<Group>> = self.core.groups.read().all.clone();
+        let of_group = |group: &Arc<Group>| (group.clone(), group.state.lock().erased.clone());
+        let mut erased: Vec<(Arc<Group>, Arc<Vec<Erased>>)> = groups.iter().map(of_group).collect();
+        erased.retain(|(_, erased)| !erased.is_empty());
+        if erased.is_empty() {
+            return Ok(true);
+        }
+        self.sealer.close_partition();
+        let mut folded = BTreeSet::new();
+        for tier in [None].into_iter().chain((0..TIERS.len()).map(Some)) {
+            self.close_tier(tier);
+            for partition in compact::partitions_of_erased(&erased, tier) {
+                self.fold_now(vec![partition])?;
+                folded.insert(partition);
+            }
+        }
+        let mut is_clean = true;
+        for (group, erased) in &erased {
+            let mut state = group.state.lock();
+            // A group that could not be read stays where it was.
+            let is_left = state.all_sealed().any(|run| folded.contains(&run.head.partition));
+            is_clean &= !is_left;
+            // A manifest that is written anew says only what there is.
+            self.sealer.say_everything |= !is_left && state.forget_cleaned(erased);
+        }
+        self.retain()?;
+        if self.sealer.say_everything {
+            self.sealer.checkpoint(&self.core)?;
+        }
+        Ok(is_clean)
+    }
+
+    /// Closes the partition that grows, builds the tiers and folds all, here and now.
+    fn compact_now(&mut self) -> std::io::Result<()> {
+        self.drop_work()?;
         let current = self.sealer.close_partition();
         self.thin_now()?;
         for tier in [None].into_iter().chain((0..TIERS.len()).map(Some)) {
-            if let Some((begun, _)) = tier.and_then(|tier| self.sealer.tiers[tier]) {
-                // What is built next goes to a partition of its own, behind what comes of this.
-                self.sealer.tiers[tier.unwrap_or_default()] = Some((begun.saturating_add(2), 0));
-            }
+            self.close_tier(tier);
             let used = compact::usage(&self.core, tier).into_keys();
             let from: Vec<u32> = used.filter(|begun| Some(*begun) != current).collect();
             if from.is_empty() {
                 continue;
             }
-            let into = self.sealer.name_after(&from)?;
-            let result = compact::compact(&self.core, &*self.sealer.engine, from.clone(), into, &Pace::default());
-            self.take_compacted(result, &from, into);
-            self.publish()?;
+            self.fold_now(from)?;
         }
         self.retain()
     }

@@ -20,6 +20,7 @@ mod column;
 mod compact;
 mod copy;
 mod core;
+mod cut;
 mod datadir;
 mod disk;
 mod entry;

@@ -235,6 +235,7 @@ impl Restored {
             head_bytes: AtomicU64::new(head_bytes as u64),
             // Until the keeper has looked, which it does at once.
             head_most: AtomicU64::new(u64::MAX),
+            sealing: AtomicBool::new(false),
             released_lsn: AtomicU64::new(released_lsn),
             pins: AtomicU64::new(0),
             tier_first_ms: std::array::from_fn(|_| AtomicI64::new(i64::MAX)),

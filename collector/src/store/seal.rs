@@ -36,7 +36,7 @@ use super::{GroupId, SeriesKey, Slot, WriteMode};
 const LOG_WITHIN: Duration = Duration::from_secs(30);
 
 /// Sealed values are handed to the engine when they are so many bytes.
-const PUT_BYTES: usize = 4 * 1024 * 1024;
+const PUT_BYTES: usize = 1024 * 1024;
 
 /// Series definitions per record.
 const SERIES_PER_RECORD: usize = 512;
@@ -149,19 +149,14 @@ impl Sealer {
     }
 
     fn current_partition(&self, core: &Core) -> (u32, u32) {
-        const HOUR_S: u64 = 3600;
         let now_s = u32::try_from(core.options.clock.now_ms() / 1000).unwrap_or(0);
-        // Short, so that what was sealed early is soon folded; compaction joins them.
-        let span_s = match core.options.retention.as_secs() {
-            0 => 2 * HOUR_S,
-            retention => (retention / 96).clamp(HOUR_S, 2 * HOUR_S),
-        };
+        let (_, span_s) = Self::spans_s(core);
         match self.partition {
             // Begun while the clock was far ahead: it would grow until the clock gets there.
-            Some((partition, _)) if u64::from(partition.saturating_sub(now_s)) > span_s => {
+            Some((partition, _)) if partition.saturating_sub(now_s) > span_s => {
                 (self.free_name(now_s.saturating_sub(1)), 0)
             }
-            Some((partition, number)) if u64::from(now_s.saturating_sub(partition)) < span_s => (partition, number),
+            Some((partition, number)) if now_s.saturating_sub(partition) < span_s => (partition, number),
             Some((partition, _)) => (raw_name(now_s.max(partition + 1)), 0),
             None => (raw_name(now_s), 0),
         }
@@ -241,14 +236,15 @@ impl Sealer {
         Ok(())
     }
 
-    /// How many seconds a partition that comes of compaction may span: at most an eighth of the space waits for its neighbours
-    /// to grow old.
-    pub fn whole_span_s(core: &Core) -> u32 {
+    /// How many seconds a partition that comes of compaction may span, and one that grows. The former: at most an eighth of the
+    /// space waits for its neighbours to grow old. The latter is short, so that what was sealed early is soon folded.
+    pub fn spans_s(core: &Core) -> (u32, u32) {
         const HOUR_S: u64 = 3600;
-        match core.options.retention.as_secs() {
-            0 => 24 * HOUR_S as u32,
-            retention => (retention / 8).clamp(HOUR_S, 24 * HOUR_S) as u32,
-        }
+        let (whole, part) = match core.options.retention.as_secs() {
+            0 => (24 * HOUR_S, 2 * HOUR_S),
+            retention => ((retention / 8).clamp(HOUR_S, 24 * HOUR_S), (retention / 96).clamp(HOUR_S, 2 * HOUR_S)),
+        };
+        (whole as u32, part as u32)
     }
 
     /// The next checkpoint begins a partition, whose name this is; one name before it stays free.
