@@ -50,6 +50,10 @@ impl Gauge {
 /// Upper bounds of the buckets, in seconds: around the promise of 0.2 s at p50 and 0.4 s at p99.
 const BOUNDS: [f64; 11] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 1.0, 3.0, 10.0];
 
+/// The same as label values, and what is beyond.
+const BOUND_TEXTS: [&str; BOUNDS.len() + 1] =
+    ["0.001", "0.005", "0.01", "0.025", "0.05", "0.1", "0.2", "0.4", "1", "3", "10", "+Inf"];
+
 /// Durations by bucket.
 #[derive(Debug, Default)]
 pub struct Histogram {
@@ -135,19 +139,29 @@ impl Telemetry {
         let mut every = tokio::time::interval(EVERY);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let started = now_ms();
+        let mut samples = Vec::new();
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 _ = every.tick() => {}
             }
-            if let Err(error) = group.write(now_ms(), self.samples(&registry, &own, &stats(), started)) {
+            samples = self.samples(&samples, &registry, &own, &stats(), started);
+            if let Err(error) = group.write(now_ms(), samples.iter().cloned()) {
                 tracing::debug!(%error, "the collector's own metrics are not written");
             }
         }
     }
 
-    fn samples(&self, registry: &Registry, own: &[Label], stats: &StoreStats, started_ms: i64) -> Vec<OwnSample> {
-        let mut out = Out { own, samples: Vec::new() };
+    /// `before` are those of the last time.
+    fn samples(
+        &self,
+        before: &[OwnSample],
+        registry: &Registry,
+        own: &[Label],
+        stats: &StoreStats,
+        started_ms: i64,
+    ) -> Vec<OwnSample> {
+        let mut out = Out { own, before, samples: Vec::with_capacity(before.len()) };
         let version = env!("CARGO_PKG_VERSION");
         out.push(&gauge("build_info", "The running version; always 1."), "", &[("version", version)], 1.0);
         let start = gauge("start_time_seconds", "When the collector started, in seconds since 1970.");
@@ -216,21 +230,29 @@ impl Telemetry {
         // A server that was installed anew has the name of the old one, which stays known for a day: of each name the one that
         // pushed last is told of.
         let mut newest: BTreeMap<String, (bool, i64, AgentId)> = BTreeMap::new();
-        for agent in &agents {
-            let state = agent.state();
-            let this = (state.streaming, state.last_push_ms, agent.id);
-            let known = newest.entry(state.hello.instance).or_insert(this);
-            *known = this.max(*known);
+        let told: Vec<_> = agents
+            .iter()
+            .map(|agent| {
+                agent.with(|state| {
+                    let this = (state.streaming, state.last_push_ms, agent.id);
+                    (state.hello.instance.clone(), this, [state.lag_ms, state.clock_offset_ms, state.clock_shift_ms])
+                })
+            })
+            .collect();
+        for (instance, this, _) in &told {
+            match newest.get_mut(instance) {
+                Some(known) => *known = *this.max(known),
+                None => _ = newest.insert(instance.clone(), *this),
+            }
         }
         let freshness = self.freshness.read().clone();
-        for agent in &agents {
-            let state = agent.state();
-            if newest.get(&state.hello.instance).is_some_and(|(_, _, id)| *id != agent.id) {
+        for (agent, (instance, this, times)) in agents.iter().zip(&told) {
+            if newest.get(instance) != Some(this) {
                 continue;
             }
-            let labels = [("agent", &*state.hello.instance)];
-            for (family, ms) in rows.iter().zip([state.lag_ms, state.clock_offset_ms, state.clock_shift_ms]) {
-                out.push(family, "", &labels, ms as f64 / 1000.0);
+            let labels = [("agent", instance.as_str())];
+            for (family, ms) in rows.iter().zip(times) {
+                out.push(family, "", &labels, *ms as f64 / 1000.0);
             }
             if let Some(seen) = freshness.get(&agent.id) {
                 out.histogram(&fresh, &labels, seen);
@@ -262,6 +284,9 @@ fn store(stats: &StoreStats, out: &mut Out<'_>) {
     }
 }
 
+/// Of the names of all these metrics.
+const PREFIX: &str = "lampad_collector_";
+
 struct Family {
     name: &'static str,
     meta: Meta,
@@ -286,24 +311,42 @@ fn histogram(name: &'static str, help: &str) -> Family {
 
 struct Out<'a> {
     own: &'a [Label],
+    /// Samples of the last time: mostly the same series in the same places, whose labels need not be made again.
+    before: &'a [OwnSample],
     samples: Vec<OwnSample>,
 }
 
 impl Out<'_> {
     fn push(&mut self, family: &Family, suffix: &str, labels: &[(&str, &str)], value: f64) {
-        let label = |(name, value): &(&str, &str)| Label { name: (*name).into(), value: (*value).into() };
-        let name =
-            Label { name: METRIC_NAME.into(), value: format!("lampad_collector_{}{suffix}", family.name).into() };
-        let labels = Labels::new(self.own.iter().cloned().chain(labels.iter().map(label)).chain([name]));
+        let known = self.before.get(self.samples.len()).map(|before| &before.labels);
+        let labels = match known.filter(|known| self.is(known, family, suffix, labels)) {
+            Some(known) => known.clone(),
+            None => self.labels(family, suffix, labels),
+        };
         self.samples.push(OwnSample { labels, meta: family.meta.clone(), value });
+    }
+
+    fn labels(&self, family: &Family, suffix: &str, labels: &[(&str, &str)]) -> Labels {
+        let label = |(name, value): &(&str, &str)| Label { name: (*name).into(), value: (*value).into() };
+        let name = Label { name: METRIC_NAME.into(), value: format!("{PREFIX}{}{suffix}", family.name).into() };
+        Labels::new(self.own.iter().cloned().chain(labels.iter().map(label)).chain([name]))
+    }
+
+    /// Whether [`Self::labels`] would make these.
+    fn is(&self, known: &Labels, family: &Family, suffix: &str, labels: &[(&str, &str)]) -> bool {
+        let own = self.own.iter().map(|label| (&*label.name, &*label.value));
+        let is_named =
+            known.metric().and_then(|name| name.strip_prefix(PREFIX)?.strip_prefix(family.name)) == Some(suffix);
+        is_named
+            && known.len() == self.own.len() + labels.len() + 1
+            && own.chain(labels.iter().copied()).all(|(name, value)| known.get(name).is_some_and(|is| **is == *value))
     }
 
     fn histogram(&mut self, family: &Family, labels: &[(&str, &str)], histogram: &Histogram) {
         let mut count = 0;
         for (at, bucket) in histogram.buckets.iter().enumerate() {
             count += bucket.load(Ordering::Relaxed);
-            let bound = BOUNDS.get(at).map_or("+Inf".to_owned(), f64::to_string);
-            let labels: Vec<_> = labels.iter().copied().chain([("le", &*bound)]).collect();
+            let labels: Vec<_> = labels.iter().copied().chain([("le", BOUND_TEXTS[at])]).collect();
             self.push(family, "_bucket", &labels, count as f64);
         }
         self.push(family, "_count", labels, count as f64);
@@ -331,7 +374,7 @@ mod tests {
         drop(attach(9, 5000));
         let _new = attach(1, 7000);
         let telemetry = Telemetry::default();
-        let samples = telemetry.samples(&registry, &[], &StoreStats::default(), 0);
+        let samples = telemetry.samples(&[], &registry, &[], &StoreStats::default(), 0);
         let is_lag = |sample: &&OwnSample| {
             sample.labels.metric().is_some_and(|name| &**name == "lampad_collector_agent_lag_seconds")
         };
@@ -341,5 +384,19 @@ mod tests {
         labels.sort();
         labels.dedup();
         assert_eq!(labels.len(), samples.len());
+        // Another time, beside those of before, and with all in other places.
+        let texts = |samples: &[OwnSample]| samples.iter().map(|sample| sample.labels.to_string()).collect::<Vec<_>>();
+        let mut before = samples.clone();
+        for _ in 0..2 {
+            let again = telemetry.samples(&before, &registry, &[], &StoreStats::default(), 0);
+            assert_eq!(texts(&again), texts(&samples));
+            before.rotate_left(1);
+        }
+    }
+
+    #[test]
+    fn bounds_are_written_as_they_are() {
+        let texts = BOUNDS.iter().map(f64::to_string).chain(["+Inf".to_owned()]);
+        assert_eq!(texts.collect::<Vec<_>>(), BOUND_TEXTS);
     }
 }

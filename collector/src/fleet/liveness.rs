@@ -26,6 +26,9 @@ const EVERY: Duration = Duration::from_secs(1);
 /// How soon the end of a lease is noticed.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// Between two looks, when agents come and go: a thousand that come at once would cost a thousand looks at a thousand.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 /// Time that agents have to come back after the collector's start before the missing ones count as down.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -40,7 +43,11 @@ pub struct Liveness {
     started: Instant,
     /// Agents whose lease held when last looked at.
     up: HashSet<AgentId>,
-    written: Seen,
+    /// The registry's revision, and who lived of whom something is claimed, when last looked at.
+    looked: (u64, Vec<(AgentId, bool)>),
+    /// What came of that.
+    seen: Seen,
+    samples: Vec<OwnSample>,
     forget_after: Duration,
 }
 
@@ -48,33 +55,38 @@ impl Liveness {
     /// An agent is forgotten after `forget_after` without a push.
     pub fn new(registry: Arc<Registry>, sink: Arc<dyn Sink>, forget_after: Duration) -> Self {
         let own = Own::new(sink.clone(), "up");
-        let (up, written) = (HashSet::new(), BTreeMap::new());
-        Self { registry, sink, own, started: Instant::now(), up, written, forget_after }
+        let (up, looked, seen, samples) = (HashSet::new(), (0, Vec::new()), BTreeMap::new(), Vec::new());
+        Self { registry, sink, own, started: Instant::now(), up, looked, seen, samples, forget_after }
     }
 
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut wrote = None::<Instant>;
+        let mut again = Instant::now();
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = self.registry.changed() => {}
+                () = self.registry.changed() => tokio::time::sleep_until(again).await,
                 _ = look.tick() => {}
             }
             let now = Instant::now();
-            let current = self.look(now, now_ms());
-            if current != self.written || wrote.is_none_or(|at| now.duration_since(at) >= EVERY) {
-                self.write(now_ms(), current);
+            again = now + LOOK_AGAIN;
+            if self.look(now, now_ms()) || wrote.is_none_or(|at| now.duration_since(at) >= EVERY) {
+                if let Err(error) = self.own.write(now_ms(), self.samples.iter().cloned()) {
+                    tracing::debug!(%error, "up is not written");
+                }
                 wrote = Some(now);
             }
         }
     }
 
-    /// Who lives now; ends the series of those who no longer do.
-    fn look(&mut self, now: Instant, now_ms: i64) -> Seen {
-        let mut current = BTreeMap::new();
-        for agent in self.registry.agents() {
+    /// Looks who lives now, and ends the series of those who no longer do; says whether any `up` has changed. Mostly none has,
+    /// and then nothing is made: this is done ten times a second.
+    fn look(&mut self, now: Instant, now_ms: i64) -> bool {
+        let revision = self.registry.revision();
+        let mut agents = self.registry.unsorted();
+        agents.retain(|agent| {
             let is_up = agent.is_up(now);
             if is_up {
                 self.up.insert(agent.id);
@@ -85,40 +97,44 @@ impl Liveness {
             if !is_up && agent.idle(now, now_ms) > self.forget_after {
                 tracing::info!(agent = hex(agent.id), "forgotten: no push for {:?}", self.forget_after);
                 self.registry.forget(agent.id);
-                continue;
+                return false;
             }
             // After a start nobody has had time to come back: what is not known yet is not claimed.
-            if !is_up && !agent.was_seen() && now.duration_since(self.started) < GRACE {
-                continue;
-            }
+            is_up || agent.was_seen() || now.duration_since(self.started) >= GRACE
+        });
+        let looked = (revision, agents.iter().map(|agent| (agent.id, self.up.contains(&agent.id))).collect());
+        if looked == self.looked {
+            return false;
+        }
+        self.looked = looked;
+        let mut seen = Seen::new();
+        for agent in agents {
+            let is_up = self.up.contains(&agent.id);
             let (labels, jobs) = agent.jobs();
             for Job { name, instance } in jobs {
                 let mut labels = labels.clone();
                 labels.extend(instance.map(|instance| ("instance".to_owned(), instance)));
                 // A replaced server has the labels of the old one: it is up if any of them is.
-                *current.entry((name, labels)).or_insert(false) |= is_up;
+                *seen.entry((name, labels)).or_insert(false) |= is_up;
             }
         }
-        current
-    }
-
-    fn write(&mut self, now_ms: i64, current: Seen) {
-        let meta = Meta { kind: MetricType::Gauge, help: UP_HELP.into(), unit: "".into() };
-        let samples = current.iter().map(|((job, labels), up)| OwnSample {
-            labels: Labels::from_pairs(
-                labels
-                    .iter()
-                    .map(|(name, value)| (name.as_str(), value.as_str()))
-                    .chain([(METRIC_NAME, "up"), ("job", job)]),
-            ),
-            meta: meta.clone(),
-            value: f64::from(u8::from(*up)),
-        });
-        if let Err(error) = self.own.write(now_ms, samples) {
-            tracing::debug!(%error, "up is not written");
+        if seen == self.seen {
+            return false;
         }
-        self.written = current;
+        self.samples = samples(&seen);
+        self.seen = seen;
+        true
     }
+}
+
+fn samples(seen: &Seen) -> Vec<OwnSample> {
+    let meta = Meta { kind: MetricType::Gauge, help: UP_HELP.into(), unit: "".into() };
+    let sample = |((job, labels), up): (&(String, BTreeMap<String, String>), &bool)| {
+        let labels = labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let labels = Labels::from_pairs(labels.chain([(METRIC_NAME, "up"), ("job", job)]));
+        OwnSample { labels, meta: meta.clone(), value: f64::from(u8::from(*up)) }
+    };
+    seen.iter().map(sample).collect()
 }
 
 #[cfg(test)]

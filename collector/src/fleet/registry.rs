@@ -90,6 +90,11 @@ impl Agent {
         self.state.lock().clone()
     }
 
+    /// A look at the state without a copy of it. Short: the agent's stream waits meanwhile.
+    pub fn with<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.state.lock())
+    }
+
     /// Whether the lease holds at `now`.
     pub fn is_up(&self, now: Instant) -> bool {
         let state = self.state.lock();
@@ -158,6 +163,7 @@ pub struct Registry {
     agents_max: usize,
     /// Something about who lives has changed.
     changed: Notify,
+    revision: AtomicU64,
     /// What the roster holds has changed since it was written.
     unsaved: AtomicBool,
 }
@@ -171,6 +177,7 @@ impl Registry {
             sessions: AtomicU64::new(1),
             agents_max,
             changed: Notify::new(),
+            revision: AtomicU64::new(0),
             unsaved: AtomicBool::new(false),
         })
     }
@@ -180,6 +187,16 @@ impl Registry {
         let mut agents: Vec<_> = self.agents.read().values().cloned().collect();
         agents.sort_by_cached_key(|agent| (agent.state.lock().hello.instance.clone(), agent.id));
         agents
+    }
+
+    /// All agents, in any order: the same one for as long as the revision is the same.
+    pub(super) fn unsorted(&self) -> Vec<Arc<Agent>> {
+        self.agents.read().values().cloned().collect()
+    }
+
+    /// Goes up with everything that changes the labels or jobs of an agent, and with each that comes or goes.
+    pub(super) fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
     }
 
     /// Waits until somebody came or went.
@@ -194,6 +211,7 @@ impl Registry {
 
     pub fn forget(&self, id: AgentId) {
         self.agents.write().remove(&id);
+        self.revision.fetch_add(1, Ordering::AcqRel);
         self.unsaved.store(true, Ordering::Release);
     }
 
@@ -245,6 +263,7 @@ impl Registry {
     }
 
     fn touched(&self) {
+        self.revision.fetch_add(1, Ordering::AcqRel);
         self.unsaved.store(true, Ordering::Release);
         self.changed.notify_one();
     }
