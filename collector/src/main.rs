@@ -29,6 +29,9 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    // The allocator asks for huge pages, and of one in which a single column lives on nothing is given back: a quarter of the
+    // resident memory under load, and no CPU was saved by them. A kernel that knows of none has none.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let Arguments { args, command } = Arguments::parse();
     let (ended, trouble) = match command {
         None => (run(args).map(|()| ExitCode::SUCCESS), ExitCode::FAILURE),

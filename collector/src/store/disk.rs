@@ -32,8 +32,9 @@ pub(super) trait Engine: fmt::Debug + Send + Sync {
     fn partitions(&self) -> io::Result<Vec<u32>>;
 }
 
-/// Page cache per open database; sled's own default of 1 GiB is no figure for a small server.
-const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+/// Page cache per open database; sled's own default of 1 GiB is no figure for a small server. Values are read once by those who
+/// fold them and seldom again by queries, so little is worth keeping; what is, the kernel keeps in its own cache.
+const CACHE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Segments of a database. sled puts what is longer than a quarter of one into a file of its own, which goes when it is
 /// outdated; in a segment it stays until most of that is. Measured, 60 MiB of random values of 24 KiB, bytes on disk by bytes
