@@ -67,6 +67,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         pace: if args.flat_out { Pace::FlatOut } else { Pace::Real },
         clock_ahead_ms: args.clock_ahead_ms,
         patience: Duration::from_secs(30),
+        begun: std::sync::Arc::default(),
     };
     if let Some(how) = args.stuck {
         be_stuck(&plan, args.first_agent, &args.collector, how).await?;

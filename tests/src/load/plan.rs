@@ -1,5 +1,7 @@
 //! What a run of simulated agents shall do.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 /// When a tick is sent.
@@ -29,6 +31,8 @@ pub struct Plan {
     pub clock_ahead_ms: i64,
     /// How long an agent goes on trying to have everything acked after its last tick.
     pub patience: Duration,
+    /// Counts the agents that have had all they sent acked, for the first time.
+    pub begun: Arc<AtomicU32>,
 }
 
 impl Plan {
@@ -46,6 +50,7 @@ impl Plan {
             pace: Pace::Real,
             clock_ahead_ms: 0,
             patience: Duration::from_secs(20),
+            begun: Arc::default(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! A simulated agent at work: ticks in their moment, acks noted, streams begun anew, what was not acked sent again.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -58,6 +59,8 @@ pub struct LoadAgent {
     plan: Plan,
     encoder: Encoder,
     begin: Instant,
+    /// Everything sent was acked at some time.
+    has_begun: bool,
     pub record: Record,
 }
 
@@ -92,7 +95,8 @@ impl LoadAgent {
             change_percent: plan.change_percent,
             ..Record::default()
         };
-        Self { plan: plan.clone(), encoder: Encoder::new(plan, agent, start_ms), begin: Instant::now() + late, record }
+        let (encoder, begin) = (Encoder::new(plan, agent, start_ms), Instant::now() + late);
+        Self { plan: plan.clone(), encoder, begin, has_begun: false, record }
     }
 
     /// As an agent whose identity is given: a copy of another one.
@@ -205,6 +209,9 @@ impl LoadAgent {
                 for tick in std::mem::replace(lane, later) {
                     self.record.unacked.remove(&tick);
                     self.record.latencies.push(self.due_at(tick).elapsed());
+                }
+                if self.record.unacked.is_empty() && !std::mem::replace(&mut self.has_begun, true) {
+                    self.plan.begun.fetch_add(1, Ordering::Relaxed);
                 }
             }
             // Rare and not what is measured here: a new stream begins with a key frame and back-fills the rest.

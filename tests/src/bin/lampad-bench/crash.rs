@@ -65,6 +65,7 @@ async fn campaign(args: &Args, kills: u32, harmed: bool, random: &mut StdRng) ->
         interval,
         ticks: (span.as_millis() / interval.as_millis()) as u64,
         patience: Duration::from_secs(60) + Duration::from_secs(5) * kills,
+        begun: std::sync::Arc::default(),
         ..Plan::small(collector.grpc_url())
     };
     let pushing = tokio::spawn(async move { load::run(&plan).await });

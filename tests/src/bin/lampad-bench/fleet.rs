@@ -5,11 +5,19 @@
 //! its resident set half way and at the end. Bytes on the wire are those of frames and dictionaries, bytes on disk what the data
 //! directory holds after SIGTERM. The quantiles are the collector's own: from a frame's arrival until it could be queried, and
 //! until it was on disk.
+//!
+//! With an interval the start, when all agents come at once and define all their series, is told apart from what follows it: it
+//! ends when each of them has had all that it sent acked once, what came due meanwhile included.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use lampad_tests::load::{Pace, Plan, run as push};
 use lampad_tests::{Api, Collector, Cost};
+
+/// How often the collector is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -49,20 +57,57 @@ struct Figures {
     durable_ms: f64,
 }
 
+/// The start, until every agent had had all that it sent acked once, and what followed.
+struct Apart {
+    seconds: f64,
+    cpu_s: f64,
+    resident_bytes: f64,
+    steady_cpu_s: f64,
+    steady_samples: f64,
+    /// p50 and p99.
+    queryable_ms: [f64; 2],
+    durable_ms: [f64; 2],
+}
+
+impl Apart {
+    fn row(&self, change: u8) -> String {
+        format!(
+            "| {change} | {:.1} | {:.1} | {:.0} | {:.3} | {:.1} / {:.1} | {:.1} / {:.1} |",
+            self.seconds,
+            self.cpu_s,
+            self.resident_bytes / f64::from(1 << 20),
+            self.steady_cpu_s / self.steady_samples * 1e6,
+            self.queryable_ms[0],
+            self.queryable_ms[1],
+            self.durable_ms[0],
+            self.durable_ms[1],
+        )
+    }
+}
+
 pub async fn run(args: Args) -> anyhow::Result<()> {
     println!("{} agents of {} series, {} ticks\n", args.agents, args.series, args.ticks);
     println!(
         "| changed % | seconds | CPU s per 1 M samples | RSS MiB half way | at the end | index B/series | wire B/sample | disk B/sample | queryable p99 ms | durable p99 ms |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|");
-    let mut steady = Vec::new();
+    let (mut steady, mut paced) = (Vec::new(), Vec::new());
     for change in &args.change {
-        let whole = measure(&args, *change, args.ticks).await?;
+        let (whole, apart) = measure(&args, *change, args.ticks).await?;
         println!("{}", whole.row(*change));
+        paced.extend(apart.map(|apart| apart.row(*change)));
         if args.steady {
-            let half = measure(&args, *change, args.ticks / 2).await?;
+            let (half, _) = measure(&args, *change, args.ticks / 2).await?;
             steady.push((*change, whole.less(&half)));
         }
+    }
+    if !paced.is_empty() {
+        println!("\nThe start apart, until every agent had had all that it sent acked once; and what followed:\n");
+        println!(
+            "| changed % | start: seconds | CPU s | RSS MiB | then: CPU s per 1 M samples | queryable p50 / p99 ms | durable p50 / p99 ms |"
+        );
+        println!("|---|---|---|---|---|---|---|");
+        paced.iter().for_each(|row| println!("{row}"));
     }
     if args.steady {
         println!("\nOf the second half of the ticks alone, without connections, names and first values:\n");
@@ -113,29 +158,39 @@ impl Figures {
     }
 }
 
-async fn measure(args: &Args, change: u8, ticks: u64) -> anyhow::Result<Figures> {
+async fn measure(args: &Args, change: u8, ticks: u64) -> anyhow::Result<(Figures, Option<Apart>)> {
     let mut collector = Collector::start().await?;
     let pid = collector.process.id();
     let (before, begin) = (Cost::of(pid)?, Instant::now());
+    let begun = Arc::new(AtomicU32::new(0));
+    let paced = args.interval_ms != 0;
     let plan = Plan {
         collector: collector.grpc_url(),
         first_agent: 0,
         agents: args.agents,
         series: args.series,
         groups: args.groups,
-        interval: Duration::from_millis(if args.interval_ms == 0 { 1000 } else { args.interval_ms }),
+        interval: Duration::from_millis(if paced { args.interval_ms } else { 1000 }),
         ticks,
         change_percent: change,
-        pace: if args.interval_ms == 0 { Pace::FlatOut } else { Pace::Real },
+        pace: if paced { Pace::Real } else { Pace::FlatOut },
         clock_ahead_ms: 0,
         patience: Duration::from_secs(600),
+        begun: begun.clone(),
     };
     let mut resident = Vec::new();
+    let mut started = None;
     let mut pushing = std::pin::pin!(push(&plan));
     let records = loop {
         tokio::select! {
             records = &mut pushing => break records,
-            () = tokio::time::sleep(Duration::from_millis(100)) => resident.push(Cost::of(pid)?.resident_bytes),
+            () = tokio::time::sleep(LOOK_EVERY) => {
+                let cost = Cost::of(pid)?;
+                resident.push(cost.resident_bytes);
+                if paced && started.is_none() && begun.load(Ordering::Relaxed) == args.agents {
+                    started = Some((jiff::Timestamp::now(), begin.elapsed(), cost));
+                }
+            }
         }
     };
     let seconds = begin.elapsed().as_secs_f64();
@@ -143,12 +198,25 @@ async fn measure(args: &Args, change: u8, ticks: u64) -> anyhow::Result<Figures>
     let unacked: usize = records.iter().map(|record| record.unacked.len()).sum();
     anyhow::ensure!(unacked == 0, "{unacked} ticks were never acked");
     let api = collector.api();
+    let apart = match started {
+        Some((at, start, cost)) => Some(Apart {
+            seconds: start.as_secs_f64(),
+            cpu_s: (cost.cpu - before.cpu).as_secs_f64(),
+            resident_bytes: cost.resident_bytes as f64,
+            steady_cpu_s: (after.cpu - cost.cpu).as_secs_f64(),
+            steady_samples: f64::from(args.agents) * f64::from(args.series) * (seconds - start.as_secs_f64())
+                / plan.interval.as_secs_f64(),
+            queryable_ms: since(&api, "queryable", at).await?,
+            durable_ms: since(&api, "durable", at).await?,
+        }),
+        None => None,
+    };
     let queryable_ms = quantile_ms(&api, "queryable").await?;
     let durable_ms = quantile_ms(&api, "durable").await?;
     let index_bytes = api.value("lampad_collector_index_bytes / lampad_collector_series").await?;
     collector.process.terminate(Duration::from_secs(60)).await?;
     let sent: u64 = records.iter().map(|record| record.sent_bytes).sum();
-    Ok(Figures {
+    let figures = Figures {
         samples: f64::from(args.agents) * f64::from(args.series) * ticks as f64,
         seconds,
         cpu_s: (after.cpu - before.cpu).as_secs_f64(),
@@ -159,11 +227,21 @@ async fn measure(args: &Args, change: u8, ticks: u64) -> anyhow::Result<Figures>
         disk_bytes: super::ingest::disk_bytes(collector.data())? as f64,
         queryable_ms,
         durable_ms,
-    })
+    };
+    Ok((figures, apart))
 }
 
 /// Over all frames so far.
 async fn quantile_ms(api: &Api, of: &str) -> anyhow::Result<f64> {
     let query = format!("1000 * histogram_quantile(0.99, lampad_collector_{of}_seconds_bucket)");
     api.value(&query).await
+}
+
+/// p50 and p99 over the frames since then. The collector writes its metrics once a second: what came in the last one of the
+/// start is counted in.
+async fn since(api: &Api, of: &str, at: jiff::Timestamp) -> anyhow::Result<[f64; 2]> {
+    let buckets = format!("lampad_collector_{of}_seconds_bucket");
+    let at = at.as_second();
+    let ms = |q: f64| format!("1000 * histogram_quantile({q}, {buckets} - {buckets} @ {at})");
+    Ok([api.value(&ms(0.5)).await?, api.value(&ms(0.99)).await?])
 }

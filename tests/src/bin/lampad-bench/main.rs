@@ -13,8 +13,13 @@ mod reads;
 mod record;
 mod replay;
 mod stuck;
+mod week;
 
 use clap::{Parser, Subcommand};
+
+/// As the collector has it: some benches have the store in this process.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Parser)]
 struct Args {
@@ -46,6 +51,8 @@ enum What {
     Record(record::Args),
     /// Ack times of many agents with and without stuck ones among them
     Stuck(stuck::Args),
+    /// Memory and disk of a store over a week of simulated time
+    Week(week::Args),
 }
 
 #[tokio::main]
@@ -62,5 +69,6 @@ async fn main() -> anyhow::Result<()> {
         What::Reads(args) => reads::run(args).await,
         What::Record(args) => record::run(args).await,
         What::Stuck(args) => stuck::run(args).await,
+        What::Week(args) => week::run(args).await,
     }
 }
