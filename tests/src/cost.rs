@@ -14,6 +14,12 @@ pub struct Cost {
 }
 
 impl Cost {
+    /// Has the kernel forget what was the most resident so far, so that the peak is that of what follows.
+    pub fn forget_peak(pid: u32) -> anyhow::Result<()> {
+        const PEAK: &str = "5"; // see proc_pid_clear_refs(5)
+        Ok(std::fs::write(format!("/proc/{pid}/clear_refs"), PEAK)?)
+    }
+
     pub fn of(pid: u32) -> anyhow::Result<Self> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
         // The command's name is in parentheses and may hold anything, spaces and parentheses too.

@@ -1,4 +1,4 @@
-//! Programs of others that tests and benchmarks run beside ours: Prometheus and the two exporters.
+//! Programs of others that tests and benchmarks run beside ours: Prometheus, VictoriaMetrics and the two exporters.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -8,6 +8,9 @@ use anyhow::Context;
 use tempfile::TempDir;
 
 use crate::{Api, PATIENCE, Process, Program, free_port, until};
+
+/// A server's data, in its directory.
+const DATA: &str = "data";
 
 /// Where a program is, if it is installed.
 pub fn installed(name: &str) -> Option<PathBuf> {
@@ -19,7 +22,7 @@ pub fn installed(name: &str) -> Option<PathBuf> {
 pub struct Server {
     pub process: Process,
     pub address: SocketAddr,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Server {
@@ -29,11 +32,20 @@ impl Server {
         with: impl FnOnce(Program, &TempDir, SocketAddr) -> anyhow::Result<Program>,
     ) -> anyhow::Result<Self> {
         let path = installed(name).with_context(|| format!("{name} is not installed; tests/run.sh installs it"))?;
+        Self::start_at(name, path, ready, with).await
+    }
+
+    async fn start_at(
+        name: &str,
+        path: PathBuf,
+        ready: &str,
+        with: impl FnOnce(Program, &TempDir, SocketAddr) -> anyhow::Result<Program>,
+    ) -> anyhow::Result<Self> {
         let directory = TempDir::with_prefix(format!("lampad-{name}-"))?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let program = with(Program::at(path, directory.path().join("log")), &directory, address)?;
         let process = program.start()?;
-        let server = Self { process, address, _directory: directory };
+        let server = Self { process, address, directory };
         let api = server.api();
         until(&format!("{name} to answer"), PATIENCE, || async { matches!(api.get(ready, &[]).await, Ok((200, _))) })
             .await
@@ -55,8 +67,35 @@ impl Server {
             std::fs::write(&file, config)?;
             Ok(program
                 .arg(format!("--config.file={}", file.display()))
-                .arg(format!("--storage.tsdb.path={}", directory.path().join("data").display()))
+                .arg(format!("--storage.tsdb.path={}", directory.path().join(DATA).display()))
                 .arg(format!("--web.listen-address={address}")))
+        })
+        .await
+    }
+
+    /// A Prometheus or VictoriaMetrics at `path` that takes remote write, with nothing to scrape.
+    pub async fn receiver(name: &str, path: PathBuf) -> anyhow::Result<Self> {
+        let is_prometheus = name == "prometheus";
+        let ready = if is_prometheus { "/-/ready" } else { "/health" };
+        Self::start_at(name, path, ready, |program, directory, address| {
+            let data = directory.path().join(DATA);
+            if !is_prometheus {
+                let args = [
+                    format!("-storageDataPath={}", data.display()),
+                    format!("-httpListenAddr={address}"),
+                    "-retentionPeriod=1".to_owned(),
+                ];
+                return Ok(program.args(args));
+            }
+            let config = directory.path().join("prometheus.yml");
+            std::fs::write(&config, "scrape_configs: []\n")?;
+            let args = [
+                format!("--config.file={}", config.display()),
+                format!("--storage.tsdb.path={}", data.display()),
+                format!("--web.listen-address={address}"),
+                "--web.enable-remote-write-receiver".to_owned(),
+            ];
+            Ok(program.args(args))
         })
         .await
     }
@@ -76,6 +115,11 @@ impl Server {
                 .args([&format!("--web.listen-address={address}"), "--config.my-cnf=/dev/null"]))
         })
         .await
+    }
+
+    /// Where a server started by [`Self::prometheus`] or [`Self::receiver`] keeps what it has taken.
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join(DATA)
     }
 
     pub fn api(&self) -> Api {

@@ -84,6 +84,10 @@ fn kind(series: u32) -> Kind {
     }
 }
 
+pub fn is_counter(series: u32) -> bool {
+    kind(series) == Kind::Counter
+}
+
 pub fn digits(series: u32) -> u32 {
     if kind(series) == Kind::Noisy { NOISY_DIGITS } else { 0 }
 }

@@ -14,6 +14,7 @@ mod run;
 pub mod stuck;
 pub mod value;
 mod verify;
+pub mod wide;
 
 pub use encode::Encoder;
 pub use plan::{Pace, Plan};

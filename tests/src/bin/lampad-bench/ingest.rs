@@ -6,14 +6,12 @@
 //! head as a write-ahead log there. With `--growth` each server takes the first half of the ticks a second time, into another
 //! empty directory: the difference of both directories is what a further sample costs on disk.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use lampad_tests::load::flat_out::{Amount, native, remote_write};
-use lampad_tests::{Api, Collector, Cost, Process, Program, Signal, free_port, servers, until};
-use tempfile::TempDir;
+use lampad_tests::servers::{Server, installed};
+use lampad_tests::{Collector, Cost, Process, Signal, until};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -57,13 +55,13 @@ struct Figures {
 }
 
 /// Who takes the samples.
-enum Server {
+enum Taker {
     Lampad,
     LampadRemoteWrite,
     Peer(&'static str, PathBuf),
 }
 
-impl Server {
+impl Taker {
     fn name(&self) -> &str {
         match self {
             Self::Lampad => "lampad, native stream",
@@ -89,12 +87,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         "| server | seconds | CPU s per 1 M samples | with the end | RSS MiB half way | at the end | peak | disk B/sample | growth B/sample | sealed B/sample |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|");
-    let ours = [("lampad", Server::Lampad), ("lampad-remote-write", Server::LampadRemoteWrite)];
-    let mut servers: Vec<Server> =
-        ours.into_iter().filter(|(name, _)| wanted(name)).map(|(_, server)| server).collect();
+    let ours = [("lampad", Taker::Lampad), ("lampad-remote-write", Taker::LampadRemoteWrite)];
+    let mut servers: Vec<Taker> = ours.into_iter().filter(|(name, _)| wanted(name)).map(|(_, server)| server).collect();
     for name in ["victoria-metrics", "prometheus"].into_iter().filter(|name| wanted(name)) {
-        match servers::installed(name) {
-            Some(path) => servers.push(Server::Peer(name, path)),
+        match installed(name) {
+            Some(path) => servers.push(Taker::Peer(name, path)),
             None => println!("| {name} | not installed | | | | | | | | |"),
         }
     }
@@ -153,36 +150,9 @@ fn sealed_bytes(log: &str) -> Option<u64> {
 }
 
 async fn peer(name: &str, path: &Path, amount: Amount, connections: u32) -> anyhow::Result<Figures> {
-    let directory = TempDir::with_prefix(format!("lampad-bench-{name}-"))?;
-    let data = directory.path().join("data");
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
-    let program = Program::at(path, directory.path().join("log"));
-    let (program, ready) = match name {
-        "prometheus" => {
-            let config = directory.path().join("prometheus.yml");
-            std::fs::write(&config, "scrape_configs: []\n")?;
-            let program = program
-                .arg(format!("--config.file={}", config.display()))
-                .arg(format!("--storage.tsdb.path={}", data.display()))
-                .arg(format!("--web.listen-address={address}"))
-                .arg("--web.enable-remote-write-receiver");
-            (program, "/-/ready")
-        }
-        _ => {
-            let program = program
-                .arg(format!("-storageDataPath={}", data.display()))
-                .arg(format!("-httpListenAddr={address}"))
-                .arg("-retentionPeriod=1");
-            (program, "/health")
-        }
-    };
-    let mut process = program.start()?;
-    let api = Api::new(format!("http://{address}"));
-    until(name, PATIENCE, || async { matches!(api.get(ready, &[]).await, Ok((200, _))) })
-        .await
-        .with_context(|| process.log_tail())?;
-    let url = format!("http://{address}/api/v1/write");
-    let mut figures = measure(&mut process, remote_write(&url, amount, connections)).await?;
+    let mut server = Server::receiver(name, path.to_owned()).await?;
+    let (url, data) = (format!("http://{}/api/v1/write", server.address), server.data());
+    let mut figures = measure(&mut server.process, remote_write(&url, amount, connections)).await?;
     figures.disk_bytes = disk_bytes(&data)?;
     Ok(figures)
 }

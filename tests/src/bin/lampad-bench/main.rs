@@ -9,6 +9,7 @@ mod fleet;
 mod freshness;
 mod ingest;
 mod quantiles;
+mod queries;
 mod reads;
 mod record;
 mod replay;
@@ -45,6 +46,8 @@ enum What {
     Fleet(fleet::Args),
     /// Bytes and time per sample of codecs, on recordings and on the synthetic set
     Codecs(codecs::Args),
+    /// Time, CPU and memory per query, and ingest under a storm of queries; beside Prometheus and VictoriaMetrics
+    Queries(queries::Args),
     /// What a query of one metric over many hosts and a day reads of the blocks, beside what the metric takes there
     Reads(reads::Args),
     /// Recordings of a host and its MariaDB, for `codecs`
@@ -66,6 +69,7 @@ async fn main() -> anyhow::Result<()> {
         What::Replay(args) => replay::run(args).await,
         What::Fleet(args) => fleet::run(args).await,
         What::Codecs(args) => codecs::run(args).await,
+        What::Queries(args) => queries::run(args).await,
         What::Reads(args) => reads::run(args).await,
         What::Record(args) => record::run(args).await,
         What::Stuck(args) => stuck::run(args).await,
