@@ -43,7 +43,8 @@ fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
 }
 
-fn unzigzag(value: u64) -> i64 {
+#[inline]
+pub(super) fn unzigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
@@ -80,7 +81,40 @@ impl<'a> Reader<'a> {
         self.array()
     }
 
+    /// A number of one byte and one of up to four, where at least eight bytes are left: the same as two calls of
+    /// [`Self::varint`], without a branch on the second one's length, which nobody can predict. `None` takes nothing.
+    #[inline]
+    pub fn short_pair(&mut self) -> Option<(u64, u64)> {
+        const LAST_BYTE: u64 = 0x8080_8080;
+        let word = u64::from_le_bytes(*self.0.first_chunk()?);
+        let (first, rest) = (word & 0xff, word >> 8);
+        let last = !rest & LAST_BYTE;
+        if first >= 0x80 || last == 0 {
+            return None;
+        }
+        let bits = last.trailing_zeros() + 1;
+        let rest = rest & ((1 << bits) - 1);
+        self.0 = &self.0[1 + bits as usize / 8..];
+        Some((first, rest & 0x7f | rest >> 1 & 0x3f80 | rest >> 2 & 0x1f_c000 | rest >> 3 & 0xfe0_0000))
+    }
+
+    #[inline]
     pub fn varint(&mut self) -> Option<u64> {
+        // Most numbers have one byte, and most others two.
+        match *self.0 {
+            [first, ..] if first < 0x80 => {
+                self.0 = &self.0[1..];
+                Some(u64::from(first))
+            }
+            [first, second, ..] if second < 0x80 => {
+                self.0 = &self.0[2..];
+                Some(u64::from(first & 0x7f) | u64::from(second) << 7)
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Option<u64> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.u8()?;
@@ -100,6 +134,7 @@ impl<'a> Reader<'a> {
         u32::try_from(self.varint()?).ok()
     }
 
+    #[inline]
     pub fn signed(&mut self) -> Option<i64> {
         self.varint().map(unzigzag)
     }
@@ -143,6 +178,25 @@ mod tests {
             prop_assert_eq!(reader.signed(), Some(signed));
             prop_assert_eq!(reader.str(), Some(text.as_str()));
             prop_assert!(reader.is_empty());
+        }
+
+        #[test]
+        fn a_pair_is_two_numbers(first in 0..200u64, bits in 0..40u32, second: u64, rest in prop::collection::vec(any::<u8>(), 0..9)) {
+            let mut bytes = Vec::new();
+            put_varint(&mut bytes, first);
+            put_varint(&mut bytes, second >> (63 - bits));
+            bytes.extend(rest);
+            let (mut reader, mut plain) = (Reader(&bytes), Reader(&bytes));
+            match reader.short_pair() {
+                Some((first, second)) => {
+                    prop_assert_eq!((Some(first), Some(second)), (plain.varint(), plain.varint()));
+                    prop_assert_eq!(reader.0, plain.0);
+                }
+                None => {
+                    prop_assert!(first >= 0x80 || bits >= 27 || bytes.len() < 8);
+                    prop_assert_eq!(reader.0, &*bytes, "nothing is taken");
+                }
+            }
         }
 
         #[test]

@@ -24,7 +24,7 @@ use lampad_proto::{Integer, Number, decimal};
 use prost::Message as _;
 use smallvec::SmallVec;
 
-use super::bytes::{Put, Reader, put_bytes, put_signed, put_varint};
+use super::bytes::{Put, Reader, put_bytes, put_signed, put_varint, unzigzag};
 use super::{Sample, Value};
 
 const DECIMAL: u64 = 0;
@@ -309,6 +309,8 @@ pub(super) struct Points<'a> {
     tick: u32,
     base: f64,
     digits: u32,
+    /// The mantissa of `base` at `digits`, where it is known.
+    mantissa: Option<i64>,
     /// Magnitude of the point before, where that is a whole number of 2^53 and more.
     whole: u64,
     /// The waypoint's own point, which comes first.
@@ -318,7 +320,16 @@ pub(super) struct Points<'a> {
 
 impl<'a> Points<'a> {
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { reader: Reader(bytes), tick: 0, base: 0.0, digits: 0, whole: 0, held: None, damaged: false }
+        Self {
+            reader: Reader(bytes),
+            tick: 0,
+            base: 0.0,
+            digits: 0,
+            mantissa: None,
+            whole: 0,
+            held: None,
+            damaged: false,
+        }
     }
 
     /// Of the bytes from a waypoint on.
@@ -329,16 +340,68 @@ impl<'a> Points<'a> {
         Self { tick, base, digits: u32::from(digits), whole, held: Some(base), ..points }
     }
 
+    /// The next point where it is one of most: a decimal of the digits in force, some ticks on. Nothing is read where it is not.
+    #[inline(always)]
+    fn read_quick(&mut self) -> Option<(u32, f64)> {
+        let (mantissa, before) = (self.mantissa?, self.reader);
+        let (head, delta) = self.reader.short_pair()?;
+        let (next, tick) = (mantissa + unzigzag(delta), self.tick.checked_add(head as u32 >> 2));
+        let value = decimal::value(next, self.digits);
+        match (tick, value) {
+            (Some(tick), Some(value))
+                if head & 3 == DECIMAL && next.unsigned_abs() <= decimal::MANTISSA_KEPT as u64 =>
+            {
+                (self.tick, self.base, self.mantissa, self.whole) = (tick, value, Some(next), 0);
+                Some((tick, value))
+            }
+            _ => {
+                self.reader = before;
+                None
+            }
+        }
+    }
+
+    fn next_slow(&mut self) -> Option<(u32, Point<'a>)> {
+        if let Some(held) = self.held.take() {
+            return Some((self.tick, Point::Float(held)));
+        }
+        if self.reader.is_empty() || self.damaged {
+            return None;
+        }
+        let point = self.read();
+        if point.is_none() {
+            (self.damaged, self.mantissa) = (true, None);
+        }
+        point
+    }
+
+    /// A decimal of the digits in force.
+    fn decimal(&mut self) -> Option<f64> {
+        let delta = self.reader.signed()?;
+        let next = self.mantissa.and_then(|mantissa| mantissa.checked_add(delta));
+        if let Some(mantissa) = next.filter(|next| next.unsigned_abs() <= decimal::MANTISSA_KEPT as u64) {
+            self.mantissa = Some(mantissa);
+            return decimal::value(mantissa, self.digits);
+        }
+        let value = decimal::apply(decimal::base(self.base), self.digits, delta)?;
+        self.mantissa = decimal::exact(value, self.digits).filter(|kept| kept.abs() <= decimal::MANTISSA_KEPT);
+        Some(value)
+    }
+
     fn read(&mut self) -> Option<(u32, Point<'a>)> {
         let head = self.reader.varint()?;
         self.tick = self.tick.checked_add(u32::try_from(head >> 2).ok()?)?;
         let float = match head & 3 {
-            DECIMAL => decimal::apply(decimal::base(self.base), self.digits, self.reader.signed()?)?,
+            DECIMAL => self.decimal()?,
             DIGITS => {
                 self.digits = u32::from(self.reader.u8()?);
-                decimal::apply(decimal::base(self.base), self.digits, self.reader.signed()?)?
+                self.mantissa = None;
+                self.decimal()?
             }
-            RAW => f64::from_bits(self.reader.u64()?),
+            RAW => {
+                self.mantissa = None;
+                f64::from_bits(self.reader.u64()?)
+            }
             _ => {
                 let point = match self.reader.u8()? {
                     ABSENT => Point::Absent,
@@ -365,7 +428,7 @@ impl<'a> Points<'a> {
             // A smaller one would be the base of no whole number that a writer makes.
             Number::Float(value) => {
                 whole_of(value)?;
-                self.base = value;
+                (self.base, self.mantissa) = (value, None);
                 Point::Float(value)
             }
         })
@@ -375,16 +438,12 @@ impl<'a> Points<'a> {
 impl<'a> Iterator for Points<'a> {
     type Item = (u32, Point<'a>);
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        if let Some(held) = self.held.take() {
-            return Some((self.tick, Point::Float(held)));
+        match self.read_quick() {
+            Some((tick, value)) => Some((tick, Point::Float(value))),
+            None => self.next_slow(),
         }
-        if self.reader.is_empty() || self.damaged {
-            return None;
-        }
-        let point = self.read();
-        self.damaged = point.is_none();
-        point
     }
 }
 
@@ -440,6 +499,10 @@ pub(super) fn expand_points<'a>(
             Point::Float(value) => {
                 if out.floats.is_empty() {
                     out.floats.reserve(end.saturating_sub(span.start));
+                }
+                if span.len() == 1 {
+                    out.floats.push(Sample { timestamp_ms: ticks[span.start], value });
+                    continue;
                 }
                 out.floats.extend(ticks[span].iter().map(|tick| Sample { timestamp_ms: *tick, value }));
             }
