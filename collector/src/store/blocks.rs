@@ -187,7 +187,7 @@ impl Blocks {
                 let Some(at) = place.get(&slot).filter(|_| over.is_ok()) else { return true };
                 let mut more = Samples::default();
                 let whole = read(&mut more);
-                over = budget.take(if wanted.last { more.len().min(1) } else { more.len() } as u64);
+                over = budget.take_read(&more, wanted.last);
                 merge(&mut into[*at], more);
                 whole
             });

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use roaring::RoaringBitmap;
 
@@ -21,12 +21,14 @@ use super::column::Samples;
 use super::core::Core;
 use super::group::State;
 use super::run::Run;
-use super::tested::Tested;
 use super::tier::TIERS;
-use super::{AppendError, GroupId, Matcher, entry};
+use super::{AppendError, Budget, GroupId, Matcher, entry};
 
 /// Longest wait for a deletion to be durable.
 const DURABLE_WITHIN: Duration = Duration::from_secs(30);
+
+/// Longest time in which patterns are tested for a deletion, without the index.
+const FOUND_WITHIN: Duration = Duration::from_secs(120);
 
 /// Samples of these slots in `[from_ms, to_ms]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -113,8 +115,8 @@ impl Core {
         self.may_append()?;
         let mut by_group: BTreeMap<GroupId, RoaringBitmap> = BTreeMap::new();
         let series = {
-            let index = self.index.read();
-            let found = index.postings.any_of(any_of, &Tested::default());
+            let budget = Budget::new(u64::MAX, Instant::now() + FOUND_WITHIN);
+            let (index, found) = self.found(any_of, &budget).map_err(AppendError::NotFound)?;
             for (group, slot) in found.iter().flat_map(|series| index.places(series)) {
                 by_group.entry(group).or_default().insert(slot.0);
             }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Progress;
+use super::{Progress, SelectError};
 use crate::limits::Limits;
 
 /// Tells the time in milliseconds since 1970.
@@ -143,4 +143,6 @@ pub enum AppendError {
     UnknownGroup(u32),
     #[error("the store is closed")]
     Closed,
+    #[error("nothing was deleted: the series that are meant could not be told: {0}; give narrower matchers")]
+    NotFound(SelectError),
 }

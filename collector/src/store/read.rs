@@ -153,11 +153,11 @@ impl Core {
         let add = |into: &mut Samples, expand: &dyn Fn(&mut Samples) -> bool| {
             if into.len() == 0 {
                 expand(into);
-                return budget.take(if last { into.len().min(1) } else { into.len() } as u64);
+                return budget.take_read(into, last);
             }
             let mut more = Samples::default();
             expand(&mut more);
-            budget.take(if last { more.len().min(1) } else { more.len() } as u64)?;
+            budget.take_read(&more, last)?;
             merge(into, more);
             Ok(())
         };
@@ -346,8 +346,10 @@ pub(super) fn finish(samples: &mut Samples, marks: &[Mark], from_ms: i64) {
     }
     more.floats.sort_unstable_by_key(|sample| sample.timestamp_ms);
     merge(samples, more);
-    samples.floats.retain(|sample| sample.timestamp_ms >= from_ms);
-    samples.histograms.retain(|(at_ms, _)| *at_ms >= from_ms);
+    let early = samples.floats.partition_point(|sample| sample.timestamp_ms < from_ms);
+    samples.floats.drain(..early);
+    let early = samples.histograms.partition_point(|(at_ms, _)| *at_ms < from_ms);
+    samples.histograms.drain(..early);
 }
 
 /// Adds samples with other times; where `into` has a sample already, that one stays.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use lampad_proto::v1::{Histogram, MetricType};
 use regex::Regex;
 
+use super::column::Samples;
 use super::{Labels, Reach, WindowSeries};
 
 /// One sample. The stale marker is a sample too: whoever evaluates ends the series there.
@@ -112,6 +113,21 @@ impl Budget {
         self.take_bytes(samples.saturating_mul(size_of::<Sample>() as u64))
     }
 
+    /// Takes what was read of a series; of the last sample alone where only that is wanted. Histograms that stay the same
+    /// share their memory and count once.
+    pub(super) fn take_read(&self, samples: &Samples, last: bool) -> Result<(), SelectError> {
+        if !samples.histograms.is_empty() {
+            let mut before = None;
+            let distinct = samples.histograms.iter().map(|(_, histogram)| histogram).filter(|histogram| {
+                let same = before.is_some_and(|before| Arc::ptr_eq(before, histogram));
+                before = Some(*histogram);
+                !same
+            });
+            self.take_bytes(distinct.map(|histogram| histogram_bytes(histogram)).sum())?;
+        }
+        self.take(if last { samples.len().min(1) } else { samples.len() } as u64)
+    }
+
     /// Whether the query may go on.
     pub fn check(&self) -> Result<(), SelectError> {
         if self.cancelled.load(Ordering::Relaxed) {
@@ -128,11 +144,24 @@ impl Budget {
     }
 }
 
+/// What a histogram takes in memory.
+fn histogram_bytes(histogram: &Histogram) -> u64 {
+    let numbers = histogram.positive_deltas.len()
+        + histogram.negative_deltas.len()
+        + histogram.positive_counts.len()
+        + histogram.negative_counts.len()
+        + histogram.custom_values.len()
+        // Two numbers of half the size each.
+        + histogram.positive_spans.len()
+        + histogram.negative_spans.len();
+    (size_of::<Histogram>() + numbers * size_of::<u64>()) as u64
+}
+
 fn take(left: &AtomicU64, amount: u64) -> Option<()> {
     left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(amount)).ok().map(|_| ())
 }
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SelectError {
     #[error("the query selects more series than one query may")]
     TooManySeries,

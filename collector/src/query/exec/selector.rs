@@ -69,7 +69,10 @@ impl Eval<'_> {
 
     pub fn fetch(&self, selector: &Selector, select: Select) -> Result<Vec<Series>, QueryError> {
         // In the store's order: whoever hands rows out sorts them, and most rows are never handed out.
-        Ok(self.source.select(&selector.matchers, select, self.budget)?)
+        let found = self.source.select(&selector.matchers, select, self.budget)?;
+        let converted = found.iter().flat_map(|series| distinct(&series.histograms));
+        self.budget.take_bytes(converted.map(|(_, histogram)| Histogram::bytes_of(histogram)).sum())?;
+        Ok(found)
     }
 
     pub fn instant_rows(&self, selector: &Selector, steps: Steps) -> Result<Vec<Row>, QueryError> {
@@ -155,7 +158,9 @@ impl Eval<'_> {
                 let select = Select::Range { from_ms: first_ms - range_ms - before_ms + 1, to_ms: last_ms + after_ms };
                 self.note_gone(first_ms - range_ms, selector.place);
                 let points = self.fetch(selector, select)?.into_iter().map(|mut series| {
-                    series.floats.retain(|sample| !is_stale(sample.value));
+                    if series.floats.iter().any(|sample| is_stale(sample.value)) {
+                        series.floats.retain(|sample| !is_stale(sample.value));
+                    }
                     let mut histograms = converted(&series.histograms);
                     histograms.retain(|(_, histogram)| !is_stale(histogram.sum));
                     Points { labels: series.labels, samples: series.floats, histograms, drop_name: false }
@@ -214,8 +219,16 @@ fn unhinted(histogram: &Arc<Histogram>) -> Arc<Histogram> {
     }
 }
 
+type Stored = (i64, Arc<lampad_proto::v1::Histogram>);
+
+/// Those that are not the one before.
+fn distinct(stored: &[Stored]) -> impl Iterator<Item = &Stored> {
+    let same = |index: usize| index > 0 && Arc::ptr_eq(&stored[index - 1].1, &stored[index].1);
+    stored.iter().enumerate().filter(move |(index, _)| !same(*index)).map(|(_, stored)| stored)
+}
+
 /// Stored histograms as queries compute with them; one that stays the same is converted once.
-pub fn converted(stored: &[(i64, Arc<lampad_proto::v1::Histogram>)]) -> Vec<(i64, Arc<Histogram>)> {
+pub fn converted(stored: &[Stored]) -> Vec<(i64, Arc<Histogram>)> {
     let mut out: Vec<(i64, Arc<Histogram>)> = Vec::with_capacity(stored.len());
     for (index, (at_ms, histogram)) in stored.iter().enumerate() {
         let same = index.checked_sub(1).filter(|before| Arc::ptr_eq(&stored[*before].1, histogram));

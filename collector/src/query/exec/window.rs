@@ -119,20 +119,24 @@ impl Eval<'_> {
                 let first = cells[0];
                 cells.fill(first);
             }
-            Row::new(points.labels, cells).dropping(points.drop_name)
+            Ok(Row::new(points.labels, cells).dropping(points.drop_name))
         });
         self.budget.check()?;
-        Ok(rows.into_iter().filter(Row::has_any).collect())
+        rows.into_iter().filter(|row| row.as_ref().map_or(true, Row::has_any)).collect()
     }
 
     /// As [`Self::windows_of`], for one series with histograms.
-    fn mixed_windows(&self, body: Floats, mixed: Option<Histograms>, points: Points, windows: &Windows<'_>) -> Row {
+    fn mixed_windows(
+        &self,
+        body: Floats,
+        mixed: Option<Histograms>,
+        points: Points,
+        windows: &Windows<'_>,
+    ) -> Result<Row, QueryError> {
         let metric = points.labels.metric().map_or("", |name| name);
         let mut row = Row::blank(points.labels.clone(), windows.steps.count).dropping(points.drop_name);
         for step in 0..windows.steps.count {
-            if self.budget.check().is_err() {
-                break; // the caller's check tells why
-            }
+            self.budget.check()?;
             let step_ms = windows.steps.at(step);
             let to_ms = windows.ends.at(step_ms);
             let from_ms = to_ms - windows.range_ms;
@@ -153,9 +157,12 @@ impl Eval<'_> {
                     if samples.is_empty() { None } else { body(&window.floats).map(Cell::Float) }
                 }
             };
+            if let Some(Cell::Histogram(histogram)) = &cell {
+                self.budget.take_bytes(histogram.bytes())?;
+            }
             row.set(step, cell);
         }
-        row
+        Ok(row)
     }
 
     /// Names that do not look like a counter's: an info, as the result is likely not what was meant.

@@ -103,6 +103,15 @@ impl Histogram {
         (size_of::<Self>() + buckets + self.bounds.len() * size_of::<f64>()) as u64
     }
 
+    /// What a stored one takes at most once it is made into one of these.
+    pub fn bytes_of(stored: &lampad_proto::v1::Histogram) -> u64 {
+        let sides = [&stored.positive_deltas, &stored.negative_deltas].map(Vec::len);
+        let float_sides = [&stored.positive_counts, &stored.negative_counts].map(Vec::len);
+        let buckets: usize = sides.iter().chain(&float_sides).sum();
+        let bounds = stored.custom_values.len() * size_of::<f64>();
+        (size_of::<Self>() + buckets * size_of::<(i32, f64)>() + bounds) as u64
+    }
+
     /// Drops empty buckets.
     pub fn compact(mut self) -> Self {
         self.positive.retain(|(_, count)| *count != 0.0);
