@@ -9,9 +9,9 @@
 mod opening;
 mod roster;
 mod serve;
+mod settings;
 mod systemd;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{self, ApiState, BuildInfo};
+use crate::api::{self, ApiState, BuildInfo, Settings};
 use crate::auth::{self, Access, Rules};
 use crate::config::{Args, Config};
 use crate::control;
@@ -57,6 +57,8 @@ const PROMETHEUS_VERSION: &str = "3.5.0";
 pub struct Daemon {
     /// In force; replaced by a reload.
     config: Mutex<Config>,
+    /// The same, as the API tells it.
+    settings: Settings,
     access: Arc<Access>,
     tls: Option<Tls>,
     store: Arc<Store>,
@@ -119,7 +121,8 @@ impl Daemon {
         let source = store.clone();
         gate.open(ingest.clone());
         let exemplars = Arc::<Exemplars>::default();
-        let mut apis = api::router(api_state(&config, source.clone(), exemplars.clone()))
+        let settings = settings::first(&config);
+        let mut apis = api::router(api_state(&config, settings.clone(), source.clone(), exemplars.clone()))
             .merge(remote_write_router(ingest, exemplars));
         if config.enable_admin_api {
             apis = apis.merge(api::admin_router(source.clone(), config.data_dir.clone()));
@@ -131,6 +134,7 @@ impl Daemon {
         let config = Mutex::new(config);
         Ok(Self {
             config,
+            settings,
             access,
             tls,
             store,
@@ -184,6 +188,7 @@ impl Daemon {
         match self.try_reload(args, log) {
             Ok(()) => tracing::info!("configuration read again"),
             Err(error) => {
+                self.settings.reload_failed();
                 let error = chain(error.as_ref());
                 tracing::error!(error, "configuration is not valid: the old one stays in force");
             }
@@ -197,9 +202,11 @@ impl Daemon {
         if let (Some(tls), Some(files)) = (&self.tls, &new.tls) {
             tls.reload(files, new.token_file.is_some())?;
         }
-        for setting in config.needs_restart(&new) {
+        let waiting = config.needs_restart(&new);
+        for setting in &waiting {
             tracing::warn!(setting, "a changed setting comes into force with the next start");
         }
+        self.settings.reloaded(&settings::text(&new, &waiting));
         self.access.set(rules);
         log.set(&new.log_level);
         *config = new;
@@ -251,35 +258,13 @@ fn rules(config: &Config) -> anyhow::Result<Rules> {
     Ok(Rules { token, certificates })
 }
 
-fn api_state(config: &Config, source: Arc<Store>, exemplars: Arc<Exemplars>) -> ApiState {
+fn api_state(config: &Config, settings: Settings, source: Arc<Store>, exemplars: Arc<Exemplars>) -> ApiState {
     let mut features = Features::default();
     for name in &config.features {
         if !features.enable(name) {
             tracing::warn!(name, "--enable-feature: no such feature here; it is left out");
         }
     }
-    let retention: Arc<str> = match config.retention {
-        Some(retention) => humantime::format_duration(retention).to_string().into(),
-        None => "0".into(),
-    };
-    let names: Vec<&str> = config.features.iter().map(String::as_str).collect();
-    let flags: BTreeMap<String, String> = [
-        ("data-dir", config.data_dir.display().to_string()),
-        ("http-listen", config.http_listen.to_string()),
-        ("grpc-listen", config.grpc_listen.to_string()),
-        ("retention", retention.to_string()),
-        ("retention-10s", config.tiers[0].to_string()),
-        ("retention-5m", config.tiers[1].to_string()),
-        ("enable-feature", names.join(",")),
-        ("enable-admin-api", config.enable_admin_api.to_string()),
-        ("log-level", config.log_level.clone()),
-        ("insecure", config.insecure.to_string()),
-    ]
-    .into_iter()
-    .chain(config.limits.list().into_iter().map(|(name, most)| (name, most.to_string())))
-    .map(|(name, value)| (name.to_owned(), value))
-    .collect();
-    let text: String = flags.iter().map(|(name, value)| format!("{} = {value:?}\n", name.replace('-', "_"))).collect();
     let build = BuildInfo {
         version: PROMETHEUS_VERSION.into(),
         revision: format!("lampad-collector {}", env!("CARGO_PKG_VERSION")),
@@ -292,9 +277,7 @@ fn api_state(config: &Config, source: Arc<Store>, exemplars: Arc<Exemplars>) -> 
         exemplars,
         engine: Engine::new(query_limits(&config.limits), features),
         build: Arc::new(build),
-        flags: Arc::new(flags),
-        config: text.into(),
-        retention,
+        settings,
         started: jiff::Timestamp::now(),
     }
 }

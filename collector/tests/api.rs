@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode, header};
-use lampad_collector::api::{ApiState, BuildInfo, router};
+use lampad_collector::api::{ApiState, BuildInfo, Settings, router};
 use lampad_collector::query::{Engine, Features, Limits};
 use lampad_collector::store::{Exemplar, Exemplars, Labels};
 use tower::ServiceExt;
@@ -48,9 +48,7 @@ fn app() -> axum::Router {
         exemplars: exemplars(),
         engine: Engine::new(Limits::default(), Features::default()),
         build: Arc::new(BuildInfo { version: "3.5.0".into(), ..BuildInfo::default() }),
-        flags: Arc::default(),
-        config: "".into(),
-        retention: "30d".into(),
+        settings: Settings::default(),
         started: jiff::Timestamp::UNIX_EPOCH,
         arrivals: tokio::sync::watch::channel(lampad_collector::store::Lsn(0)).1,
         live: Arc::new(tokio::sync::Semaphore::new(1)),

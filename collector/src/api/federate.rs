@@ -1,10 +1,13 @@
 //! `/federate`: the newest sample of each selected series, with its time, for another Prometheus to scrape.
 //!
 //! Shape: text format 0.0.4 or, where the reader asks for it, OpenMetrics 1.0 or protobuf; names sorted; every family is of an
-//!        unknown type, as Prometheus tells it. Native histograms come in protobuf only, with their type.
+//!        unknown type, as Prometheus tells it. Native histograms come in protobuf only, with their type. What was found is
+//!        written while it is read.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
@@ -22,6 +25,7 @@ use super::query::now_ms;
 use super::reply::ApiError;
 use super::series::ask;
 use super::state::ApiState;
+use super::stream::{PIECE_BYTES, streamed};
 
 pub async fn federate(State(state): State<ApiState>, headers: HeaderMap, params: Params) -> Response {
     let format = Format::wanted(&headers);
@@ -31,7 +35,7 @@ pub async fn federate(State(state): State<ApiState>, headers: HeaderMap, params:
     }
 }
 
-async fn body(state: &ApiState, params: &Params, format: Format) -> Result<Vec<u8>, ApiError> {
+async fn body(state: &ApiState, params: &Params, format: Format) -> Result<Body, ApiError> {
     let any_of = params.matchers().await?;
     let limits = state.engine.limits();
     let to_ms = now_ms();
@@ -47,35 +51,62 @@ async fn body(state: &ApiState, params: &Params, format: Format) -> Result<Vec<u
     found.sort_unstable_by(|a, b| a.labels.metric().cmp(&b.labels.metric()).then_with(|| a.labels.cmp(&b.labels)));
     found.dedup_by(|a, b| a.labels == b.labels);
     Ok(match format.syntax {
-        Syntax::Protobuf => families(&found, format.escaping),
-        Syntax::Text | Syntax::OpenMetrics => written(&found, format).into_bytes(),
+        Syntax::Protobuf => streamed(families(found, format.escaping), ()),
+        Syntax::Text | Syntax::OpenMetrics => streamed(Page::new(found, format), ()),
     })
 }
 
-fn written(found: &[Series], format: Format) -> String {
-    let mut out = String::new();
-    let mut last_name = None;
-    let open = format.syntax == Syntax::OpenMetrics;
-    let unknown = if open { "unknown" } else { "untyped" };
-    for series in found {
-        let Some(sample) = series.floats.last().filter(|sample| !is_stale(sample.value)) else { continue };
-        let name = series.labels.metric().map_or("", |name| &**name);
-        if last_name != Some(name) {
-            let shown = format.escaping.escape(name);
-            let _ = writeln!(out, "# TYPE {} {unknown}", if is_plain(&shown) { shown } else { quoted(&shown).into() });
-            last_name = Some(name);
+/// The text of all series, in pieces that are made when they are read.
+struct Page {
+    series: std::vec::IntoIter<Series>,
+    format: Format,
+    last_name: Option<Arc<str>>,
+    ended: bool,
+}
+
+impl Page {
+    fn new(found: Vec<Series>, format: Format) -> Self {
+        Self { series: found.into_iter(), format, last_name: None, ended: false }
+    }
+
+    fn push(&mut self, out: &mut String, series: &Series) {
+        let Some(sample) = series.floats.last().filter(|sample| !is_stale(sample.value)) else { return };
+        let (escaping, open) = (self.format.escaping, self.format.syntax == Syntax::OpenMetrics);
+        let name = series.labels.metric();
+        let text = name.map_or("", |name| &**name);
+        if self.last_name.as_deref() != Some(text) {
+            let shown = escaping.escape(text);
+            let shown = if is_plain(&shown) { shown } else { quoted(&shown).into() };
+            let _ = writeln!(out, "# TYPE {shown} {}", if open { "unknown" } else { "untyped" });
+            self.last_name = Some(name.cloned().unwrap_or_default());
         }
-        push_series(&mut out, name, &series.labels, format.escaping);
+        push_series(out, text, &series.labels, escaping);
         let value = float(sample.value);
         let _ = match open {
             false => writeln!(out, " {value} {}", sample.timestamp_ms),
             true => writeln!(out, " {value} {:.3}", sample.timestamp_ms as f64 / 1000.0),
         };
     }
-    if open {
-        out.push_str("# EOF\n");
+}
+
+impl Iterator for Page {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        let mut out = String::new();
+        while out.len() < PIECE_BYTES {
+            let Some(series) = self.series.next() else { break };
+            self.push(&mut out, &series);
+        }
+        // A page without samples has an end too.
+        if out.len() < PIECE_BYTES && !self.ended {
+            self.ended = true;
+            if self.format.syntax == Syntax::OpenMetrics {
+                out.push_str("# EOF\n");
+            }
+        }
+        (!out.is_empty()).then(|| out.into())
     }
-    out
 }
 
 /// `name{a="b"}`, or `{"any name",a="b"}` where the name needs quotes.
@@ -100,22 +131,21 @@ fn push_series(out: &mut String, name: &str, labels: &Labels, escaping: Escaping
 }
 
 /// The same as protobuf: a family for each name, and for each type where numbers and histograms bear one name.
-fn families(found: &[Series], escaping: Escaping) -> Vec<u8> {
-    let mut families: Vec<MetricFamily> = Vec::new();
-    for series in found {
-        let Some((kind, metric)) = newest(series, escaping) else { continue };
-        let name = escaping.escape(series.labels.metric().map_or("", |name| name));
-        match families.last_mut().filter(|family| family.name == name && family.kind() == kind) {
-            Some(family) => family.metrics.push(metric),
-            None => families.push(MetricFamily {
-                name: name.into_owned(),
-                kind: Some(kind.into()),
-                metrics: vec![metric],
-                ..MetricFamily::default()
-            }),
+fn families(found: Vec<Series>, escaping: Escaping) -> impl Iterator<Item = Bytes> + Send {
+    let mut metrics = found.into_iter().filter_map(move |series| {
+        let (kind, metric) = newest(&series, escaping)?;
+        Some((escaping.escape(series.labels.metric().map_or("", |name| name)).into_owned(), kind, metric))
+    });
+    let mut metrics = std::iter::from_fn(move || metrics.next()).peekable();
+    std::iter::from_fn(move || {
+        let (name, kind, first) = metrics.next()?;
+        let mut family =
+            MetricFamily { name, kind: Some(kind.into()), metrics: vec![first], ..MetricFamily::default() };
+        while let Some((.., metric)) = metrics.next_if(|(name, other, _)| *name == family.name && *other == kind) {
+            family.metrics.push(metric);
         }
-    }
-    families.iter().flat_map(Message::encode_length_delimited_to_vec).collect()
+        Some(family.encode_length_delimited_to_vec().into())
+    })
 }
 
 fn newest(series: &Series, escaping: Escaping) -> Option<(Type, Metric)> {

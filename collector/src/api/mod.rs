@@ -28,7 +28,7 @@ pub use admin::admin_router;
 pub use escape::{Escaping, is_plain};
 pub use format::{Format, Syntax};
 pub use live::LIVE_MAX;
-pub use state::{ApiState, BuildInfo};
+pub use state::{ApiState, BuildInfo, Settings, Told};
 
 /// The read API under `/api/v1` and `/federate`.
 pub fn router(state: ApiState) -> Router {

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::query::{Answer, Cell, Histogram, Output, Points, QueryError, Row, Steps, float, is_absent};
 use crate::store::{Exemplar, Labels, SelectError};
 
-use super::stream::streamed;
+use super::stream::{PIECE_BYTES, streamed};
 
 /// An answer other than success.
 #[derive(Debug)]
@@ -126,9 +126,6 @@ impl Serialize for LabelsJson {
         serializer.collect_map(self.0.iter().map(|label| (&*label.name, &*label.value)))
     }
 }
-
-/// Bytes of one piece of a streamed reply.
-const PIECE_BYTES: usize = 64 * 1024;
 
 /// A query's answer. `stats` adds timings and counts. It keeps the query's place until it is read.
 pub fn answer(mut answer: Answer, limit: Option<usize>, stats: bool) -> Response {

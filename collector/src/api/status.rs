@@ -56,28 +56,29 @@ pub async fn admin() -> ApiError {
 }
 
 pub async fn config(State(state): State<ApiState>) -> Response {
-    success(json!({ "yaml": &*state.config }))
+    success(json!({ "yaml": &*state.settings.told().config }))
 }
 
 pub async fn flags(State(state): State<ApiState>) -> Response {
-    success(&*state.flags)
+    success(&*state.settings.told().flags)
 }
 
 pub async fn runtimeinfo(State(state): State<ApiState>) -> Response {
+    let told = state.settings.told();
     success(json!({
         "startTime": state.started.to_string(),
         "CWD": std::env::current_dir().map(|path| path.display().to_string()).unwrap_or_default(),
         "hostname": rustix::system::uname().nodename().to_string_lossy(),
         "serverTime": jiff::Timestamp::now().to_string(),
-        "reloadConfigSuccess": true,
-        "lastConfigTime": state.started.to_string(),
+        "reloadConfigSuccess": !told.reload_failed,
+        "lastConfigTime": told.read.to_string(),
         "corruptionCount": 0,
         "goroutineCount": 0,
         "GOMAXPROCS": std::thread::available_parallelism().map_or(1, usize::from),
         "GOMEMLIMIT": 0,
         "GOGC": "",
         "GODEBUG": "",
-        "storageRetention": &*state.retention,
+        "storageRetention": &*told.retention,
     }))
 }
 

@@ -13,6 +13,8 @@ use futures::{StreamExt, future, stream};
 use tokio::sync::mpsc::{self, error::SendTimeoutError};
 use tokio_stream::wrappers::ReceiverStream;
 
+/// Bytes of one piece.
+pub const PIECE_BYTES: usize = 64 * 1024;
 /// Pieces on their way to a reader.
 const PIECES_MAX: usize = 4;
 /// Longest wait for a reader to take a piece.
