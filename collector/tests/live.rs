@@ -3,6 +3,7 @@
 
 mod promql_support {
     #![allow(dead_code)]
+    pub mod around;
     pub mod memory;
 }
 
@@ -14,66 +15,28 @@ use axum::body::{Body, BodyDataStream};
 use axum::http::{Request, StatusCode};
 use axum::response::Response;
 use futures::StreamExt;
-use lampad_collector::api::{ApiState, BuildInfo, router};
+use lampad_collector::api::{ApiState, BuildInfo, Settings, router};
 use lampad_collector::query::{Engine, Features, Limits};
-use lampad_collector::store::{Budget, Labels, Lsn, Matcher, Meta, Select, SelectError, Series, Source, Visit};
+use lampad_collector::store::{Labels, Lsn, Source};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tower::ServiceExt;
 
+use promql_support::around::{Around, Wrapped};
 use promql_support::memory::Memory;
 
 /// A list of series that grows while it is read.
 #[derive(Default)]
 struct Growing(Mutex<Memory>);
 
-impl Source for Growing {
-    fn select(&self, matchers: &[Matcher], select: Select, budget: &Budget) -> Result<Vec<Series>, SelectError> {
-        self.0.lock().select(matchers, select, budget)
-    }
-
-    fn series(
-        &self,
-        any_of: &[Vec<Matcher>],
-        from_ms: i64,
-        to_ms: i64,
-        budget: &Budget,
-    ) -> Result<Vec<Labels>, SelectError> {
-        self.0.lock().series(any_of, from_ms, to_ms, budget)
-    }
-
-    fn label_names(
-        &self,
-        any_of: &[Vec<Matcher>],
-        from: i64,
-        to: i64,
-        budget: &Budget,
-    ) -> Result<Vec<Arc<str>>, SelectError> {
-        self.0.lock().label_names(any_of, from, to, budget)
-    }
-
-    fn label_values(
-        &self,
-        name: &str,
-        any_of: &[Vec<Matcher>],
-        from_ms: i64,
-        to_ms: i64,
-        budget: &Budget,
-    ) -> Result<Vec<Arc<str>>, SelectError> {
-        self.0.lock().label_values(name, any_of, from_ms, to_ms, budget)
-    }
-
-    fn metadata(&self, metric: Option<&str>) -> Vec<(Arc<str>, Meta)> {
-        self.0.lock().metadata(metric)
-    }
-
-    fn latest(&self, any_of: &[Vec<Matcher>], visit: Visit<'_>) {
-        self.0.lock().latest(any_of, visit);
+impl Around for Growing {
+    fn ask<T>(&self, question: impl FnOnce(&dyn Source) -> T) -> T {
+        question(&*self.0.lock())
     }
 }
 
 struct Server {
-    source: Arc<Growing>,
+    source: Arc<Wrapped<Growing>>,
     arrivals: watch::Sender<Lsn>,
     router: Router,
     at_ms: i64,
@@ -81,16 +44,14 @@ struct Server {
 
 impl Server {
     fn new(places: usize) -> Self {
-        let source = Arc::new(Growing::default());
+        let source = Arc::new(Wrapped(Growing::default()));
         let (arrivals, seen) = watch::channel(Lsn(0));
         let router = router(ApiState {
             source: source.clone(),
             exemplars: Arc::default(),
             engine: Engine::new(Limits::default(), Features::default()),
             build: Arc::new(BuildInfo::default()),
-            flags: Arc::default(),
-            config: "".into(),
-            retention: "30d".into(),
+            settings: Settings::default(),
             started: jiff::Timestamp::UNIX_EPOCH,
             arrivals: seen,
             live: Arc::new(Semaphore::new(places)),
@@ -101,7 +62,7 @@ impl Server {
     /// A sample newer than all before.
     fn push(&mut self, name: &str, value: f64) {
         self.at_ms += 1;
-        self.source.0.lock().push(&Labels::from_pairs([("__name__", name)]), self.at_ms, value);
+        self.source.0.0.lock().push(&Labels::from_pairs([("__name__", name)]), self.at_ms, value);
         self.arrivals.send_modify(|lsn| lsn.0 += 1);
     }
 

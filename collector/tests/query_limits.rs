@@ -3,6 +3,7 @@
 
 mod promql_support {
     #![allow(dead_code)]
+    pub mod around;
     pub mod memory;
 }
 
@@ -11,8 +12,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lampad_collector::query::{Engine, Features, Limits, QueryError, Request, Span, parse_selectors};
-use lampad_collector::store::{Budget, Labels, Matcher, Meta, Select, SelectError, Series, Source, Visit};
+use lampad_collector::store::{Budget, Labels, Select, SelectError, Source};
+use lampad_proto::v1::{BucketSpan, Histogram};
 
+use promql_support::around::{Around, Wrapped};
 use promql_support::memory::Memory;
 
 /// Ten series of a hundred samples each.
@@ -78,6 +81,34 @@ async fn steps_are_counted_before_room_for_them_is_made() {
     }
 }
 
+/// A histogram is one sample and may be as large as thousands.
+#[tokio::test]
+async fn histograms_count_with_all_they_hold() {
+    let source: Arc<dyn Source> = {
+        let mut memory = Memory::default();
+        let waits = Labels::from_pairs([("__name__", "waits")]);
+        for tick in 0..100 {
+            let histogram = Histogram {
+                count: 1000,
+                positive_spans: vec![BucketSpan { offset: tick, length: 1000 }],
+                positive_deltas: std::iter::once(1).chain(std::iter::repeat_n(0, 999)).collect(),
+                ..Histogram::default()
+            };
+            memory.push_histogram(&waits, i64::from(tick) * 1000, histogram);
+        }
+        Arc::new(memory)
+    };
+    for text in ["histogram_count(waits)", "count_over_time(waits[10s])", "histogram_sum(rate(waits[20s]))"] {
+        for (bytes, fits) in [(1_000_000, false), (20_000_000, true)] {
+            let engine = Engine::new(Limits { bytes, ..Limits::default() }, Features::default());
+            match engine.query(source.clone(), request(text)).await {
+                Ok(_) => assert!(fits, "{text}"),
+                Err(error) => assert!(!fits && error.to_string().contains("too much memory"), "{text}: {error}"),
+            }
+        }
+    }
+}
+
 /// What is made out of few samples counts as what was read does.
 #[tokio::test]
 async fn rows_that_multiply_are_counted() {
@@ -105,52 +136,15 @@ async fn rows_that_multiply_are_counted() {
 }
 
 /// A store whose reader leaves while it is answered.
-struct Leaving(Arc<dyn Source>);
+struct Leaving(Memory);
 
-impl Source for Leaving {
-    fn select(&self, matchers: &[Matcher], select: Select, budget: &Budget) -> Result<Vec<Series>, SelectError> {
-        let found = self.0.select(matchers, select, budget);
+impl Around for Leaving {
+    fn ask<T>(&self, question: impl FnOnce(&dyn Source) -> T) -> T {
+        question(&self.0)
+    }
+
+    fn after(&self, budget: &Budget) {
         budget.cancel();
-        found
-    }
-
-    fn series(
-        &self,
-        any_of: &[Vec<Matcher>],
-        from_ms: i64,
-        to_ms: i64,
-        budget: &Budget,
-    ) -> Result<Vec<Labels>, SelectError> {
-        self.0.series(any_of, from_ms, to_ms, budget)
-    }
-
-    fn label_names(
-        &self,
-        any_of: &[Vec<Matcher>],
-        from_ms: i64,
-        to_ms: i64,
-        budget: &Budget,
-    ) -> Result<Vec<Arc<str>>, SelectError> {
-        self.0.label_names(any_of, from_ms, to_ms, budget)
-    }
-
-    fn label_values(
-        &self,
-        name: &str,
-        any_of: &[Vec<Matcher>],
-        from_ms: i64,
-        to_ms: i64,
-        budget: &Budget,
-    ) -> Result<Vec<Arc<str>>, SelectError> {
-        self.0.label_values(name, any_of, from_ms, to_ms, budget)
-    }
-
-    fn metadata(&self, metric: Option<&str>) -> Vec<(Arc<str>, Meta)> {
-        self.0.metadata(metric)
-    }
-
-    fn latest(&self, any_of: &[Vec<Matcher>], visit: Visit<'_>) {
-        self.0.latest(any_of, visit);
     }
 }
 
@@ -162,7 +156,7 @@ async fn work_on_rows_ends_when_nobody_waits_for_it() {
         let labels = Labels::from_pairs([("__name__", "load"), ("host", &*host.to_string())]);
         (0..100).for_each(|tick| memory.push(&labels, tick * 1000, tick as f64));
     }
-    let source: Arc<dyn Source> = Arc::new(Leaving(Arc::new(memory)));
+    let source: Arc<dyn Source> = Arc::new(Wrapped(Leaving(memory)));
     let engine = Engine::new(Limits::default(), Features::default());
     for text in ["count_values(\"v\", load)", "absent(load)", "vector(scalar(load))"] {
         let ended = engine.query(source.clone(), request(text)).await;
@@ -219,8 +213,12 @@ struct Endless {
     stopped: AtomicUsize,
 }
 
-impl Source for Endless {
-    fn select(&self, _: &[Matcher], _: Select, budget: &Budget) -> Result<Vec<Series>, SelectError> {
+impl Around for Endless {
+    fn ask<T>(&self, question: impl FnOnce(&dyn Source) -> T) -> T {
+        question(&Memory::default())
+    }
+
+    fn before(&self, budget: &Budget) -> Result<(), SelectError> {
         self.running.fetch_add(1, Ordering::SeqCst);
         loop {
             if let Err(error) = budget.check() {
@@ -230,31 +228,6 @@ impl Source for Endless {
             std::thread::yield_now();
         }
     }
-
-    fn series(&self, _: &[Vec<Matcher>], _: i64, _: i64, _: &Budget) -> Result<Vec<Labels>, SelectError> {
-        Ok(Vec::new())
-    }
-
-    fn label_names(&self, _: &[Vec<Matcher>], _: i64, _: i64, _: &Budget) -> Result<Vec<Arc<str>>, SelectError> {
-        Ok(Vec::new())
-    }
-
-    fn label_values(
-        &self,
-        _: &str,
-        _: &[Vec<Matcher>],
-        _: i64,
-        _: i64,
-        _: &Budget,
-    ) -> Result<Vec<Arc<str>>, SelectError> {
-        Ok(Vec::new())
-    }
-
-    fn metadata(&self, _: Option<&str>) -> Vec<(Arc<str>, Meta)> {
-        Vec::new()
-    }
-
-    fn latest(&self, _: &[Vec<Matcher>], _: Visit<'_>) {}
 }
 
 async fn until(holds: impl Fn() -> bool) {
@@ -270,17 +243,17 @@ async fn until(holds: impl Fn() -> bool) {
 #[tokio::test]
 async fn a_query_ends_when_nobody_waits_for_it_and_leaves_its_place() {
     let engine = Engine::new(Limits { concurrency: 1, ..Limits::default() }, Features::default());
-    let endless = Arc::new(Endless::default());
+    let endless = Arc::new(Wrapped(Endless::default()));
     let asked = tokio::spawn({
         let (engine, source) = (engine.clone(), endless.clone());
         async move { engine.query(source, request("load")).await.map(|_| ()) }
     });
-    until(|| endless.running.load(Ordering::SeqCst) == 1).await;
+    until(|| endless.0.running.load(Ordering::SeqCst) == 1).await;
     // The only place is taken: the next one waits, here not for long.
     let impatient = Request { timeout: Some(Duration::from_millis(1)), ..request("load") };
     assert!(matches!(engine.query(source(), impatient).await, Err(QueryError::TimedOut)));
     asked.abort();
-    until(|| endless.stopped.load(Ordering::SeqCst) == 1).await;
+    until(|| endless.0.stopped.load(Ordering::SeqCst) == 1).await;
     engine.query(source(), request("load")).await.unwrap();
 }
 
@@ -288,17 +261,17 @@ async fn a_query_ends_when_nobody_waits_for_it_and_leaves_its_place() {
 #[tokio::test]
 async fn lookups_end_when_nobody_waits_for_them() {
     let engine = Engine::new(Limits { concurrency: 1, ..Limits::default() }, Features::default());
-    let endless = Arc::new(Endless::default());
+    let endless = Arc::new(Wrapped(Endless::default()));
     let look_up = |source: Arc<dyn Source>| {
         let engine = engine.clone();
         let all = Select::Range { from_ms: 0, to_ms: 1 };
         async move { engine.look_up(source, move |source, budget| source.select(&[], all, budget)).await.map(|_| ()) }
     };
     let asked = tokio::spawn(look_up(endless.clone()));
-    until(|| endless.running.load(Ordering::SeqCst) == 1).await;
+    until(|| endless.0.running.load(Ordering::SeqCst) == 1).await;
     // The place of lookups is taken, that of queries is not.
     engine.query(source(), request("load")).await.unwrap();
     asked.abort();
-    until(|| endless.stopped.load(Ordering::SeqCst) == 1).await;
+    until(|| endless.0.stopped.load(Ordering::SeqCst) == 1).await;
     look_up(source()).await.unwrap();
 }

@@ -1,168 +1,14 @@
-//! Queries made at random, and an evaluator that is slow and plain: step by step, sample by sample, no columns.
+//! An evaluator that is slow and plain: step by step, sample by sample, no columns.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use lampad_collector::store::{Label, Labels, METRIC_NAME, Sample};
-use rand::Rng;
-use rand::rngs::StdRng;
+use lampad_collector::store::{Label, Labels, METRIC_NAME, Sample, Series};
 
 use super::memory::Memory;
+use super::query::{Grouping, Many, Match, Query, Relabel, is_set};
 
 pub const LOOKBACK_MS: i64 = 300_000;
-
-#[derive(Debug, Clone)]
-pub enum Query {
-    Select(Pick),
-    /// A function over a range of stored samples.
-    Over(&'static str, Pick, i64),
-    /// A function over a subquery: range and step.
-    OverSteps(&'static str, Box<Query>, i64, i64),
-    Sum(&'static str, &'static [&'static str], Box<Query>),
-    Number(&'static str, Box<Query>, f64),
-    Pair(&'static str, Box<Query>, Box<Query>),
-    Abs(Box<Query>),
-}
-
-/// Stands for a regex that takes several names, so that taking names away makes series clash.
-const ANY_NAME: &str = "any";
-
-#[derive(Debug, Clone)]
-pub struct Pick {
-    name: &'static str,
-    host: Option<(&'static str, &'static str)>,
-    offset_ms: i64,
-    at_ms: Option<i64>,
-}
-
-fn one<T: Copy>(rng: &mut StdRng, of: &[T]) -> T {
-    of[rng.random_range(0..of.len())]
-}
-
-impl Pick {
-    fn random(rng: &mut StdRng) -> Self {
-        Self {
-            name: one(rng, &["a_total", "a_total", "b_total", "b_total", ANY_NAME, "gone"]),
-            host: one(rng, &[None, None, Some(("=", "h1")), Some(("!=", "h1")), Some(("=~", "h1|h2"))]),
-            offset_ms: one(rng, &[0, 0, 0, 30_000, -20_000]),
-            at_ms: one(rng, &[None, None, None, None, Some(400_000)]),
-        }
-    }
-
-    fn text(&self, range: &str) -> String {
-        let host = self.host.map_or(String::new(), |(op, value)| format!("host{op}\"{value}\""));
-        let name = match self.name {
-            ANY_NAME => format!("{{__name__=~\"._total\",{host}}}"),
-            name => format!("{name}{{{host}}}"),
-        };
-        let at = self.at_ms.map_or(String::new(), |ms| format!(" @ {}", ms / 1000));
-        let offset = match self.offset_ms {
-            0 => String::new(),
-            ms => format!(" offset {}s", ms / 1000),
-        };
-        format!("{name}{range}{at}{offset}")
-    }
-
-    fn takes(&self, labels: &Labels) -> bool {
-        let host = labels.get("host").map_or("", |host| host);
-        labels.get(METRIC_NAME).is_some_and(|name| self.name == ANY_NAME || **name == *self.name)
-            && match self.host {
-                None => true,
-                Some(("=", value)) => host == value,
-                Some(("!=", value)) => host != value,
-                Some((_, values)) => values.split('|').any(|value| value == host),
-            }
-    }
-
-    fn end(&self, at_ms: i64) -> i64 {
-        self.at_ms.unwrap_or(at_ms) - self.offset_ms
-    }
-}
-
-impl Query {
-    pub fn random(rng: &mut StdRng, depth: usize) -> Self {
-        let leaf = depth == 0;
-        match rng.random_range(0..if leaf { 2 } else { 8 }) {
-            0 => Self::Select(Pick::random(rng)),
-            1 => Self::Over(one(rng, OVER), Pick::random(rng), one(rng, &[15_000, 60_000, 120_000, 400_000])),
-            2 => {
-                let inner = Box::new(Self::random(rng, depth - 1));
-                let name = one(rng, OVER);
-                let name = if inner.is_exact() || !JUMPY.contains(&name) { name } else { "delta" };
-                Self::OverSteps(name, inner, one(rng, &[30_000, 100_000]), one(rng, &[7_000, 20_000]))
-            }
-            3 | 4 => {
-                let op = one(rng, &["sum", "avg", "min", "max", "count", "group", "stddev"]);
-                let by: &'static [&'static str] = one(rng, &[&[] as &[_], &["host"], &["host", "disk"]]);
-                Self::Sum(op, by, Box::new(Self::random(rng, depth - 1)))
-            }
-            5 => {
-                let inner = Self::random(rng, depth - 1);
-                let op = one(rng, OPS);
-                let op = if inner.is_exact() || !COMPARISONS.contains(&op) { op } else { "*" };
-                Self::Number(op, Box::new(inner), one(rng, &[0.0, 1.0, 2.5, -3.0]))
-            }
-            6 => {
-                let (left, right) = (Self::random(rng, depth - 1), Self::random(rng, depth - 1));
-                let op = one(rng, PAIR_OPS);
-                let exact = left.is_exact() && right.is_exact();
-                let op = if exact || !COMPARISONS.contains(&op) { op } else { "-" };
-                Self::Pair(op, Box::new(left), Box::new(right))
-            }
-            _ => Self::Abs(Box::new(Self::random(rng, depth - 1))),
-        }
-    }
-
-    /// Whether both evaluators give the very same bits: only then may a comparison or a jump hang on them.
-    fn is_exact(&self) -> bool {
-        const ROUGH: [&str; 7] = ["rate", "increase", "delta", "irate", "avg_over_time", "deriv", "sum_over_time"];
-        match self {
-            Self::Select(_) => true,
-            Self::Over(name, ..) => !ROUGH.contains(name),
-            Self::OverSteps(name, inner, ..) => !ROUGH.contains(name) && inner.is_exact(),
-            Self::Sum(op, _, inner) => matches!(*op, "min" | "max" | "count" | "group") && inner.is_exact(),
-            Self::Number(op, inner, _) => *op != "/" && inner.is_exact(),
-            Self::Pair(op, left, right) => *op != "/" && left.is_exact() && right.is_exact(),
-            Self::Abs(inner) => inner.is_exact(),
-        }
-    }
-
-    pub fn text(&self) -> String {
-        match self {
-            Self::Select(pick) => pick.text(""),
-            Self::Over(name, pick, range) => format!("{name}({})", pick.text(&format!("[{}s]", range / 1000))),
-            Self::OverSteps(name, inner, range, step) => {
-                format!("{name}(({})[{}s:{}s])", inner.text(), range / 1000, step / 1000)
-            }
-            Self::Sum(op, by, inner) => format!("{op} by ({}) ({})", by.join(", "), inner.text()),
-            Self::Number(op, inner, number) => format!("({}) {op} {number}", inner.text()),
-            Self::Pair(op, left, right) => format!("({}) {op} ({})", left.text(), right.text()),
-            Self::Abs(inner) => format!("abs({})", inner.text()),
-        }
-    }
-}
-
-const OVER: &[&str] = &[
-    "rate",
-    "increase",
-    "delta",
-    "irate",
-    "idelta",
-    "sum_over_time",
-    "avg_over_time",
-    "min_over_time",
-    "max_over_time",
-    "count_over_time",
-    "last_over_time",
-    "changes",
-    "resets",
-    "present_over_time",
-    "deriv",
-];
-/// Functions of which the last digit of a sample can change the result a lot.
-const JUMPY: &[&str] = &["rate", "increase", "irate", "changes", "resets"];
-const COMPARISONS: &[&str] = &[">", "<=", "==", "== bool"];
-const OPS: &[&str] = &["+", "-", "*", "/", ">", "<=", "== bool"];
-const PAIR_OPS: &[&str] = &["+", "-", "*", "/", ">", "==", "and", "or", "unless"];
 
 type Vector = BTreeMap<Labels, f64>;
 
@@ -184,11 +30,15 @@ fn keep(labels: &Labels, wanted: impl Fn(&str) -> bool) -> Labels {
 }
 
 pub fn eval(query: &Query, memory: &Memory, at_ms: i64) -> Result<Vector, Clash> {
+    at(query, &memory.series, at_ms)
+}
+
+fn at(query: &Query, all: &[Series], at_ms: i64) -> Result<Vector, Clash> {
     let mut out = Vector::new();
     match query {
         Query::Select(pick) => {
-            let end = pick.end(at_ms);
-            for series in memory.series.iter().filter(|series| pick.takes(&series.labels)) {
+            let end = pick.shift.end(at_ms);
+            for series in all.iter().filter(|series| pick.takes(&series.labels)) {
                 let last = series.floats.iter().rfind(|s| s.timestamp_ms <= end);
                 let live = last.filter(|s| s.timestamp_ms > end - LOOKBACK_MS && !lampad_proto::is_stale(s.value));
                 if let Some(sample) = live {
@@ -197,20 +47,32 @@ pub fn eval(query: &Query, memory: &Memory, at_ms: i64) -> Result<Vector, Clash>
             }
         }
         Query::Over(name, pick, range_ms) => {
-            let end = pick.end(at_ms);
-            for series in memory.series.iter().filter(|series| pick.takes(&series.labels)) {
+            let end = pick.shift.end(at_ms);
+            for series in all.iter().filter(|series| pick.takes(&series.labels)) {
                 let inside = |s: &&Sample| s.timestamp_ms > end - range_ms && s.timestamp_ms <= end;
                 let live = series.floats.iter().filter(inside).filter(|s| !lampad_proto::is_stale(s.value));
                 let samples: Vec<_> = live.copied().collect();
                 over(name, &series.labels, &samples, end - range_ms, end, &mut out)?;
             }
         }
-        Query::OverSteps(name, inner, range_ms, step_ms) => {
+        Query::QuantileOver(q, pick, range_ms) => {
+            let end = pick.shift.end(at_ms);
+            for series in all.iter().filter(|series| pick.takes(&series.labels)) {
+                let inside = |s: &&Sample| s.timestamp_ms > end - range_ms && s.timestamp_ms <= end;
+                let live = series.floats.iter().filter(inside).filter(|s| !lampad_proto::is_stale(s.value));
+                let values: Vec<f64> = live.map(|sample| sample.value).collect();
+                if !values.is_empty() {
+                    put(&mut out, nameless(&series.labels), quantile(*q, values))?;
+                }
+            }
+        }
+        Query::OverSteps(name, inner, range_ms, step_ms, shift) => {
+            let at_ms = shift.end(at_ms);
             let mut found: BTreeMap<Labels, Vec<Sample>> = BTreeMap::new();
             let mut time = (at_ms - range_ms) - (at_ms - range_ms).rem_euclid(*step_ms);
             while time <= at_ms {
                 if time > at_ms - range_ms {
-                    for (labels, value) in eval(inner, memory, time)? {
+                    for (labels, value) in at(inner, all, time)? {
                         found.entry(labels).or_default().push(Sample { timestamp_ms: time, value });
                     }
                 }
@@ -220,17 +82,41 @@ pub fn eval(query: &Query, memory: &Memory, at_ms: i64) -> Result<Vector, Clash>
                 over(name, &labels, &samples, at_ms - range_ms, at_ms, &mut out)?;
             }
         }
-        Query::Sum(op, by, inner) => {
-            let mut groups: BTreeMap<Labels, Vec<f64>> = BTreeMap::new();
-            for (labels, value) in eval(inner, memory, at_ms)? {
-                groups.entry(keep(&labels, |name| by.contains(&name))).or_default().push(value);
-            }
-            for (labels, values) in groups {
+        Query::Aggregate(op, grouping, inner) => {
+            for (labels, values) in grouped(at(inner, all, at_ms)?, grouping) {
                 put(&mut out, labels, sum(op, &values))?;
             }
         }
+        Query::Quantile(q, grouping, inner) => {
+            for (labels, values) in grouped(at(inner, all, at_ms)?, grouping) {
+                put(&mut out, labels, quantile(*q, values))?;
+            }
+        }
+        Query::Top(op, count, grouping, inner) => {
+            for (labels, mut values) in grouped(at(inner, all, at_ms)?, grouping) {
+                let order = |a: &f64, b: &f64| {
+                    let by_value = a.partial_cmp(b).unwrap_or(Ordering::Equal);
+                    let by_value = if *op == "topk" { by_value.reverse() } else { by_value };
+                    a.is_nan().cmp(&b.is_nan()).then(by_value)
+                };
+                values.sort_by(order);
+                values.truncate(*count);
+                if !values.is_empty() {
+                    put(&mut out, labels, sum("sum", &values))?;
+                }
+            }
+        }
+        Query::CountValues(grouping, inner) => {
+            for (labels, values) in grouped(at(inner, all, at_ms)?, grouping) {
+                for value in values {
+                    let label = Label { name: "v".into(), value: written(value).into() };
+                    let labels = Labels::new(labels.iter().cloned().chain([label]));
+                    *out.entry(labels).or_default() += 1.0;
+                }
+            }
+        }
         Query::Number(op, inner, number) => {
-            for (labels, value) in eval(inner, memory, at_ms)? {
+            for (labels, value) in at(inner, all, at_ms)? {
                 match compute(op, value, *number) {
                     Outcome::Value(value) => put(&mut out, nameless(&labels), value)?,
                     Outcome::Kept(true) => put(&mut out, labels, value)?,
@@ -238,12 +124,31 @@ pub fn eval(query: &Query, memory: &Memory, at_ms: i64) -> Result<Vector, Clash>
                 }
             }
         }
-        Query::Pair(op, left, right) => {
-            let (left, right) = (eval(left, memory, at_ms)?, eval(right, memory, at_ms)?);
-            pair(op, left, right, &mut out)?;
+        Query::Pair(op, matching, left, right) => {
+            let (left, right) = (at(left, all, at_ms)?, at(right, all, at_ms)?);
+            match is_set(op) {
+                true => set(op, matching, &left, &right, &mut out)?,
+                false => pair(op, matching, &left, &right, &mut out)?,
+            }
+        }
+        Query::Relabel(kind, inner) => {
+            for (labels, value) in at(inner, all, at_ms)? {
+                put(&mut out, relabelled(*kind, &labels), value)?;
+            }
+        }
+        Query::Negative(inner) => {
+            for (labels, value) in at(inner, all, at_ms)? {
+                put(&mut out, nameless(&labels), -value)?;
+            }
+        }
+        Query::OfHistograms(name, inner) => {
+            let numbers: Vec<Series> = all.iter().map(|series| part(name, series)).collect();
+            for (labels, value) in at(inner, &numbers, at_ms)? {
+                put(&mut out, nameless(&labels), value)?;
+            }
         }
         Query::Abs(inner) => {
-            for (labels, value) in eval(inner, memory, at_ms)? {
+            for (labels, value) in at(inner, all, at_ms)? {
                 put(&mut out, nameless(&labels), value.abs())?;
             }
         }
@@ -269,39 +174,118 @@ fn compute(op: &str, left: f64, right: f64) -> Outcome {
     }
 }
 
-fn pair(op: &str, left: Vector, right: Vector, out: &mut Vector) -> Result<(), Clash> {
-    let on_right = |labels: &Labels| right.keys().filter(|other| nameless(other) == nameless(labels)).count();
-    let on_left = |labels: &Labels| left.keys().filter(|other| nameless(other) == nameless(labels)).count();
-    match op {
-        "and" => out.extend(left.iter().filter(|(labels, _)| on_right(labels) > 0).map(|(l, v)| (l.clone(), *v))),
-        "unless" => out.extend(left.iter().filter(|(labels, _)| on_right(labels) == 0).map(|(l, v)| (l.clone(), *v))),
-        "or" => {
-            out.extend(left.clone());
-            for (labels, value) in right.iter().filter(|(labels, _)| on_left(labels) == 0) {
-                put(out, labels.clone(), *value)?;
-            }
-        }
-        _ => {
-            if left.is_empty() || right.is_empty() {
-                return Ok(());
-            }
-            if right.keys().any(|labels| on_right(labels) > 1) {
+fn grouped(vector: Vector, grouping: &Grouping) -> BTreeMap<Labels, Vec<f64>> {
+    let mut groups: BTreeMap<Labels, Vec<f64>> = BTreeMap::new();
+    for (labels, value) in vector {
+        groups.entry(keep(&labels, |name| grouping.keeps(name))).or_default().push(value);
+    }
+    groups
+}
+
+/// Of a series of histograms the counts or the sums, as a series of numbers.
+fn part(name: &str, series: &Series) -> Series {
+    let floats = series.histograms.iter().map(|(timestamp_ms, histogram)| Sample {
+        timestamp_ms: *timestamp_ms,
+        value: match name {
+            _ if lampad_proto::is_stale(histogram.sum) => histogram.sum,
+            "histogram_count" => histogram.count as f64,
+            _ => histogram.sum,
+        },
+    });
+    Series { labels: series.labels.clone(), floats: floats.collect(), histograms: Vec::new() }
+}
+
+fn relabelled(kind: Relabel, labels: &Labels) -> Labels {
+    let of = |name: &str| labels.get(name).map_or("", |value| value).to_owned();
+    let (host, disk) = (of("host"), of("disk"));
+    let (name, value) = match kind {
+        Relabel::Digits => match host.strip_prefix('h') {
+            Some(digits) => ("disk", digits.to_owned()),
+            None => return labels.clone(),
+        },
+        Relabel::Zone => ("zone", format!("z-{disk}")),
+        Relabel::Drop if host == "h1" => ("disk", String::new()),
+        Relabel::Rename if host == "h2" => (METRIC_NAME, "c_total".to_owned()),
+        Relabel::Drop | Relabel::Rename => return labels.clone(),
+        Relabel::Join => ("both", format!("{host}-{disk}")),
+    };
+    with(labels, name, &value)
+}
+
+/// Sets a label; an empty value takes it away.
+fn with(labels: &Labels, name: &str, value: &str) -> Labels {
+    let others = labels.iter().filter(|label| *label.name != *name).cloned();
+    Labels::new(others.chain([Label { name: name.into(), value: value.into() }]))
+}
+
+fn written(value: f64) -> String {
+    match value {
+        value if value == f64::INFINITY => "+Inf".to_owned(),
+        value if value == f64::NEG_INFINITY => "-Inf".to_owned(),
+        value => value.to_string(),
+    }
+}
+
+/// Between the two nearest ranks; NaN counts as smallest.
+fn quantile(q: f64, mut values: Vec<f64>) -> f64 {
+    values.sort_by(|a, b| b.is_nan().cmp(&a.is_nan()).then(a.partial_cmp(b).unwrap_or(Ordering::Equal)));
+    if !(0.0..=1.0).contains(&q) {
+        return if q < 0.0 { f64::NEG_INFINITY } else { f64::INFINITY };
+    }
+    let rank = q * (values.len() - 1) as f64;
+    let (low, weight) = (rank.floor() as usize, rank - rank.floor());
+    values[low] * (1.0 - weight) + values[(low + 1).min(values.len() - 1)] * weight
+}
+
+fn set(op: &str, matching: &Match, left: &Vector, right: &Vector, out: &mut Vector) -> Result<(), Clash> {
+    let key = |labels: &Labels| keep(labels, |name| matching.matches_by(name));
+    let among = |side: &Vector, labels: &Labels| side.keys().any(|other| key(other) == key(labels));
+    for (labels, value) in left.iter().filter(|(labels, _)| op == "or" || among(right, labels) == (op == "and")) {
+        put(out, labels.clone(), *value)?;
+    }
+    for (labels, value) in right.iter().filter(|(labels, _)| op == "or" && !among(left, labels)) {
+        put(out, labels.clone(), *value)?;
+    }
+    Ok(())
+}
+
+fn pair(op: &str, matching: &Match, left: &Vector, right: &Vector, out: &mut Vector) -> Result<(), Clash> {
+    if left.is_empty() || right.is_empty() {
+        return Ok(());
+    }
+    let key = |labels: &Labels| keep(labels, |name| matching.matches_by(name));
+    let (many, one) = if matching.many == Many::Right { (right, left) } else { (left, right) };
+    if one.keys().any(|labels| one.keys().filter(|other| key(other) == key(labels)).count() > 1) {
+        return Err(Clash);
+    }
+    let mut taken = Vec::new();
+    for (labels, value) in many {
+        let Some((other_labels, other)) = one.iter().find(|(other, _)| key(other) == key(labels)) else { continue };
+        // One sample for each match, even where a comparison would leave only one.
+        if matching.many == Many::Neither {
+            if taken.contains(&key(labels)) {
                 return Err(Clash);
             }
-            for (labels, value) in &left {
-                let Some((_, other)) = right.iter().find(|(other, _)| nameless(other) == nameless(labels)) else {
-                    continue;
-                };
-                if on_left(labels) > 1 {
-                    return Err(Clash);
-                }
-                match compute(op, *value, *other) {
-                    Outcome::Value(value) => put(out, nameless(labels), value)?,
-                    Outcome::Kept(true) => put(out, labels.clone(), *value)?,
-                    Outcome::Kept(false) => {}
-                }
-            }
+            taken.push(key(labels));
         }
+        let (l, r) = if matching.many == Many::Right { (*other, *value) } else { (*value, *other) };
+        let (value, named) = match compute(op, l, r) {
+            Outcome::Value(value) => (value, false),
+            Outcome::Kept(true) => (l, true),
+            Outcome::Kept(false) => continue,
+        };
+        let labels = if named { labels.clone() } else { nameless(labels) };
+        let labels = match matching.many {
+            Many::Neither => {
+                let (on, names) = matching.keys;
+                keep(&labels, |name| if on { names.contains(&name) } else { !names.contains(&name) })
+            }
+            Many::Left | Many::Right => matching
+                .include
+                .iter()
+                .fold(labels, |labels, name| with(&labels, name, other_labels.get(name).map_or("", |value| value))),
+        };
+        put(out, labels, value)?;
     }
     Ok(())
 }
