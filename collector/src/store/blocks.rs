@@ -155,7 +155,9 @@ impl Blocks {
         let place: HashMap<u32, usize> = wanted.slots.iter().enumerate().map(|(at, slot)| (slot.0, at)).collect();
         let heads = self.fetch(near.iter().map(|run| run.head), budget)?;
         for run in near {
-            let Some(head) = self.piece(&heads, run.head).and_then(|piece| read_head(piece, wanted.group.0)) else {
+            let Some(piece) = self.piece(&heads, run.head) else { continue };
+            let Some(head) = read_head(piece, wanted.group.0) else {
+                self.report((run.head.partition, run.head.number), "the head of a run cannot be read");
                 continue;
             };
             ticks(&head.ticks);

@@ -257,7 +257,7 @@ impl State {
 
     /// Time of the first of the late samples.
     pub fn first_late_ms(&self) -> Option<i64> {
-        self.late.keys().map(|(_, at_ms)| *at_ms).min()
+        self.late_span.map(|(first_ms, _)| first_ms)
     }
 
     /// Oldest and newest time of anything in the group, tiers included.

@@ -22,6 +22,7 @@ use super::datadir::{self, DataDir, Paths};
 use super::disk::{Engine, Sled};
 use super::manifest::{self, Header};
 use super::readback::ReadBack;
+use super::tier::TIERS;
 use super::{OpenError, Options, Progress, RealDisk, Store, scratch};
 
 /// Longest time for all of the log to be sealed.
@@ -99,7 +100,8 @@ fn keep_values(paths: &Paths, aside: &Path, found: &Report) -> io::Result<()> {
 /// Opens the store without what is bad, seals all, and closes it.
 fn reopen(dir: &Path, found: &Report) -> Result<(), OpenError> {
     // Nothing shall grow too old while it is repaired: how long samples are kept is the collector's matter.
-    let options = Options { retention: Duration::ZERO, ..Options::new(dir) };
+    let kept = Duration::ZERO;
+    let options = Options { retention: kept, tiers: [Some(kept); TIERS.len()], ..Options::new(dir) };
     let locked = Arc::new(DataDir::open(dir, 0)?);
     let engine: Arc<dyn Engine> = Arc::new(Sled::new(&locked.paths().blocks()));
     let store = Store::open_on(options, Arc::new(RealDisk), engine, locked, |read| leave_out(read, found))?;
@@ -147,8 +149,10 @@ fn leave_out(read: &mut ReadBack, found: &Report) {
         let is_whole = |run: &Arc<SealedRun>| {
             !run.parts.iter().chain([&run.head]).any(|at| bad.heads.contains(at) || bad.parts.contains(at))
         };
-        for tiered in &mut state.tiers {
+        for tiered in state.tiers.iter_mut().filter(|tiered| !tiered.runs.iter().all(is_whole)) {
             Arc::make_mut(&mut tiered.runs).retain(is_whole);
+            // Raw samples count in its place, and what they still have of it is built again.
+            tiered.through = 0;
         }
     }
     // A damaged partition is read and no longer written to.

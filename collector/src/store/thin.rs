@@ -119,11 +119,18 @@ impl<'a> Source<'a> {
         let now_ms = core.options.clock.now_ms();
         let state = group.state.lock();
         let tiered = &state.tiers[tier];
-        let unseen = |run: &&Arc<SealedRun>| (tiered.through..current).contains(&run.head.partition);
+        // The clock had leapt ahead and is right again: what was looked at then is not known by the names of partitions.
+        let through = if tiered.through > current { 0 } else { tiered.through };
+        let unseen = |run: &&Arc<SealedRun>| (through..current).contains(&run.head.partition);
         let new: Vec<Arc<SealedRun>> = state.sealed.iter().filter(unseen).cloned().collect();
         let definition = &TIERS[tier];
         let from_ms = tiered.until_ms;
-        let complete_ms = state.complete_ms(current).min(now_ms.saturating_sub(AHEAD_MS_MAX));
+        let complete_ms = match state.complete_ms(current) {
+            // Nothing grows. No further than what there is, whatever the clock says: what comes is then never taken for seen.
+            None => definition.end_of(state.newest_ms()),
+            Some(complete_ms) => complete_ms,
+        };
+        let complete_ms = complete_ms.min(now_ms.saturating_sub(AHEAD_MS_MAX));
         let until_ms = definition.floor(complete_ms).max(from_ms);
         // Of a group that has ended, the last windows are complete only when some time has gone.
         let more = state.sealed.iter().any(|run| run.max_ms > from_ms && run.min_ms <= until_ms);
@@ -263,13 +270,20 @@ fn pack(core: &Core, group: &Group, run: &Run, packer: &mut Packer) -> Vec<Arc<S
 }
 
 impl State {
-    /// Up to here all samples that follow one another lie in partitions below `current`.
-    fn complete_ms(&self, current: u32) -> i64 {
-        let sealed = self.sealed.iter().filter(|run| run.live && run.head.partition >= current);
+    /// Up to here all samples that follow one another lie in partitions that do not grow; `None` where all of them do.
+    fn complete_ms(&self, current: u32) -> Option<i64> {
+        // One behind it was begun while the clock was ahead.
+        let sealed = self.sealed.iter().filter(|run| run.live && run.head.partition == current);
         let sealed = sealed.map(|run| run.min_ms);
         let frozen = self.frozen.iter().flat_map(|frozen| &frozen.runs).filter(|run| run.live);
         let growing = frozen.chain([&self.live]).filter_map(Run::span).map(|(min_ms, _)| min_ms);
-        sealed.chain(growing).min().map_or(i64::MAX, |first_ms| first_ms.saturating_sub(1))
+        sealed.chain(growing).min().map(|first_ms| first_ms.saturating_sub(1))
+    }
+
+    /// The last that is known of its series: a sample, or that they fell silent.
+    fn newest_ms(&self) -> i64 {
+        let marks = self.marks.iter().map(|mark| mark.at_ms);
+        self.sealed.iter().map(|run| run.max_ms).chain(marks).max().unwrap_or(i64::MIN)
     }
 
     /// From here on samples count that a tier has not seen, those that came late among them.

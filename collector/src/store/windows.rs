@@ -141,7 +141,9 @@ impl Core {
         // The narrowest windows as far as they go back, wider ones before that.
         for (at, tier) in TIERS.iter().enumerate() {
             let Some(oldest_ms) = self.tier_oldest_ms(at, now_ms) else { continue };
-            let low_ms = from_ms.max(oldest_ms);
+            // One that was switched on later does not go back as far as it is kept.
+            let first_ms = self.tier_first_ms[at].load(Ordering::Relaxed).saturating_sub(tier.window_ms);
+            let low_ms = from_ms.max(oldest_ms).max(first_ms.saturating_add(1));
             if low_ms >= before_ms {
                 continue;
             }
@@ -181,10 +183,9 @@ impl Core {
             .into_par_iter()
             .map(|(group, wanted)| {
                 budget.check()?;
-                match self.groups.read().get(group).cloned() {
-                    Some(group) => read(&group, &wanted),
-                    None => Ok(Vec::new()),
-                }
+                // Bound first: a `match` would hold the lock while it waits for the disk.
+                let group = self.groups.read().get(group).cloned();
+                group.map_or_else(|| Ok(Vec::new()), |group| read(&group, &wanted))
             })
             .collect();
         for (series, found) in of_groups?.into_iter().flatten() {
@@ -261,8 +262,11 @@ impl Core {
     ) -> Result<Vec<(usize, Found)>, SelectError> {
         let from_ms = from_ms.saturating_add(1).max(self.oldest_ms(self.options.clock.now_ms()));
         let found = self.read_group(group, wanted, from_ms, to_ms, false, budget)?;
-        let cuts = |samples: &Samples| Found { cuts: cut(samples, tier), is_odd: false };
-        Ok(found.iter().map(|(series, samples)| (*series, cuts(samples))).collect())
+        let mut cuts = Vec::with_capacity(found.len());
+        for (series, samples) in &found {
+            cuts.push((*series, Found { cuts: charged(cut(samples, tier), budget)?, is_odd: false }));
+        }
+        Ok(cuts)
     }
 
     /// Windows of the tier that lie between the bounds of `split`, without those of which something was deleted.
@@ -288,16 +292,25 @@ impl Core {
             blocks::Wanted { group: group.id, slots: &slots, from_ms, to_ms: split.high_ms, last: false };
         self.blocks.read(&wanted_columns, &split.runs, &mut columns, budget, |_| {})?;
         let (of_group, of_series) = columns.split_at(GROUP_COLUMNS as usize);
-        let found = wanted.iter().zip(of_series.chunks(COLUMNS as usize)).map(|((series, slot), columns)| {
-            let mut cuts = assemble(columns, of_group, tier);
+        let mut found = Vec::new();
+        for ((series, slot), columns) in wanted.iter().zip(of_series.chunks(COLUMNS as usize)) {
+            let mut cuts = charged(assemble(columns, of_group, tier), budget)?;
             let erased = split.erased.iter().filter(|erased| erased.slots.contains(slot.0));
             for erased in erased {
                 cuts.retain(|cut| cut.end_ms < erased.from_ms || cut.end_ms - tier.window_ms >= erased.to_ms);
             }
-            (*series, Found { cuts, is_odd: false })
-        });
-        Ok(found.filter(|(_, found)| !found.cuts.is_empty()).collect())
+            if !cuts.is_empty() {
+                found.push((*series, Found { cuts, is_odd: false }));
+            }
+        }
+        Ok(found)
     }
+}
+
+/// Takes what windows need beside the samples of which they are made: they are held as they were cut, and then as windows.
+fn charged(cuts: Vec<Cut>, budget: &Budget) -> Result<Vec<Cut>, SelectError> {
+    budget.take_bytes((cuts.len() * (size_of::<Cut>() + size_of::<Window>())) as u64)?;
+    Ok(cuts)
 }
 
 /// Samples that a window gives back as they were.

@@ -3,16 +3,19 @@
 //! The store is walked on a thread of its own, which waits for the reader between pieces: a slow reader costs a thread and
 //! a few pieces, never memory for the whole, and one that stops reading is let go.
 
+use std::cell::Cell;
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures::{StreamExt, future, stream};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Web;
@@ -49,33 +52,46 @@ pub async fn metrics(
         return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     };
     let (pieces, body) = mpsc::channel::<Bytes>(PIECES_MAX);
-    tokio::task::spawn_blocking(move || write(&web, format, &any_of, &pieces, place));
-    let body = Body::from_stream(ReceiverStream::new(body).map(Ok::<_, std::convert::Infallible>));
+    let whole = Arc::new(AtomicBool::new(false));
+    let told = whole.clone();
+    tokio::task::spawn_blocking(move || {
+        let is_whole = write(&web, format, &any_of, &pieces, place);
+        told.store(is_whole, Ordering::SeqCst);
+    });
+    // A page that merely ended would be taken for all there is, and the rest of the series for ended.
+    let end = stream::once(future::lazy(move |_| whole.load(Ordering::SeqCst)));
+    let end = end.filter(|whole| future::ready(!whole)).map(|_| Err(io::Error::other("the page was not finished")));
+    let body = Body::from_stream(ReceiverStream::new(body).map(Ok).chain(end));
     ([(header::CONTENT_TYPE, format.content_type())], body).into_response()
 }
 
+/// Says whether all of the page is on its way.
 fn write(
     web: &Web,
     format: Format,
     any_of: &[Vec<Matcher>],
     pieces: &mpsc::Sender<Bytes>,
     _place: OwnedSemaphorePermit,
-) {
+) -> bool {
     let _running = Running::new(&web.telemetry);
     let runtime = Handle::current();
+    let taken = Cell::new(true);
     let mut send = |piece: Bytes| {
         let sent = runtime.block_on(pieces.send_timeout(piece, PIECE_WITHIN));
-        sent.inspect_err(|_| web.telemetry.scrapes_aborted.one()).is_ok()
+        taken.set(sent.inspect_err(|_| web.telemetry.scrapes_aborted.one()).is_ok());
+        taken.get()
     };
     let metas = web.source.metadata(None);
     if format.syntax == Syntax::Protobuf {
         let mut families = Families::new(format.escaping, metas, &mut send);
         web.source.latest(any_of, &mut |name, series| families.write(name, series));
-        return families.finish();
+        families.finish();
+        return taken.get();
     }
     let mut exposition = Exposition::new(format, metas, &mut send);
     web.source.latest(any_of, &mut |name, series| exposition.write(name, series));
     exposition.finish();
+    taken.get()
 }
 
 /// Counts a scrape while it runs.

@@ -117,7 +117,7 @@ impl State {
     /// After a start: of what the log did not bring back and is not said to have ended, no sample is newer than the newest that
     /// is sealed.
     pub fn bound_seen(&mut self) {
-        let Some(newest_ms) = self.sealed.iter().map(|run| run.max_ms).max() else { return };
+        let Some(newest_ms) = self.all_sealed().map(|run| run.max_ms).max() else { return };
         self.unsure = true;
         for slot in 0..self.series.len() as u32 {
             if !self.ended.contains(slot) && self.runs().all(|run| run.column(slot).is_none()) {

@@ -123,21 +123,32 @@ fn while_nothing_can_be_sealed_what_is_too_old_goes_and_memory_is_bounded() {
 /// All who append waited for the slowest query of a single group.
 #[test]
 fn a_query_that_waits_for_the_disk_holds_up_nobody() {
-    let (dir, engine) = (tempfile::tempdir().unwrap(), memory());
-    let store = on(options(dir.path()), engine.clone());
-    write(&store, 0).unwrap();
-    assert!(store.seal(WITHIN));
-    engine.tell(Trouble::ReadHangs);
-    let reader = store.clone();
-    let query = std::thread::spawn(move || range(&reader, "a", 0, i64::MAX));
-    wait("the query reads", || engine.hangs.load(Ordering::SeqCst));
-    // Both take a lock for writing, behind which every other reader waits.
-    group(&store, 1, "host.cpu", WriteMode::Delta);
-    group(&store, 2, "host.new", WriteMode::Delta);
-    write(&store, 1).unwrap();
-    assert!(!query.is_finished());
-    engine.tell(Trouble::None);
-    assert_eq!(query.join().unwrap()[0], samples(0..1)[0]);
+    let windows = |store: &Store| {
+        let found = store.core.select_windows(&[named("a")], 10_000, (0, NOW_MS + 10_000), &budget()).unwrap();
+        (found[0].windows[0].first_ms, found[0].windows[0].first.to_bits())
+    };
+    let plain = |store: &Store| range(store, "a", 0, i64::MAX)[0];
+    for read in [plain as fn(&Store) -> (i64, u64), windows] {
+        let (dir, engine) = (tempfile::tempdir().unwrap(), memory());
+        let store = on(options(dir.path()), engine.clone());
+        write(&store, 0).unwrap();
+        assert!(store.seal(WITHIN));
+        engine.tell(Trouble::ReadHangs);
+        let reader = store.clone();
+        let query = std::thread::spawn(move || read(&reader));
+        wait("the query reads", || engine.hangs.load(Ordering::SeqCst));
+        let writer = store.clone();
+        let writes = std::thread::spawn(move || {
+            // Both take a lock for writing, behind which every other reader waits.
+            group(&writer, 1, "host.cpu", WriteMode::Delta);
+            group(&writer, 2, "host.new", WriteMode::Delta);
+            write(&writer, 1).is_ok()
+        });
+        wait("the others to write", || writes.is_finished());
+        assert!(writes.join().unwrap() && !query.is_finished());
+        engine.tell(Trouble::None);
+        assert_eq!(query.join().unwrap(), samples(0..1)[0]);
+    }
 }
 
 #[test]
@@ -314,4 +325,46 @@ fn series_that_ended_are_forgotten_in_time_however_often_the_collector_starts() 
             store.crash();
         }
     }
+}
+
+/// A group that was idle while the clock was ahead counted as built up to the leapt time, and one that wrote was never built
+/// further.
+#[test]
+fn a_clock_that_leaps_ahead_and_back_hides_nothing_from_the_tiers() {
+    const HOUR_MS: i64 = 3_600_000;
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(AtomicI64::new(NOW_MS));
+    let options = Options { tiers: [Some(Duration::ZERO); 2], ..clocked(dir.path(), &clock) };
+    let store = on(options, memory());
+    let write = |agent: u8, at_ms: i64| {
+        let group = group(&store, agent, "host.cpu", WriteMode::Delta);
+        let slots = series(&store, group, &[&format!("of{agent}")]);
+        let ticks = vec![tick(group, at_ms, true, &[(slots[0], at_ms as f64)])];
+        assert!(store.append(&Batch { frame: None, ticks }).unwrap().refused.is_empty());
+    };
+    let windows = |agent: u8| -> Vec<i64> {
+        let span = (0, NOW_MS + 1000 * HOUR_MS);
+        let found = store.core.select_windows(&[named(&format!("of{agent}"))], 10_000, span, &budget()).unwrap();
+        found.iter().flat_map(|series| &series.windows).map(|window| window.first_ms).collect()
+    };
+    let mut times = vec![NOW_MS];
+    (1..=2).for_each(|agent| write(agent, NOW_MS));
+    assert!(store.seal(WITHIN));
+    // A month ahead, and only one of the two writes.
+    clock.store(NOW_MS + 720 * HOUR_MS, Ordering::SeqCst);
+    write(2, NOW_MS + 1000);
+    assert!(store.seal(WITHIN) && store.tend(WITHIN));
+    for hours in [1, 4, 8, 12] {
+        let at_ms = NOW_MS + hours * HOUR_MS;
+        clock.store(at_ms, Ordering::SeqCst);
+        (1..=2).for_each(|agent| write(agent, at_ms));
+        times.push(at_ms);
+        assert!(store.seal(WITHIN) && store.tend(WITHIN));
+        assert_eq!(windows(1), times, "after {hours} hours");
+        let mut of_writer = times.clone();
+        of_writer.insert(1, NOW_MS + 1000);
+        assert_eq!(windows(2), of_writer, "after {hours} hours");
+    }
+    let built = store.core.groups.read().all.iter().map(|group| group.state.lock().tiers[0].until_ms).min();
+    assert!(built.unwrap() > NOW_MS + 4 * HOUR_MS, "{built:?}");
 }
