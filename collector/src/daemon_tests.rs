@@ -127,12 +127,20 @@ async fn certificates_and_the_token_let_in_by_tls() {
     let refused = nameless.stream(tokio_stream::once(hello())).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::Unauthenticated, "{refused}");
 
+    let status = format!("https://localhost:{}/api/v1/status/runtimeinfo", daemon.http_addr().port());
+    let reload_told = async |token: &str, told: &str| {
+        let said = http.get(&status).bearer_auth(token).send().await.unwrap().text().await.unwrap();
+        assert!(said.contains(&format!("\"reloadConfigSuccess\":{told}")), "{said}");
+    };
+    reload_told("first", "true").await;
     std::fs::write(place.path("token"), "").unwrap();
     daemon.reload(&args, &LogLevel::fixed());
     assert_eq!(get("first").await, 200, "an invalid file leaves the old token in force");
+    reload_told("first", "false").await;
     std::fs::write(place.path("token"), "second").unwrap();
     daemon.reload(&args, &LogLevel::fixed());
     assert_eq!((get("first").await, get("second").await), (401, 200));
+    reload_told("second", "true").await;
     drop((known, nameless));
     daemon.stop().await.unwrap();
 }
