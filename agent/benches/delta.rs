@@ -2,6 +2,8 @@
 //!
 //! `cargo bench -p lampad-agent --bench delta`
 
+use std::sync::Arc;
+
 use std::time::Instant;
 
 use lampad_agent::delta::{Batch, Catalog, Encoder, Group, GroupTick, Series};
@@ -41,7 +43,8 @@ fn main() {
 fn run(value: Value, changed: u32) -> (u128, usize) {
     let mut catalog = Catalog::new();
     let mut group = Group::new("bench", "node", 1000);
-    group.series = (0..SERIES).map(|n| Series { desc: VALUE, labels: Box::new([n.to_string().into()]) }).collect();
+    group.series =
+        (0..SERIES).map(|n| Arc::new(Series { desc: VALUE, labels: Box::new([n.to_string().into()]) })).collect();
     catalog.add(group);
     let batch = |sequence: u64, series: &mut dyn Iterator<Item = u32>| {
         let values = series.map(|n| (n, value(n, sequence).into())).collect();

@@ -51,7 +51,7 @@ fn exposition(tick: &Tick) -> String {
         }
     }
     for family in families {
-        if let Some(series) = tick.series().iter().find(|series| series.desc.name == family) {
+        if let Some(series) = tick.series().find(|series| series.desc.name == family) {
             let kind = match series.desc.kind {
                 MetricType::Counter => "counter",
                 MetricType::Gauge => "gauge",

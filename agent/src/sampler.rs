@@ -49,7 +49,7 @@ pub struct Sampled {
     /// When the read ended, to measure what the agent adds.
     pub read: Instant,
     /// Series that this group had not had before; they follow those that were told.
-    pub new_series: Vec<Series>,
+    pub new_series: Vec<Arc<Series>>,
     pub changes: Changes,
 }
 
@@ -334,10 +334,7 @@ impl Sampler {
         if ending && changes.ended.is_empty() {
             return;
         }
-        let new_series = self.tick.series()[self.told_series..]
-            .iter()
-            .map(|series| Series { desc: series.desc.clone(), labels: series.labels.clone() })
-            .collect();
+        let new_series = self.tick.series().skip(self.told_series).cloned().collect();
         self.told_series = self.tick.series().len();
         self.last_ms = at_ms;
         place.send(Sampled { group: self.group, at_ms, read: Instant::now(), new_series, changes });

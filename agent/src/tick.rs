@@ -5,21 +5,28 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 
 use lampad_proto::Number;
 
+use crate::delta::Series;
 use crate::module::Desc;
 
-/// A series of a group: the family and the values of its labels.
+/// Ends a chain of slots.
+const NONE: u32 = u32::MAX;
+
+/// A series of a group. One that has ended keeps its slot for the life of the process, so what is here counts.
 #[derive(Debug, Clone)]
-pub struct TickSeries {
-    pub desc: Desc,
-    pub labels: Box<[Box<str>]>,
+struct TickSeries {
+    /// What it is called, shared with the catalog.
+    series: Arc<Series>,
     value: Number,
     /// Round of the last push, to find what was not pushed again.
     round: u64,
     /// What the last finished tick had; `None` while not present.
     sent: Option<Number>,
+    /// The next slot with the same hash.
+    next: u32,
 }
 
 /// What one finished tick changed. Series are numbers into [`Tick::series`].
@@ -35,7 +42,8 @@ pub struct Changes {
 #[derive(Debug, Default)]
 pub struct Tick {
     series: Vec<TickSeries>,
-    index: HashMap<u64, Vec<u32>>,
+    /// The first slot of each hash.
+    index: HashMap<u64, u32>,
     hasher: RandomState,
     cursor: usize,
     round: u64,
@@ -67,18 +75,23 @@ impl Tick {
 
     fn find_or_add(&mut self, desc: &Desc, labels: &[&str]) -> usize {
         let hash = self.hasher.hash_one((&desc.name, labels));
-        let slots = self.index.entry(hash).or_default();
-        if let Some(slot) = slots.iter().find(|slot| self.series[**slot as usize].is(desc, labels)) {
-            return *slot as usize;
+        let first = self.index.get(&hash).copied().unwrap_or(NONE);
+        let mut at = first;
+        while let Some(series) = self.series.get(at as usize) {
+            if series.is(desc, labels) {
+                return at as usize;
+            }
+            at = series.next;
         }
         let slot = self.series.len();
-        slots.push(slot as u32);
+        self.index.insert(hash, slot as u32);
+        let labels = labels.iter().map(|label| Box::from(*label)).collect();
         self.series.push(TickSeries {
-            desc: desc.clone(),
-            labels: labels.iter().map(|label| Box::from(*label)).collect(),
+            series: Arc::new(Series { desc: desc.clone(), labels }),
             value: Number::Float(0.0),
             round: 0,
             sent: None,
+            next: first,
         });
         slot
     }
@@ -116,14 +129,14 @@ impl Tick {
         let mut labels = Vec::new();
         for series in self.series.iter().filter(|series| series.round == self.round) {
             labels.clear();
-            labels.extend(series.labels.iter().map(|label| &**label));
-            out.push(&series.desc, &labels, series.value);
+            labels.extend(series.series.labels.iter().map(|label| &**label));
+            out.push(&series.series.desc, &labels, series.value);
         }
     }
 
     /// All series seen so far; a number, once given, stays.
-    pub fn series(&self) -> &[TickSeries] {
-        &self.series
+    pub fn series(&self) -> impl ExactSizeIterator<Item = &Arc<Series>> {
+        self.series.iter().map(|series| &series.series)
     }
 
     /// Samples that were pushed a second time within a tick, since the start.
@@ -133,18 +146,18 @@ impl Tick {
 
     /// The samples of the tick under way, for tests: (name, labels as `name="value"`, value).
     pub fn samples(&self) -> impl Iterator<Item = (&str, Vec<(&str, &str)>, Number)> {
-        self.series.iter().filter(|series| series.round == self.round).map(|series| {
+        self.series.iter().filter(|series| series.round == self.round).map(|TickSeries { series, value, .. }| {
             let labels = series.desc.labels.iter().copied().zip(series.labels.iter().map(|label| &**label)).collect();
-            (&*series.desc.name, labels, series.value)
+            (&*series.desc.name, labels, *value)
         })
     }
 }
 
 impl TickSeries {
     fn is(&self, desc: &Desc, labels: &[&str]) -> bool {
-        self.desc.name == desc.name
-            && self.desc.labels == desc.labels
-            && self.labels.iter().map(|label| &**label).eq(labels.iter().copied())
+        self.series.desc.name == desc.name
+            && self.series.desc.labels == desc.labels
+            && self.series.labels.iter().map(|label| &**label).eq(labels.iter().copied())
     }
 }
 
@@ -168,6 +181,21 @@ mod tests {
         }
         tick.push(&B, &[], u64::MAX);
         assert_eq!(tick.finish(), Changes::default());
+    }
+
+    #[test]
+    fn series_of_one_hash_are_told_apart() {
+        let mut tick = Tick::new();
+        tick.push(&A, &["1"], 1.0);
+        // As if the second one's hash were the first one's.
+        let hash = tick.hasher.hash_one((&A.name, &["2"][..]));
+        tick.index.insert(hash, 0);
+        tick.push(&A, &["2"], 2.0);
+        assert_eq!(tick.finish(), changes(&[(0, 1.0), (1, 2.0)], &[]));
+        tick.index.insert(tick.hasher.hash_one((&A.name, &["1"][..])), 1);
+        tick.push(&A, &["2"], 2.0);
+        tick.push(&A, &["1"], 1.0);
+        assert_eq!(tick.finish(), Changes::default(), "the first is behind the second in the chain");
     }
 
     #[test]

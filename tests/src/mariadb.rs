@@ -1,7 +1,8 @@
 //! A database server of the test's own: private directory, socket and port; never the user's.
 //!
-//! MariaDB is the one that the distribution installs. A MySQL 9 is started instead where a test asks for it and
-//! `LAMPAD_MYSQL9_ROOT` names a root directory into which one was unpacked with its libraries (it then runs in a chroot).
+//! MariaDB is the one that the distribution installs, or whose `mariadbd` and `mariadb-install-db` come first in `PATH`. A MySQL 9
+//! is started instead where a test asks for it and `LAMPAD_MYSQL9_ROOT` names a root directory into which one was unpacked with
+//! its libraries (it then runs in a chroot).
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, TcpListener};

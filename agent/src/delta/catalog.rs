@@ -1,5 +1,7 @@
 //! What groups and series are called, and what one frame says of them.
 
+use std::sync::Arc;
+
 use crate::module::{Desc, Spec};
 use crate::tick::Changes;
 
@@ -19,7 +21,7 @@ pub struct Group {
     pub labels: Vec<(String, String)>,
     pub interval_ms: u32,
     /// A number, once given, stays: it is what [`Changes`] speak of.
-    pub series: Vec<Series>,
+    pub series: Vec<Arc<Series>>,
 }
 
 impl Group {

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use std::collections::BTreeMap;
 
 use lampad_proto::{Number, stale};
@@ -16,7 +18,8 @@ fn catalog() -> Catalog {
     let mut catalog = Catalog::new();
     for name in ["one", "two"] {
         let mut group = Group::new(name, "node", 1000);
-        group.series = (0..SERIES).map(|n| Series { desc: VALUE, labels: Box::new([n.to_string().into()]) }).collect();
+        group.series =
+            (0..SERIES).map(|n| Arc::new(Series { desc: VALUE, labels: Box::new([n.to_string().into()]) })).collect();
         catalog.add(group);
     }
     catalog
@@ -167,7 +170,8 @@ fn references_lead_back_to_series() {
 fn definitions_of_what_has_ended_do_not_pile_up() {
     let mut catalog = Catalog::new();
     let mut group = Group::new("one", "node", 1000);
-    group.series = (0..200).map(|n: u32| Series { desc: VALUE, labels: Box::new([n.to_string().into()]) }).collect();
+    group.series =
+        (0..200).map(|n: u32| Arc::new(Series { desc: VALUE, labels: Box::new([n.to_string().into()]) })).collect();
     catalog.add(group);
     let mut encoder = Encoder::new(Lane::Live);
     let mut decoder = Decoder::default();

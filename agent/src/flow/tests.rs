@@ -82,7 +82,7 @@ impl Rig {
         let new_series = if std::mem::replace(&mut self.told, true) {
             Vec::new()
         } else {
-            (0..3).map(|n: u32| Series { desc: VALUE, labels: Box::new([n.to_string().into()]) }).collect()
+            (0..3).map(|n: u32| Arc::new(Series { desc: VALUE, labels: Box::new([n.to_string().into()]) })).collect()
         };
         let values = (0..3).map(|n| (n, value(t, n))).collect();
         let changes = Changes { values, ended: Vec::new() };
@@ -187,10 +187,17 @@ async fn an_older_collector_gets_the_nearest_doubles() {
     let collector = collector();
     collector.state().protocol = 1;
     let (_, _server) = collector.serve(&address.to_string()).await;
-    for t in 21..=25 {
-        rig.tick(t).await;
-    }
-    collector.until("all ticks", |state| state.samples.len() == 75).await;
+    // By the live lane goes what is read when the stream is there.
+    let mut last = 20;
+    let live = tokio::time::timeout(Duration::from_secs(10), async {
+        while collector.state().arrived.iter().all(|(lane, _)| *lane != Lane::Live) {
+            last += 1;
+            rig.tick(last).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    assert!(live.await.is_ok(), "nothing by the live lane");
+    collector.until("all ticks", |state| state.samples.len() == 3 * last as usize).await;
     let lanes: std::collections::HashSet<Lane> = collector.state().arrived.iter().map(|(lane, _)| *lane).collect();
     assert_eq!(lanes.len(), 2);
     for ((series, t), found) in &collector.state().samples {
@@ -307,7 +314,7 @@ async fn groups_that_are_too_large_for_one_frame_go_in_several() {
     let collector = collector();
     let (address, _server) = collector.serve("127.0.0.1:0").await;
     let catalog = Arc::new(RwLock::new(Catalog::new()));
-    let series = |n: usize| Series { desc: VALUE, labels: Box::new([n.to_string().into()]) };
+    let series = |n: usize| Arc::new(Series { desc: VALUE, labels: Box::new([n.to_string().into()]) });
     let each = super::FRAME_SERIES_MAX / 2;
     for group in ["a", "b", "c"] {
         let mut group = Group::new(group, "node", 100);

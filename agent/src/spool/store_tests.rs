@@ -1,5 +1,7 @@
 //! The spool against a model: the set of frames that were kept and neither released nor dropped.
 
+use std::sync::Arc;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use lampad_proto::Number;
@@ -18,7 +20,8 @@ const OWNER: Owner = Owner { agent_id: [7; 16], epoch: 9 };
 fn catalog() -> RwLock<Catalog> {
     let mut catalog = Catalog::new();
     let mut group = Group::new("test", "node", 100);
-    group.series = (0..SERIES).map(|n| Series { desc: VALUE, labels: Box::new([n.to_string().into()]) }).collect();
+    group.series =
+        (0..SERIES).map(|n| Arc::new(Series { desc: VALUE, labels: Box::new([n.to_string().into()]) })).collect();
     catalog.add(group);
     RwLock::new(catalog)
 }
