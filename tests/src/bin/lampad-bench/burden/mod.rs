@@ -7,6 +7,8 @@
 //!   other. What else the machine does comes and goes in tens of seconds; so that it falls on both, the turns of a pair are cut
 //!   into slices that alternate, in an order drawn by lot. The median of the ratios is told with its interval, which the ordered
 //!   ratios give exactly.
+//! * The agent has the priority that its systemd unit gives it, and the collector, which in earnest is on another machine, the
+//!   lowest: what it does when the agent goes on shall not be what the client feels.
 //! * On a machine with other work, all that is measured here is to go before it: `nice -n -15`, and where the kernel schedules
 //!   by session (`/proc/sys/kernel/sched_autogroup_enabled`), `setsid` and `echo -15 >/proc/self/autogroup` instead.
 
@@ -52,6 +54,10 @@ pub struct Args {
 /// The account of the agent, by which its connections are known.
 const USER: &str = "watcher";
 
+/// As in `systemd/lampad-agent.service`, and the least there is.
+const AGENT_NICE: i32 = 5;
+const COLLECTOR_NICE: i32 = 19;
+
 /// Until the governor knows what reads cost, and until the books, told every ten seconds, say so.
 const SETTLE: Duration = Duration::from_secs(25);
 
@@ -86,6 +92,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     std::fs::write(&config, if args.everything { format!("[mysql]\nextra = {EVERYTHING}\n") } else { String::new() })?;
     let agent =
         Agent::start(&collector.grpc_url(), "db1", &["--mysql", &dsn, "--config", &config.display().to_string()])?;
+    threads::set_priority(agent.process.id(), AGENT_NICE)?;
+    threads::set_priority(collector.process.id(), COLLECTOR_NICE)?;
     let api = collector.api();
     until_ok("the agent", PATIENCE, || api.value("mysql_up == 1")).await?;
 

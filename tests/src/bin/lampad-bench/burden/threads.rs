@@ -32,6 +32,16 @@ pub async fn cpu_of(server: &Server, user: &str, span: Duration) -> anyhow::Resu
     Ok(Duration::from_nanos(sum))
 }
 
+/// Gives all threads of a process this niceness; those that they start have it from them.
+pub fn set_priority(pid: u32, nice: i32) -> anyhow::Result<()> {
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let thread = task?.file_name().to_string_lossy().parse()?;
+        // One that has ended meanwhile needs none.
+        let _ = rustix::process::setpriority_process(rustix::process::Pid::from_raw(thread), nice);
+    }
+    Ok(())
+}
+
 async fn threads(connection: &mut MySqlConnection, user: &str) -> anyhow::Result<Vec<u64>> {
     let sql = format!("select cast(tid as char) from information_schema.processlist where user = '{user}'");
     let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(connection).await?;
