@@ -42,6 +42,11 @@ const CACHE_BYTES: u64 = 4 * 1024 * 1024;
 /// 128 KiB each value costs a file and an fsync of its own, and three to five times the CPU.
 const SEGMENT_BYTES: usize = 128 * 1024;
 
+/// Bytes written to a database, or read from it, after which it is closed when it is idle. sled's cache has 256 parts, each of
+/// which keeps its last page however large, and a page holds up to 16 of our values: one partition had 60 MiB resident with a
+/// capacity of 4 MiB, and so would each that is read.
+const PASSED_MAX: u64 = 16 * 1024 * 1024;
+
 /// Longest wait for a database that was closed to be free again.
 const LOCKED_FOR: Duration = Duration::from_secs(2);
 
@@ -65,9 +70,18 @@ struct Open {
     /// The turn in which it was used last.
     used: u64,
     db: Arc<sled::Db>,
+    /// Bytes that were put or got since it was opened.
+    passed: u64,
     /// Something was put since the last flush. It stays open until then: when sled closes a database and cannot write what is
     /// left, it tells nobody, and the next one to flush would believe that all is there.
     unflushed: bool,
+}
+
+impl Open {
+    /// Nobody uses it, and there is nothing to flush.
+    fn is_idle(&self) -> bool {
+        Arc::strong_count(&self.db) == 1 && !self.unflushed
+    }
 }
 
 impl Sled {
@@ -102,8 +116,18 @@ impl Sled {
             databases.remove(&oldest);
         }
         let db = Arc::new(open_once_free(&path).map_err(to_io)?);
-        databases.insert(partition, Open { used: *turn, db: db.clone(), unflushed: writes });
+        databases.insert(partition, Open { used: *turn, db: db.clone(), passed: 0, unflushed: writes });
         Ok(Some(db))
+    }
+
+    /// Notes bytes that went through a database, and closes it when they were many and nobody uses it now.
+    fn pass(&self, partition: u32, bytes: u64) {
+        let mut open = self.open.lock();
+        let Some(database) = open.by_partition.get_mut(&partition) else { return };
+        database.passed += bytes;
+        if database.passed > PASSED_MAX && database.is_idle() {
+            open.by_partition.remove(&partition);
+        }
     }
 
     /// What came of a write. sled remembers an error for as long as a database is open and fails all that follows, also when
@@ -125,7 +149,9 @@ impl Engine for Sled {
             }
             Ok(())
         });
-        self.written(partition, put)
+        self.written(partition, put)?;
+        self.pass(partition, values.iter().map(|(_, value)| value.len() as u64).sum());
+        Ok(())
     }
 
     fn flush(&self, partition: u32) -> io::Result<()> {
@@ -137,14 +163,17 @@ impl Engine for Sled {
         if let Some(open) = self.open.lock().by_partition.get_mut(&partition) {
             open.unflushed = false;
         }
+        self.pass(partition, 0);
         Ok(())
     }
 
     fn get(&self, partition: u32, number: u32) -> io::Result<Option<Vec<u8>>> {
-        guarded(|| {
+        let value = guarded(|| {
             let Some(db) = self.db(partition, false)? else { return Ok(None) };
             Ok(db.get(number.to_be_bytes()).map_err(to_io)?.map(|value| value.to_vec()))
-        })
+        })?;
+        self.pass(partition, value.as_ref().map_or(0, |value| value.len() as u64));
+        Ok(value)
     }
 
     fn drop_partition(&self, partition: u32) -> io::Result<()> {
@@ -196,7 +225,7 @@ fn is_locked(error: &io::Error) -> bool {
 /// The database that was not used for longest, of those that nobody uses now and that have nothing to flush: sled locks its
 /// directory, so one that is in use could not be opened a second time.
 fn least_used(databases: &HashMap<u32, Open>) -> Option<u32> {
-    let idle = databases.iter().filter(|(_, open)| Arc::strong_count(&open.db) == 1 && !open.unflushed);
+    let idle = databases.iter().filter(|(_, open)| open.is_idle());
     idle.min_by_key(|(_, open)| open.used).map(|(partition, _)| *partition)
 }
 
@@ -239,6 +268,25 @@ mod tests {
         }
         assert!(!is_open(99));
         assert_eq!(engine.get(99, 0).unwrap().as_deref(), Some(&b"new"[..]));
+    }
+
+    #[test]
+    fn a_database_through_which_much_has_passed_is_closed_once_that_is_flushed() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Sled::new(dir.path());
+        let is_open = || engine.open.lock().by_partition.contains_key(&1);
+        let many = u32::try_from(PASSED_MAX).unwrap() / 32_768 + 2;
+        let values: Vec<(u32, Vec<u8>)> = (0..many).map(|number| (number, vec![number as u8; 32_768])).collect();
+        engine.put(1, &values).unwrap();
+        assert!(is_open(), "what is not flushed stays open");
+        engine.flush(1).unwrap();
+        assert!(!is_open());
+        let mut was_closed = false;
+        for (number, value) in values {
+            assert!(engine.get(1, number).unwrap() == Some(value), "{number}");
+            was_closed |= !is_open();
+        }
+        assert!(was_closed, "while it is read too");
     }
 
     #[test]
