@@ -37,9 +37,13 @@ const RETRY_AFTER: u64 = RESERVE / 64;
 /// How long the last number of the reserve waits for a write that is under way.
 const LAST_WAIT: Duration = Duration::from_millis(100);
 
-const FIRST_LINE: &str = "lampad-agent identity 1";
+const TITLE: &str = "lampad-agent identity ";
+const VERSION: u64 = 1;
 const FILE: &str = "identity";
+const NEW_FILE: &str = "identity.new";
 const LOCK: &str = "lock";
+/// The spool's directory within the state directory.
+pub const SPOOL: &str = "spool";
 
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
@@ -49,6 +53,10 @@ pub enum IdentityError {
     Locked { dir: PathBuf, holder: String },
     #[error("{} is not an identity file of this version ({detail}); move it away to start as a new agent", path.display())]
     Format { path: PathBuf, detail: String },
+    #[error("{} was written by a newer lampad-agent (version {version}, this one knows {VERSION}); run a newer lampad-agent", path.display())]
+    Newer { path: PathBuf, version: u64 },
+    #[error("{} holds other things ({example}) and nothing of an agent's state; name an empty directory with --state-dir, or one that is not there yet", dir.display())]
+    NotOurs { dir: PathBuf, example: String },
 }
 
 /// Holds the state directory for this process as long as it lives.
@@ -89,12 +97,16 @@ impl Identity {
     fn open_on(dir: &Path, machine: &str) -> Result<Self, IdentityError> {
         let failed = |source| IdentityError::Directory { dir: dir.to_owned(), source };
         fs::create_dir_all(dir).map_err(failed)?;
+        check_ours(dir)?;
         let lock = lock(dir)?;
         let stat = fs::metadata(dir).map_err(failed)?;
         let inode = format!("{}:{}", stat.dev(), stat.ino());
         let path = dir.join(FILE);
         let facts = match fs::read_to_string(&path) {
             Ok(text) => {
+                if let Some(version) = version(&text).filter(|version| *version > VERSION) {
+                    return Err(IdentityError::Newer { path, version });
+                }
                 let facts = parse(&text).map_err(|detail| IdentityError::Format { path, detail })?;
                 facts.on_this_machine(machine, &inode)
             }
@@ -203,7 +215,7 @@ impl Identity {
 }
 
 fn write(dir: &Path, facts: &Facts) -> io::Result<()> {
-    let new = dir.join("identity.new");
+    let new = dir.join(NEW_FILE);
     let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
     file.write_all(facts.to_text().as_bytes())?;
     file.sync_all()?;
@@ -230,7 +242,7 @@ impl Facts {
 
     fn to_text(&self) -> String {
         format!(
-            "{FIRST_LINE}\nagent_id = {}\nepoch = {:016x}\nmachine = {}\ninode = {}\nsequence = {}\n",
+            "{TITLE}{VERSION}\nagent_id = {}\nepoch = {:016x}\nmachine = {}\ninode = {}\nsequence = {}\n",
             hex(&self.agent_id),
             self.epoch,
             self.machine,
@@ -258,10 +270,35 @@ fn lock(dir: &Path) -> Result<File, IdentityError> {
     Ok(file)
 }
 
+/// A directory that holds something and nothing of ours is a slip of the hand: nothing is put into it.
+fn check_ours(dir: &Path) -> Result<(), IdentityError> {
+    let failed = |source| IdentityError::Directory { dir: dir.to_owned(), source };
+    let mut other = None;
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        if [FILE, NEW_FILE, LOCK, SPOOL].iter().any(|ours| name == *ours) {
+            return Ok(());
+        }
+        // A file system of its own is not empty when it is new.
+        if name != "lost+found" {
+            other = Some(name);
+        }
+    }
+    match other {
+        None => Ok(()),
+        Some(name) => Err(IdentityError::NotOurs { dir: dir.to_owned(), example: name.to_string_lossy().into_owned() }),
+    }
+}
+
+/// What the first line says.
+fn version(text: &str) -> Option<u64> {
+    text.lines().next()?.strip_prefix(TITLE)?.parse().ok()
+}
+
 fn parse(text: &str) -> Result<Facts, String> {
     let mut lines = text.lines();
-    if lines.next() != Some(FIRST_LINE) {
-        return Err(format!("it does not begin with {FIRST_LINE:?}"));
+    if lines.next().and_then(version) != Some(VERSION) {
+        return Err(format!("it does not begin with \"{TITLE}{VERSION}\""));
     }
     let mut field = |name: &str| {
         let line = lines.next().unwrap_or_default();
@@ -365,8 +402,31 @@ mod tests {
     #[test]
     fn a_strange_file_is_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(FILE), "lampad-agent identity 2\n").unwrap();
+        fs::write(dir.path().join(FILE), "agent_id = 12\n").unwrap();
         let error = Identity::open_on(dir.path(), "m").unwrap_err().to_string();
         assert!(error.contains("identity") && error.contains("move it away"), "{error}");
+    }
+
+    /// Whoever moves it away starts a new agent, and the frames that wait are lost.
+    #[test]
+    fn a_newer_file_asks_for_a_newer_agent() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(FILE), "lampad-agent identity 2\n").unwrap();
+        let error = Identity::open_on(dir.path(), "m").unwrap_err().to_string();
+        assert!(error.contains("run a newer lampad-agent") && !error.contains("move"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_of_other_things_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("lost+found")).unwrap();
+        drop(Identity::open_on(dir.path(), "m").unwrap());
+        fs::write(dir.path().join("notes"), "").unwrap();
+        drop(Identity::open_on(dir.path(), "m").unwrap());
+        let photos = tempfile::tempdir().unwrap();
+        fs::write(photos.path().join("sea.jpg"), "").unwrap();
+        let error = Identity::open_on(photos.path(), "m").unwrap_err().to_string();
+        assert!(error.contains("sea.jpg") && error.contains("--state-dir"), "{error}");
+        assert_eq!(fs::read_dir(photos.path()).unwrap().count(), 1, "nothing was put there");
     }
 }

@@ -25,7 +25,9 @@
 //! * *Damage* (flipped bits, an end that is missing): the records before it are used, the rest is copied to `NAME.bad`, said
 //!   aloud and counted. A file that cannot be read at all becomes `NAME.bad` itself.
 //! * A segment of another agent (a cloned machine) is not ours to send: set aside as `NAME.old`, said aloud and counted.
+//! * A segment of a newer version: the spool is not opened, and nothing in it is touched.
 //! * A segment that the collector cannot use, sent again and again, is set aside as `NAME.bad`, said aloud and counted.
+//! * What is set aside may take half of the spool's bound in bytes; what is more is deleted, and how much that was is said.
 //! * *Full*: above its bound the spool drops its oldest segment, counted and said aloud.
 //! * *Disk errors*: what cannot be written waits in memory up to [`UNWRITTEN_BYTES_MAX`], then goes, with the
 //!   segment that it belongs to: frames build on those before. Said aloud and counted.

@@ -13,7 +13,7 @@ use super::Ranges;
 
 const MAGIC: &[u8; 8] = b"LMPSPOOL";
 /// Since 2 a frame may have columns of integers, which an agent of version 1 would step over.
-const VERSION: u16 = 2;
+pub const VERSION: u16 = 2;
 pub const HEADER_BYTES: usize = 40;
 
 pub const KIND_DICTIONARY: u8 = 1;
@@ -67,7 +67,7 @@ pub struct Content {
 pub enum Unreadable {
     /// Shorter than its header: the agent died while it made the file.
     Empty,
-    /// Not a segment, of a newer version, or its header is damaged.
+    /// Not a segment, of a version that never was, or its header is damaged.
     Strange(String),
     /// Of another agent.
     Foreign,
@@ -118,6 +118,15 @@ fn decode(kind: u8, payload: &[u8]) -> Option<upward::Message> {
         KIND_FRAME => Frame::decode(payload).ok().map(upward::Message::Frame),
         _ => None,
     }
+}
+
+/// The version of a segment that a newer agent wrote. A file that cannot be read or has no whole header is none.
+pub fn newer(path: &Path) -> Option<u16> {
+    let mut header = [0; HEADER_BYTES];
+    File::open(path).and_then(|file| file.read_exact_at(&mut header, 0)).ok()?;
+    let whole = header[..8] == MAGIC[..] && crc32fast::hash(&header[..36]).to_le_bytes() == header[36..];
+    let version = u16::from_le_bytes([header[8], header[9]]);
+    (whole && version > VERSION).then_some(version)
 }
 
 /// The epoch is not looked at: a new one goes on with higher numbers, so that frames of the old one are not mistaken.

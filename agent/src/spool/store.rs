@@ -15,11 +15,15 @@ use super::segment::{self, KIND_DICTIONARY, KIND_FRAME, Owner, Segment, Unreadab
 use super::{Ranges, SEGMENT_AGE, SEGMENT_BYTES, UNWRITTEN_BYTES_MAX};
 use crate::delta::{Batch, Catalog, Encoder};
 
-/// Files set aside that are kept for people to look at; further ones are deleted.
-const SET_ASIDE_MAX: usize = 8;
+/// What is set aside for people to look at may take one part in this many of the spool's own bound; what is more is deleted.
+const ASIDE_SHARE: u64 = 2;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
+    #[error(
+        "{} is of version {version} of the spool, this agent knows 1 to {known}; run a newer lampad-agent, or, to lose the frames that wait there, move that file away", path.display(), known = segment::VERSION
+    )]
+    Newer { path: PathBuf, version: u16 },
     #[error("cannot use the spool directory {}; make it writable for this user", dir.display())]
     Directory { dir: PathBuf, source: io::Error },
     #[error("cannot write {}; frames wait in memory meanwhile, make room on the disk", path.display())]
@@ -66,6 +70,14 @@ pub struct Spool {
     next_number: u64,
     dropped_frames: u64,
     set_aside: u64,
+    deleted: Deleted,
+}
+
+/// What should have been set aside, had there been room; told by [`Spool::tell_deleted`].
+#[derive(Debug, Default)]
+struct Deleted {
+    files: u64,
+    bytes: u64,
 }
 
 impl Spool {
@@ -81,6 +93,12 @@ impl Spool {
             }
         }
         found.sort();
+        // Before anything is touched: frames that a newer agent left are neither ours to read nor to throw away.
+        for (_, path) in &found {
+            if let Some(version) = segment::newer(path) {
+                return Err(SpoolError::Newer { path: path.clone(), version });
+            }
+        }
         let mut spool = Self {
             dir: dir.to_owned(),
             owner,
@@ -91,17 +109,19 @@ impl Spool {
             next_number: found.last().map_or(1, |(number, _)| number + 1),
             dropped_frames: 0,
             set_aside: 0,
+            deleted: Deleted::default(),
         };
         let newest = found.last().map_or(0, |(number, _)| *number);
         for (number, path) in found {
             // One file that the disk cannot give must not keep the agent from starting.
             if let Err(error) = spool.recover(number, path.clone(), number == newest) {
-                tracing::warn!(%error, file = %path.display(), "spool segment cannot be read and is set aside");
+                tracing::warn!(%error, file = %path.display(), "spool segment cannot be read");
                 if let Err(error) = spool.move_aside(&path, "bad") {
                     tracing::warn!(%error, file = %path.display(), "cannot set a spool segment aside");
                 }
             }
         }
+        spool.tell_deleted();
         spool.enforce_bound();
         Ok(spool)
     }
@@ -113,11 +133,11 @@ impl Spool {
             Ok(content) => content,
             Err(Unreadable::Empty) => return fs::remove_file(&path),
             Err(Unreadable::Foreign) => {
-                tracing::warn!(file = %path.display(), "spool segment of another agent is set aside");
+                tracing::warn!(file = %path.display(), "spool segment is of another agent");
                 return self.move_aside(&path, "old");
             }
             Err(Unreadable::Strange(detail)) => {
-                tracing::warn!(file = %path.display(), detail, "spool segment cannot be used and is set aside");
+                tracing::warn!(file = %path.display(), detail, "spool segment cannot be used");
                 return self.move_aside(&path, "bad");
             }
         };
@@ -132,6 +152,7 @@ impl Spool {
             return fs::remove_file(&path);
         }
         if content.frames.first() <= last {
+            tracing::warn!(file = %path.display(), "spool segment holds numbers of another one");
             return self.move_aside(&path, "bad");
         }
         self.segments.push_back(Segment { number, path, bytes: content.valid, unacked: content.frames, generation: 0 });
@@ -139,25 +160,54 @@ impl Spool {
     }
 
     fn cut_damage(&mut self, path: &Path, bytes: &[u8], valid: u64) -> io::Result<()> {
-        tracing::warn!(file = %path.display(), at = valid, "spool segment is damaged; what lies behind is set aside");
+        tracing::warn!(file = %path.display(), at = valid, "spool segment is damaged");
         self.set_aside += 1;
-        if self.aside()? >= SET_ASIDE_MAX {
+        let rest = (bytes.len() as u64).saturating_sub(valid);
+        if !self.has_room_aside(rest)? {
+            self.deleted.add(rest);
             return segment::cut(path, valid);
         }
-        segment::set_aside_rest(path, bytes, valid)
+        segment::set_aside_rest(path, bytes, valid)?;
+        tracing::warn!(file = %path.with_extension("bad").display(), bytes = rest, "what lies behind the damage is set aside");
+        Ok(())
     }
 
-    /// Files that were set aside, by earlier runs too.
-    fn aside(&self) -> io::Result<usize> {
-        Ok(fs::read_dir(&self.dir)?.flatten().filter(|entry| number_of(&entry.path()).is_none()).count())
+    /// Whether so much more can be kept beside what was set aside, by earlier runs too.
+    fn has_room_aside(&self, bytes: u64) -> io::Result<bool> {
+        let mut kept = 0;
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            if number_of(&entry.path()).is_none() {
+                kept += entry.metadata()?.len();
+            }
+        }
+        Ok(kept + bytes <= self.bytes_max / ASIDE_SHARE)
     }
 
     fn move_aside(&mut self, path: &Path, extension: &str) -> io::Result<()> {
         self.set_aside += 1;
-        if self.aside()? >= SET_ASIDE_MAX {
-            return fs::remove_file(path);
+        let bytes = fs::symlink_metadata(path)?.len();
+        if !self.has_room_aside(bytes)? {
+            fs::remove_file(path)?;
+            self.deleted.add(bytes);
+            return Ok(());
         }
-        fs::rename(path, path.with_extension(extension))
+        let aside = path.with_extension(extension);
+        fs::rename(path, &aside)?;
+        tracing::warn!(file = %aside.display(), bytes, "spool segment is set aside");
+        Ok(())
+    }
+
+    /// Says what was deleted since the last time, in one line: an old spool has hundreds of files.
+    fn tell_deleted(&mut self) {
+        let Deleted { files, bytes } = std::mem::take(&mut self.deleted);
+        if files > 0 {
+            let (bytes_max, dir) = (self.bytes_max / ASIDE_SHARE, self.dir.display());
+            tracing::error!(
+                files, bytes, bytes_max, %dir,
+                "spool files that cannot be used are deleted: what was set aside before leaves no room for them"
+            );
+        }
     }
 
     /// Takes batches over from memory, in the order of their numbers, and makes them durable. The catalog is locked while a
@@ -289,6 +339,7 @@ impl Spool {
             segment::read(&bytes, &self.owner, true).map_err(|_| io::Error::other("its header is damaged"))?;
         if content.end != End::Clean {
             self.cut_damage(&path, &bytes, content.valid)?;
+            self.tell_deleted();
         }
         let segment = &mut self.segments[at];
         let before = segment.unacked.count();
@@ -308,10 +359,11 @@ impl Spool {
         let Some(segment) = self.segments.remove(at) else { return };
         let (frames, file) = (segment.unacked.count(), segment.path.display());
         self.dropped_frames += frames;
-        tracing::error!(frames, %file, "the collector cannot use a spool segment; it is set aside and its frames are lost");
+        tracing::error!(frames, %file, "the collector cannot use a spool segment; its frames are lost");
         if let Err(error) = self.move_aside(&segment.path, "bad") {
             tracing::warn!(%error, %file, "cannot set a spool segment aside");
         }
+        self.tell_deleted();
     }
 
     fn enforce_bound(&mut self) {
@@ -358,6 +410,13 @@ impl Spool {
 
     pub fn set_aside(&self) -> u64 {
         self.set_aside
+    }
+}
+
+impl Deleted {
+    fn add(&mut self, bytes: u64) {
+        self.files += 1;
+        self.bytes += bytes;
     }
 }
 

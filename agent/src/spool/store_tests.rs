@@ -325,14 +325,71 @@ fn strange_files_are_set_aside_and_do_no_harm() {
     let other = Owner { agent_id: [8; 16], epoch: 9 };
     fs::write(dir.path().join("0000000000000000.seg"), other.header()).unwrap();
     fs::write(dir.path().join("00000000000000aa.seg"), [b'x'; 100]).unwrap();
+    fs::write(dir.path().join("00000000000000ac.seg"), b"").unwrap();
+    let spool = open(dir.path(), 1 << 30);
+    assert_eq!(waiting(&spool), BTreeSet::from([1]));
+    assert_eq!(spool.set_aside(), 2);
+    assert_eq!(files(dir.path()).len(), 1);
+}
+
+/// Eight files were kept whatever their size, and the others went without a word.
+#[test]
+fn what_is_set_aside_is_bounded_by_its_bytes_and_what_is_deleted_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let other = Owner { agent_id: [8; 16], epoch: 9 };
+    let write = |numbers: std::ops::Range<u64>| {
+        for number in numbers {
+            fs::write(dir.path().join(format!("{number:016x}.seg")), other.header()).unwrap();
+        }
+    };
+    let of = |extension: &str| {
+        let entries = fs::read_dir(dir.path()).unwrap().flatten().map(|entry| entry.path());
+        entries.filter(|path| path.extension().is_some_and(|is| is == extension)).count()
+    };
+    write(0..15);
+    let (log, spool) = logged(|| open(dir.path(), 1 << 30));
+    assert_eq!((of("old"), of("seg"), spool.set_aside()), (15, 0, 15));
+    assert!(!log.contains("deleted"), "{log}");
+    drop(spool);
+    write(15..20);
+    // Room for 17 headers.
+    let bytes_max = 2 * 17 * segment::HEADER_BYTES as u64;
+    let (log, spool) = logged(|| open(dir.path(), bytes_max));
+    assert_eq!((of("old"), of("seg"), spool.set_aside()), (17, 0, 5));
+    assert!(log.contains("deleted") && log.contains("files=3") && log.contains("bytes=120"), "{log}");
+}
+
+#[test]
+fn a_spool_of_a_newer_agent_is_refused_and_nothing_in_it_is_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("0000000000000001.seg"), [b'x'; 100]).unwrap();
     let mut newer = OWNER.header();
     newer[8] = 3;
     let check = crc32fast::hash(&newer[..36]);
     newer[36..].copy_from_slice(&check.to_le_bytes());
-    fs::write(dir.path().join("00000000000000ab.seg"), newer).unwrap();
-    fs::write(dir.path().join("00000000000000ac.seg"), b"").unwrap();
-    let spool = open(dir.path(), 1 << 30);
-    assert_eq!(waiting(&spool), BTreeSet::from([1]));
-    assert_eq!(spool.set_aside(), 3);
-    assert_eq!(files(dir.path()).len(), 1);
+    fs::write(dir.path().join("0000000000000002.seg"), newer).unwrap();
+    let error = Spool::open(dir.path(), OWNER, 1 << 30).err().unwrap().to_string();
+    assert!(error.contains("0000000000000002.seg") && error.contains("run a newer lampad-agent"), "{error}");
+    assert_eq!(files(dir.path()).len(), 2);
+}
+
+/// What is logged meanwhile by this thread.
+fn logged<T>(act: impl FnOnce() -> T) -> (String, T) {
+    #[derive(Clone, Default)]
+    struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let result = tracing::subscriber::with_default(subscriber, act);
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    (text, result)
 }
