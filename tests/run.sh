@@ -4,7 +4,8 @@
 #   tests/run.sh [arguments of cargo test]
 #
 # Whatever is installed is not started, and a database that runs here is not touched: the tests start servers of their
-# own on private sockets and ports. LAMPAD_NO_INSTALL=1 installs nothing.
+# own on private sockets and ports. LAMPAD_NO_INSTALL=1 installs nothing. Run by an ordinary user it installs with sudo and
+# skips the tests that need root's rights, and says which these are.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -90,4 +91,10 @@ cargo build --workspace --bins --tests --examples
 say "testing"
 # Where a test finds something missing it fails now instead of being skipped.
 export LAMPAD_TESTS_COMPLETE=1
+if [ "$(id -u)" != 0 ]; then
+    export LAMPAD_TESTS_WITHOUT_ROOT=1
+    say "NOT ROOT: tests that mount, fill a disk or change users are skipped; run this as root for these:"
+    # A test's name stands above what it needs.
+    awk '/(^| )fn /{split($0, part, /fn |\(/); name = part[2]} name != "possible" && /needs::root\(\)|!possible\(\)/{print "   " FILENAME ": " name}' tests/tests/*.rs
+fi
 exec cargo test --workspace "$@"

@@ -46,6 +46,27 @@ pub enum ConfigError {
     Value { setting: String, detail: String },
 }
 
+impl ConfigError {
+    /// Names the file where a value came from there and from no flag.
+    fn of_file(self, flags: &Flags) -> Self {
+        let (Self::Value { setting, detail }, Some(path)) = (&self, &flags.config) else { return self };
+        let (key, flagged) = match setting.as_str() {
+            "--collector" => ("collector", flags.collector.is_some()),
+            "--spool-bytes" => ("spool_bytes", flags.spool_bytes.is_some()),
+            "--log-level" => ("log_level", flags.log_level.is_some()),
+            TLS_IDENTITY => ("tls_cert, tls_key", flags.tls_cert.is_some() || flags.tls_key.is_some()),
+            MYSQL => ("[mysql]", !flags.mysql.is_empty()),
+            "label" => ("labels", flags.instance.is_some()),
+            setting => (setting, setting.starts_with("--")),
+        };
+        if flagged { self } else { value(format!("{}: {key}", path.display()), detail) }
+    }
+}
+
+/// Settings that have a flag and a key of other names.
+const TLS_IDENTITY: &str = "--tls-cert, --tls-key";
+const MYSQL: &str = "--mysql, [mysql]";
+
 fn value(setting: impl Into<String>, detail: impl Into<String>) -> ConfigError {
     ConfigError::Value { setting: setting.into(), detail: detail.into() }
 }
@@ -171,7 +192,7 @@ impl Config {
             Some(path) => read(path)?,
             None => Default::default(),
         };
-        merge(flags, file, table.remove("host"))
+        merge(flags, file, table.remove("host")).map_err(|error| error.of_file(flags))
     }
 
     /// When a module is read, and whether it is.
@@ -223,7 +244,7 @@ fn merge(flags: &Flags, mut file: File, host_written: Option<toml::Value>) -> Re
     let tls_identity = match (tls_cert, tls_key) {
         (Some(certificate), Some(key)) => Some((certificate, key)),
         (None, None) => None,
-        _ => return Err(value("--tls-cert, --tls-key", "one needs the other; give both or none")),
+        _ => return Err(value(TLS_IDENTITY, "one needs the other; give both or none")),
     };
     let tls_ca = flags.tls_ca.clone().or(file.tls_ca);
     if collector.starts_with("http://") && (tls_ca.is_some() || tls_identity.is_some()) {
@@ -232,6 +253,8 @@ fn merge(flags: &Flags, mut file: File, host_written: Option<toml::Value>) -> Re
             format!("{collector} is without TLS, but TLS files are given; write https://"),
         ));
     }
+    let log_level = flags.log_level.clone().or(file.log_level).unwrap_or_else(|| "info".to_owned());
+    crate::logging::check(&log_level).map_err(|detail| value("--log-level", detail))?;
     let token_file = flags.token_file.clone().or(file.token_file);
     let hostname = hostname();
     let instance = flags.instance.clone().or(file.instance).unwrap_or_else(|| hostname.clone());
@@ -246,7 +269,7 @@ fn merge(flags: &Flags, mut file: File, host_written: Option<toml::Value>) -> Re
     let labels = labels(flags, file.labels, instance)?;
     let own = labels.iter().find(|label| label.name == "instance").map_or("", |label| &label.value);
     let mysql = file.mysql.watched(own, &Surroundings::of_this_process());
-    let mysql = mysql.map_err(|error| value("--mysql, [mysql]", error.to_string()))?;
+    let mysql = mysql.map_err(|error| value(MYSQL, error.to_string()))?;
     for watched in &mysql {
         check_time("[mysql]", "statement_deadline", watched.settings.statement_deadline)?;
         for (name, content) in &watched.labels {
@@ -268,7 +291,7 @@ fn merge(flags: &Flags, mut file: File, host_written: Option<toml::Value>) -> Re
         hostname,
         spool_bytes,
         log_format: flags.log_format.or(file.log_format).unwrap_or_default(),
-        log_level: flags.log_level.clone().or(file.log_level).unwrap_or_else(|| "info".to_owned()),
+        log_level,
         modules: file.module,
         host: file.host,
         host_written,
@@ -301,10 +324,13 @@ fn check_collector(url: &str) -> Result<(), ConfigError> {
     let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
     let authority = rest.ok_or_else(|| bad("is not a URL of gRPC"))?.trim_end_matches('/');
     let parsed: http::uri::Authority = authority.parse().map_err(|_| bad("is not an address"))?;
-    if parsed.port_u16().is_none_or(|port| port == 0) {
-        return Err(bad("has no port"));
+    let digits = |port: &&str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    let port = authority.rsplit_once(':').map(|(_, port)| port).filter(digits);
+    match (parsed.port_u16(), port) {
+        (Some(1..), _) => Ok(()),
+        (_, None) => Err(bad("has no port")),
+        (_, Some(_)) => Err(bad("has a port that is not within 1 and 65535")),
     }
-    Ok(())
 }
 
 fn check_module(name: &str, settings: &ModuleSettings) -> Result<(), ConfigError> {
@@ -345,7 +371,8 @@ fn labels(flags: &Flags, file: BTreeMap<String, String>, instance: String) -> Re
 
 /// `NAME=VALUE`.
 pub fn parse_label(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or_else(|| format!("{text:?} has no '='; write NAME=VALUE"))?;
+    let (name, value) =
+        text.split_once('=').ok_or_else(|| format!("{:?} has no '='; write NAME=VALUE", lampad_proto::shown(text)))?;
     check_label(name, value)?;
     Ok((name.to_owned(), value.to_owned()))
 }
@@ -353,14 +380,15 @@ pub fn parse_label(text: &str) -> Result<(String, String), String> {
 fn check_label(name: &str, value: &str) -> Result<(), String> {
     let fits =
         |(at, byte): (usize, u8)| byte == b'_' || byte.is_ascii_alphabetic() || (at > 0 && byte.is_ascii_digit());
+    let shown = lampad_proto::shown(name);
     if name.is_empty() || !name.bytes().enumerate().all(fits) {
-        return Err(format!("{name:?} is not a label's name: letters, digits and _, no digit first"));
+        return Err(format!("{shown:?} is not a label's name: letters, digits and _, no digit first"));
     }
     if name == "job" || name.starts_with("__") {
-        return Err(format!("{name:?} is set by Lampad itself; choose another name"));
+        return Err(format!("{shown:?} is set by Lampad itself; choose another name"));
     }
     if value.is_empty() {
-        return Err(format!("label {name:?} has no value; leave it out instead"));
+        return Err(format!("label {shown:?} has no value; leave it out instead"));
     }
     Ok(())
 }

@@ -70,7 +70,11 @@ fn bad_values_are_named_with_the_way_out() {
         ("[mysql.labels]\njob = \"x\"", "set by Lampad itself"),
         ("[mysql.labels]\ninstance = \"x\"", "write it there"),
         ("[[mysql.instance]]\nport = 1\nlabels = { \"a-b\" = \"x\" }", "is not a label's name"),
-        ("collector = \"http://a:70000\"", "http://a:70000"),
+        ("collector = \"http://a:70000\"", "http://a:70000\" has a port that is not within 1 and 65535"),
+        ("collector = \"http://a\"", "agent.toml: collector: "),
+        ("log_level = \"nonsense\"", "agent.toml: log_level: \"nonsense\" is no level; write error"),
+        ("[mysql]\nserver = \"nonsense\"", "agent.toml: [mysql]: the configured MySQL server is not understood"),
+        ("[[mysql.instance]]\nname = \"a\"\nserver = \"nonsense\"", "mysql://user"),
         ("collector = \"http://a:1\"\ntls_ca = \"ca.pem\"", "write https://"),
         ("tls_cert = \"c.pem\"", "give both or none"),
         ("labels = { \"a-b\" = \"1\" }", "a-b"),
@@ -80,6 +84,24 @@ fn bad_values_are_named_with_the_way_out() {
     ] {
         let error = refused(file);
         assert!(error.contains(wanted), "{file:?}: {error}");
+    }
+}
+
+#[test]
+fn a_value_is_blamed_on_whoever_gave_it() {
+    let flags = Flags { spool_bytes: Some(1), ..Flags::default() };
+    let error = load(flags, "spool_bytes = 1073741824").unwrap_err().to_string();
+    assert!(error.starts_with("--spool-bytes: 1 is below"), "{error}");
+    let error = refused("spool_bytes = 1");
+    assert!(error.contains("agent.toml: spool_bytes: 1 is below"), "{error}");
+}
+
+/// A label from a script that went wrong was printed as a whole.
+#[test]
+fn a_refused_label_is_shown_by_its_beginning() {
+    for label in [format!("a-{}=x", "b".repeat(10_000)), "x".repeat(10_000)] {
+        let error = parse_label(&label).unwrap_err();
+        assert!(error.len() < 200, "{} bytes", error.len());
     }
 }
 

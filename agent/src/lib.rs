@@ -67,7 +67,7 @@ impl Agent {
     pub fn build(flags: Flags, config: Config) -> anyhow::Result<Self> {
         let identity = Identity::open(&config.state_dir)?;
         let owner = Owner { agent_id: identity.agent_id(), epoch: identity.epoch() };
-        let spool = Spool::open(&identity.dir().join("spool"), owner, config.spool_bytes)?;
+        let spool = Spool::open(&identity.dir().join(identity::SPOOL), owner, config.spool_bytes)?;
         tracing::info!(
             agent = identity::hex(&identity.agent_id()),
             version = env!("CARGO_PKG_VERSION"),
@@ -207,8 +207,12 @@ async fn reload(
 ) -> anyhow::Result<Config> {
     let new = Config::load(flags)?;
     new.check_modules(names(&new, shared).iter().map(String::as_str))?;
-    if new.state_dir != old.state_dir || new.spool_bytes != old.spool_bytes {
-        tracing::warn!("state_dir and spool_bytes are in force after a restart only");
+    new.target.check()?;
+    if (&new.state_dir, new.spool_bytes, new.log_format) != (&old.state_dir, old.spool_bytes, old.log_format) {
+        tracing::warn!("state_dir, spool_bytes and log_format are in force after a restart only");
+    }
+    if new.log_level != old.log_level {
+        logging::change(&new.log_level)?;
     }
     let mut changed = false;
     for section in &SECTIONS {

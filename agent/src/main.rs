@@ -25,7 +25,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Push(Push),
+    Push(Box<Push>),
     Check(Check),
 }
 

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
-use lampad_proto::client::{Client, Options, Tls};
+use lampad_proto::client::{Client, Options, PushError, Tls};
 use lampad_proto::v1::{Label, MetricType, PushSample, PushSeries};
+use tonic::Code;
 
 use crate::config::{ConfigError, Flags, parse_label};
 
@@ -36,6 +37,12 @@ pub struct Push {
     /// Certificate authority that signed the collector's certificate (PEM) [default: those that this machine trusts]
     #[arg(long, env = "LAMPAD_TLS_CA", value_name = "FILE")]
     tls_ca: Option<PathBuf>,
+    /// Certificate of this pusher (PEM); goes with --tls-key
+    #[arg(long, env = "LAMPAD_TLS_CERT", value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// Private key of this pusher (PEM); goes with --tls-cert
+    #[arg(long, env = "LAMPAD_TLS_KEY", value_name = "FILE")]
+    tls_key: Option<PathBuf>,
     /// How long to try
     #[arg(long, default_value = "30s", value_name = "TIME", value_parser = humantime::parse_duration)]
     timeout: Duration,
@@ -43,7 +50,7 @@ pub struct Push {
 
 impl Push {
     pub async fn run(self) -> anyhow::Result<()> {
-        let mut client = Client::connect(self.options()?)?;
+        let mut client = Client::connect(self.options()?).map_err(explain)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as i64;
         let labels: Vec<Label> = self
             .labels
@@ -54,7 +61,7 @@ impl Push {
         for text in &self.samples {
             client.push(series(text, &labels, now)?)?;
         }
-        let report = client.flush().await?;
+        let report = client.flush().await.map_err(explain)?;
         if report.refused.is_empty() {
             tracing::info!(stored = report.stored, "pushed");
             return Ok(());
@@ -71,6 +78,8 @@ impl Push {
             instance: self.instance.clone(),
             token_file: self.token_file.clone(),
             tls_ca: self.tls_ca.clone(),
+            tls_cert: self.tls_cert.clone(),
+            tls_key: self.tls_key.clone(),
             ..Flags::default()
         };
         let config = crate::config::Config::load(&flags)?;
@@ -84,20 +93,36 @@ impl Push {
         if let Some(path) = &config.target.token_file {
             options = options.token(read(path)?);
         }
-        if let Some(path) = &config.target.tls_ca {
-            let identity = match &config.target.tls_identity {
-                Some((certificate, key)) => Some((read(certificate)?, read(key)?)),
-                None => None,
-            };
-            options = options.tls(Tls { ca: read(path)?, identity });
-        }
-        Ok(options)
+        let ca = config.target.tls_ca.as_ref().map(read).transpose()?;
+        let identity = match &config.target.tls_identity {
+            Some((certificate, key)) => Some((read(certificate)?, read(key)?)),
+            None => None,
+        };
+        Ok(options.tls(Tls { ca: ca.unwrap_or_default(), identity }))
     }
 }
 
+/// The error with the flags of this command that help.
+fn explain(error: PushError) -> anyhow::Error {
+    let hint = match &error {
+        PushError::Refused { status, .. }
+            if matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied) =>
+        {
+            "; name the file that holds the collector's token with --token-file"
+        }
+        PushError::Token => "; look into the file of --token-file",
+        _ => return error.into(),
+    };
+    anyhow::anyhow!("{error}{hint}")
+}
+
 fn series(text: &str, labels: &[Label], timestamp_ms: i64) -> anyhow::Result<PushSeries> {
-    let (name, value) = text.split_once('=').with_context(|| format!("{text:?} has no '='; write NAME=VALUE"))?;
-    let value = value.trim().parse().with_context(|| format!("{text:?}: {value:?} is not a number"))?;
+    let (name, value) = text
+        .split_once('=')
+        .with_context(|| format!("{:?} has no '='; write NAME=VALUE", lampad_proto::shown(text)))?;
+    let value = value.trim().parse().with_context(|| {
+        format!("{:?}: {:?} is not a number", lampad_proto::shown(text), lampad_proto::shown(value))
+    })?;
     let kind = if name.ends_with("_total") { MetricType::Counter } else { MetricType::Gauge };
     Ok(PushSeries {
         name: name.trim().to_owned(),
@@ -112,6 +137,30 @@ fn series(text: &str, labels: &[Label], timestamp_ms: i64) -> anyhow::Result<Pus
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wrong_token_names_the_flag() {
+        let status = Box::new(tonic::Status::unauthenticated("send the collector's token"));
+        let error = explain(PushError::Refused { collector: "http://c".to_owned(), status }).to_string();
+        assert!(error.contains("--token-file") && error.contains("http://c"), "{error}");
+    }
+
+    /// The certificate was dropped unless an authority was named too.
+    #[test]
+    fn a_certificate_needs_no_authority_beside_it() {
+        #[derive(clap::Parser)]
+        struct Command {
+            #[command(flatten)]
+            push: Push,
+        }
+        let parse = |args: &[&str]| {
+            let common = ["push", "x=1", "--collector", "https://c:1"];
+            <Command as clap::Parser>::try_parse_from(common.iter().chain(args)).unwrap().push
+        };
+        assert!(parse(&[]).options().is_ok());
+        let error = parse(&["--tls-cert", "/nope/c.pem", "--tls-key", "/nope/k.pem"]).options().unwrap_err();
+        assert!(error.to_string().contains("/nope/c.pem"), "{error:#}");
+    }
 
     #[test]
     fn a_sample_is_a_name_and_a_number() {

@@ -38,6 +38,9 @@ const STEADY: Duration = Duration::from_secs(5);
 /// Wait before the next attempt when the collector refuses: it will most likely refuse again.
 const REFUSED_WAIT: Duration = Duration::from_secs(3);
 
+/// Troubles that are remembered as told.
+const SAID_MAX: usize = 8;
+
 /// Where the collector is and how to reach it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
@@ -107,6 +110,15 @@ impl UplinkError {
             | Self::Duplicate { .. }
             | Self::NotAllowed { .. }
             | Self::Refused { .. } => Verdict::RetrySlowly,
+        }
+    }
+
+    /// What it is told as, once: troubles with one way out are one, and numbers such as our own port, which is another one at
+    /// every attempt, make no new trouble.
+    fn trouble(&self, text: &str) -> String {
+        match self {
+            Self::Misdirected { way_out, .. } => (*way_out).to_owned(),
+            _ => text.chars().filter(|letter| !letter.is_ascii_digit()).collect(),
         }
     }
 
@@ -189,6 +201,12 @@ impl Target {
         value.map(Some).map_err(|_| UplinkError::Setup { what: path.display().to_string(), detail })
     }
 
+    /// Whether the files that it names can be used. Their content may change later.
+    pub fn check(&self) -> Result<(), UplinkError> {
+        self.authorization()?;
+        self.endpoint().map(drop)
+    }
+
     /// Connects, says hello and waits to be welcomed.
     pub async fn connect(&self, hello: Hello) -> Result<Link, UplinkError> {
         let collector = || self.collector.clone();
@@ -231,9 +249,9 @@ pub struct Attempts {
     failures: u32,
     /// New epochs since a stream held.
     epochs: u32,
-    /// What was told last, until a stream has held.
-    said: String,
-    /// Something was told since the last welcome.
+    /// What was told, until a stream has held. Several, because one trouble may show itself in turns.
+    said: Vec<String>,
+    /// Something was told since the last ack.
     told: bool,
     begun: Option<Instant>,
     worked: Option<Instant>,
@@ -253,11 +271,13 @@ impl Attempts {
         }
         self.failures += 1;
         let text = chain(error);
-        // Numbers such as our own port, which is another one at every attempt, make no new trouble.
-        let trouble: String = text.chars().filter(|letter| !letter.is_ascii_digit()).collect();
-        if self.said != trouble {
+        let trouble = error.trouble(&text);
+        if !self.said.contains(&trouble) {
             tracing::warn!("{text}; trying again, told again when it works");
-            self.said = trouble;
+            if self.said.len() >= SAID_MAX {
+                self.said.remove(0);
+            }
+            self.said.push(trouble);
             self.told = true;
         }
         match error.verdict() {
@@ -276,15 +296,21 @@ impl Attempts {
         }
     }
 
-    /// Notes a stream that was welcomed. It is news only when the trouble before it was: a collector that welcomes and then
-    /// refuses would else be told of at each attempt.
-    pub fn worked(&mut self, collector: &str) {
-        match (self.failures, std::mem::take(&mut self.told)) {
-            (0, _) => tracing::info!(collector, "connected"),
-            (failures, true) => tracing::info!(collector, failures, "connected again"),
-            (failures, false) => tracing::debug!(collector, failures, "connected again"),
+    /// Notes a stream that was welcomed. After a trouble that was told this is no news yet: a collector may welcome and then
+    /// refuse every frame.
+    pub fn welcomed(&mut self, collector: &str) {
+        if self.failures == 0 {
+            tracing::info!(collector, "connected");
         }
         self.worked = Some(Instant::now());
+    }
+
+    /// Notes that the collector has stored something: now it works.
+    pub fn acked(&mut self, collector: &str) {
+        if std::mem::take(&mut self.told) {
+            tracing::info!(collector, failures = self.failures, "connected again");
+            self.said.clear();
+        }
     }
 }
 
@@ -322,16 +348,32 @@ mod tests {
         let error = UplinkError::Ended { collector: "http://c".to_owned(), detail: "disk full".to_owned() };
         for _ in 0..10 {
             attempts.begin();
-            attempts.worked("http://c");
+            attempts.welcomed("http://c");
             attempts.failed(&error);
         }
         assert!(attempts.failed(&error) >= BACKOFF.1 / 2, "a refusing collector is not asked twenty times a second");
-        assert!(!attempts.told && !attempts.said.is_empty(), "and is told of once, not at every attempt");
+        assert!(attempts.told, "it does not work before something is stored");
+        assert_eq!(attempts.said.len(), 1, "and is told of once, not at every attempt");
         attempts.begin();
-        attempts.worked("http://c");
+        attempts.welcomed("http://c");
+        attempts.acked("http://c");
+        assert!(!attempts.told);
         tokio::time::advance(STEADY).await;
         assert!(attempts.failed(&error) <= BACKOFF.0);
         assert!(attempts.told, "the end of a stream that held is news");
+    }
+
+    #[test]
+    fn files_that_cannot_be_used_are_named() {
+        let target = Target {
+            collector: "https://c:1".to_owned(),
+            tls_ca: None,
+            tls_identity: None,
+            token_file: Some("/nope/token".into()),
+        };
+        assert!(target.check().unwrap_err().to_string().contains("/nope/token"));
+        let target = Target { token_file: None, tls_ca: Some("/nope/ca.pem".into()), ..target };
+        assert!(target.check().unwrap_err().to_string().contains("/nope/ca.pem"));
     }
 
     #[test]

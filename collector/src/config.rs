@@ -195,8 +195,17 @@ impl fmt::Display for TierRetention {
         match self.0 {
             None => f.write_str("off"),
             Some(Duration::ZERO) => f.write_str("0"),
-            Some(kept) => humantime::format_duration(kept).fmt(f),
+            Some(kept) => f.write_str(&written(kept)),
         }
+    }
+}
+
+/// A time as it would be written here: in days where that is exact, as a year of humantime is none of 365 days.
+pub fn written(time: Duration) -> String {
+    const DAY: u64 = 24 * 3600;
+    match (time.as_secs() / DAY, time.as_secs() % DAY) {
+        (days @ 1.., 0) => format!("{days}d"),
+        _ => humantime::format_duration(time).to_string(),
     }
 }
 
@@ -273,7 +282,13 @@ impl Config {
             Some(path) => read(path)?,
             None => File::default(),
         };
-        Self::merge(args, file)
+        Self::merge(args, file).map_err(|error| match (error, &args.config) {
+            // What the flags alone would not be refused for is the file's.
+            (ConfigError::Refused(text), Some(path)) if Self::merge(args, File::default()).is_ok() => {
+                ConfigError::Refused(format!("config file {}: {text}", path.display()))
+            }
+            (error, _) => error,
+        })
     }
 
     fn merge(args: &Args, file: File) -> Result<Self, ConfigError> {
@@ -293,6 +308,12 @@ impl Config {
             (Some(_), None, _) => return Err(incomplete("--tls-cert", "--tls-key")),
             (None, Some(_), _) => return Err(incomplete("--tls-key", "--tls-cert")),
         };
+        let http_listen = args.http_listen.or(file.http_listen).unwrap_or_else(|| Listen(HTTP_LISTEN.into()));
+        let grpc_listen = args.grpc_listen.or(file.grpc_listen).unwrap_or_else(|| Listen(GRPC_LISTEN.into()));
+        if http_listen == grpc_listen && !http_listen.0.ends_with(":0") {
+            let text = format!("--http-listen and --grpc-listen are both {http_listen}; give each a port of its own");
+            return Err(ConfigError::Refused(text));
+        }
         let features = if args.enable_feature.is_empty() { file.enable_feature } else { args.enable_feature };
         let log_level = args.log_level.or(file.log_level).unwrap_or_else(|| "info".into());
         if let Err(error) = crate::logging::filter(&log_level) {
@@ -301,8 +322,8 @@ impl Config {
         }
         Ok(Self {
             data_dir: args.data_dir.or(file.data_dir).unwrap_or_else(|| DATA_DIR.into()),
-            http_listen: args.http_listen.or(file.http_listen).unwrap_or_else(|| Listen(HTTP_LISTEN.into())),
-            grpc_listen: args.grpc_listen.or(file.grpc_listen).unwrap_or_else(|| Listen(GRPC_LISTEN.into())),
+            http_listen,
+            grpc_listen,
             retention: args.retention.or(file.retention).map_or(Some(RETENTION), |retention| retention.0),
             tiers: [
                 args.retention_10s.or(file.retention_10s).unwrap_or(RETENTION_10S),
@@ -374,6 +395,14 @@ mod tests {
         assert!(config.tls.is_none() && !config.insecure);
     }
 
+    /// `90d` was told as 2months 29days 2h 52m 48s.
+    #[test]
+    fn a_retention_is_told_as_it_is_written() {
+        for text in ["90d", "365d", "12h", "0", "off"] {
+            assert_eq!(text.parse::<TierRetention>().unwrap().to_string(), text);
+        }
+    }
+
     #[test]
     fn flags_win_over_the_file() {
         let dir = tempfile::tempdir().unwrap();
@@ -412,7 +441,8 @@ mod tests {
             ("retention_5m = \"never\"\n", &["line 1", "\"never\" is not a duration", "`off`"]),
             ("[limits]\nserie = 1\n", &["line 2", "serie"]),
             ("[limits]\nseries = 0\n", &["--limit-series is 0"]),
-            ("tls_cert = \"x\"\n", &["--tls-cert is given without --tls-key"]),
+            ("tls_cert = \"x\"\n", &["collector.toml: --tls-cert is given without --tls-key"]),
+            ("http_listen = \"127.0.0.1:9391\"\n", &["are both 127.0.0.1:9391; give each a port of its own"]),
             ("tls_client_ca = \"x\"\n", &["--tls-client-ca is given without"]),
             ("rules = [\"a.yml\"]\n", &["--rules is not there yet"]),
             ("alertmanager_config = \"a.yml\"\n", &["--alertmanager-config is not there yet"]),

@@ -26,8 +26,8 @@ macro_rules! limits {
         #[command(next_help_heading = "Limits, beyond which series are refused and the rest is stored")]
         pub struct LimitArgs {
             $(
-                #[arg(long = $flag, env = $env, value_name = "N",
-                    help = concat!($help, " [default: ", stringify!($default), "]"))]
+                #[arg(long = $flag, env = $env, value_name = "N", value_parser = number,
+                    help = format!("{} [default: {}]", $help, $default as usize))]
                 pub $name: Option<usize>,
             )*
         }
@@ -52,6 +52,12 @@ macro_rules! limits {
             }
         }
     };
+}
+
+/// A number, as code and TOML write it: `_` may part the thousands.
+fn number(text: &str) -> Result<usize, String> {
+    let digits = text.replace('_', "");
+    digits.parse().map_err(|error| format!("{error}; write a whole number, as 20000 or 20_000"))
 }
 
 limits! {
@@ -114,6 +120,22 @@ mod tests {
         assert_eq!(limits, Limits { agents: 5, series: 7, ..Limits::default() });
         let refused = LimitArgs { labels_per_series: Some(0), ..LimitArgs::default() }.over(file).unwrap_err();
         assert!(refused.contains("--limit-labels-per-series is 0"), "{refused}");
+    }
+
+    #[test]
+    fn thousands_may_be_parted() {
+        use clap::Parser as _;
+        #[derive(clap::Parser)]
+        struct Command {
+            #[command(flatten)]
+            limits: LimitArgs,
+        }
+        let given = Command::try_parse_from(["x", "--limit-series", "20_000_000"]).unwrap();
+        assert_eq!(given.limits.series, Some(20_000_000));
+        let refused = Command::try_parse_from(["x", "--limit-series", "many"]).err().unwrap().to_string();
+        assert!(refused.contains("as 20000 or 20_000"), "{refused}");
+        let help = <Command as clap::CommandFactory>::command().render_long_help().to_string();
+        assert!(help.contains("[default: 20000000]"), "{help}");
     }
 
     /// The three names of a setting say the same, so that one is guessed from the other.

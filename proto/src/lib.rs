@@ -7,10 +7,12 @@ pub mod decimal;
 mod lower;
 mod number;
 pub mod record;
+mod shown;
 mod value;
 
 pub use lower::lower;
 pub use number::{Integer, Number};
+pub use shown::shown;
 pub use value::{STALE_BITS, is_stale, stale};
 
 /// Protocol versions that this build speaks, oldest and newest.

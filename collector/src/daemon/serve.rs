@@ -1,5 +1,6 @@
 //! The two servers: where they listen, and how they deal with clients that say nothing.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
@@ -29,10 +30,21 @@ pub async fn listen(setting: &str, listen: &Listen, config: &Config) -> anyhow::
             "{flag} {listen} is open to other machines without TLS, as --insecure says: anybody can read and push"
         );
     }
-    let listener = TcpListener::bind(&*addresses)
-        .with_context(|| format!("cannot listen on {flag} {listen}; is another collector running there?"))?;
+    let listener = TcpListener::bind(&*addresses).map_err(|error| {
+        let hint = way_out(error.kind());
+        anyhow::Error::new(error).context(format!("cannot listen on {flag} {listen}{hint}"))
+    })?;
     listener.set_nonblocking(true)?;
     Ok(listener)
+}
+
+fn way_out(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::AddrInUse => "; something listens there: another collector, or HTTP and gRPC on one port?",
+        ErrorKind::AddrNotAvailable => "; name an address of this machine, or 0.0.0.0 for all of them",
+        ErrorKind::PermissionDenied => "; ports below 1024 are root's: name a higher one",
+        _ => "",
+    }
 }
 
 pub type Server = JoinHandle<anyhow::Result<()>>;

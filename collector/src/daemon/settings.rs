@@ -32,7 +32,7 @@ pub fn text(config: &Config, waiting: &[&str]) -> String {
 }
 
 fn flags(config: &Config) -> BTreeMap<String, String> {
-    let retention = config.retention.map_or("0".to_owned(), |kept| humantime::format_duration(kept).to_string());
+    let retention = config.retention.map_or("0".to_owned(), crate::config::written);
     let names: Vec<&str> = config.features.iter().map(String::as_str).collect();
     [
         ("data-dir", config.data_dir.display().to_string()),

@@ -148,7 +148,7 @@ pub enum AttachError {
     SameId { id: String, first: SocketAddr, second: SocketAddr },
     #[error(
         "instance {instance:?} is the name of another live agent, {id} at {first} (this one comes from {second}); \
-         start one of them with --label instance=NAME"
+         start one of them with --instance NAME"
     )]
     SameInstance { instance: String, id: String, first: SocketAddr, second: SocketAddr },
     #[error("{0} agents are known already; raise limits.agents or forget old ones")]

@@ -53,9 +53,7 @@ pub fn admit(
     let id = agent_id(&hello)?;
     let labels = labels(ingest, &hello)?;
     let Some(instance) = labels.get("instance").cloned() else {
-        return Err(Status::invalid_argument(
-            "Hello has no label `instance`; start the agent with --label instance=NAME",
-        ));
+        return Err(Status::invalid_argument("Hello has no label `instance`; start the agent with --instance NAME"));
     };
     if let Some((_, last)) = stored.appended.ranges().last().filter(|(_, last)| *last >= hello.next_sequence) {
         // Frames with these numbers would be taken for those that are stored, and be lost.

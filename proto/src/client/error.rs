@@ -51,7 +51,8 @@ fn cause(status: &Status) -> String {
 /// What to try, where the error of a connection that failed shows that the address is not quite right: `; ...`, or nothing.
 pub fn way_out(cause: &str) -> &'static str {
     const UNTRUSTED: &str = "; its certificate is of an authority that is not trusted here: name that authority's certificate with --tls-ca";
-    const HINTS: [(&str, &str); 8] = [
+    const NAMELESS: &str = "; the collector lets in who shows a certificate of an authority it trusts: name yours with --tls-cert and --tls-key";
+    const HINTS: [(&str, &str); 10] = [
         (
             "grpc-status header missing",
             "; no gRPC is spoken there: is that the HTTP port? gRPC has its own, 9391 by default",
@@ -62,6 +63,8 @@ pub fn way_out(cause: &str) -> &'static str {
         ),
         ("InvalidContentType", "; it does not speak TLS there: write http://, or give the collector a certificate"),
         ("frame with invalid size", "; it may want TLS there: write https://"),
+        ("CertificateRequired", NAMELESS),
+        ("certificate required", NAMELESS),
         ("UnknownIssuer", UNTRUSTED),
         ("BadSignature", UNTRUSTED),
         ("not valid for name", "; its certificate is for other names: use one of those, or give it one with this name"),

@@ -198,8 +198,9 @@ fn series(kind: MetricType, name: &str, help: &str, labels: &[(&str, &str)], val
 }
 
 fn describe(series: &PushSeries) -> String {
-    let labels: Vec<String> = series.labels.iter().map(|label| format!("{}={:?}", label.name, label.value)).collect();
-    format!("{}{{{}}}", series.name, labels.join(", "))
+    let show = |label: &Label| format!("{}={:?}", crate::shown(&label.name), crate::shown(&label.value));
+    let labels: Vec<String> = series.labels.iter().map(show).collect();
+    format!("{}{{{}}}", crate::shown(&series.name), labels.join(", "))
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ impl Flow {
     }
 
     pub(super) fn connected(&mut self, link: Box<Link>) {
-        self.attempts.worked(&self.parts.target.collector);
+        self.attempts.welcomed(&self.parts.target.collector);
         add(&self.parts.shared.stats.connects, 1);
         self.parts.shared.stats.connected.store(true, Ordering::Relaxed);
         self.generation += 1;

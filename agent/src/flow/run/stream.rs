@@ -103,6 +103,7 @@ impl Flow {
 
     fn acked(&mut self, ack: &Ack) {
         let Uplink::Up(stream) = &mut self.uplink else { return };
+        self.attempts.acked(&self.parts.target.collector);
         match ack.lane() {
             Lane::Live => {
                 let stats = &self.parts.shared.stats;

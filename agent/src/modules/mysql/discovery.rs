@@ -71,6 +71,14 @@ fn account() -> (String, Option<PathBuf>) {
     }
 }
 
+/// Whether the server that the configuration names can be understood. An option file is not looked at: it may come later.
+pub fn check(settings: &MysqlSettings, around: &Surroundings) -> Result<(), DiscoveryError> {
+    match settings.server.as_ref().filter(|server| !server.reveal().trim().is_empty()) {
+        Some(dsn) => dsn::parse_dsn(dsn, &around.user).map(drop),
+        None => Ok(()),
+    }
+}
+
 /// Servers to try, likeliest first.
 pub fn targets(settings: &MysqlSettings, around: &Surroundings) -> Result<Vec<Target>, DiscoveryError> {
     // The server that made a found one's socket may be gone, and a stranger in its place.

@@ -66,6 +66,10 @@ pub enum InstanceError {
         "instance {number} says neither where it is nor its name; give it a socket, port, server, option_file or name"
     )]
     Nowhere { number: usize },
+    #[error(transparent)]
+    Server(#[from] DiscoveryError),
+    #[error("instance {number}: {source}")]
+    Of { number: usize, source: DiscoveryError },
     #[error("two instances are {name}; give each a name of its own")]
     Twice { name: Arc<str> },
 }
@@ -119,6 +123,7 @@ impl MysqlSettings {
             return Ok(Vec::new());
         }
         if self.instances.is_empty() {
+            discovery::check(self, around)?;
             let only = Watched::new(None, self.clone());
             return Ok(std::iter::once(only).chain(self.others(own, around)).collect());
         }
@@ -129,6 +134,7 @@ impl MysqlSettings {
         let mut watched = Vec::with_capacity(self.instances.len());
         for (at, one) in self.instances.iter().enumerate() {
             let settings = one.over(self);
+            discovery::check(&settings, around).map_err(|source| InstanceError::Of { number: at + 1, source })?;
             let instance: Option<Arc<str>> = match &one.name {
                 Some(name) => Some(name.as_str().into()),
                 None if self.instances.len() == 1 => None,
@@ -239,7 +245,7 @@ mod tests {
             ("server = 'mysql://h'\ninstance = [{ port = 1 }]", "write each server as a [[mysql.instance]]"),
             ("instance = [{ port = 1 }, { port = 1 }]", "two instances are db1:1"),
             ("instance = [{ port = 1 }, {}]", "instance 2 says neither where it is nor its name"),
-            ("instance = [{ port = 1 }, { server = 'u:geheim@h' }]", "instance 2 has no name"),
+            ("instance = [{ port = 1 }, { server = 'u:geheim@h' }]", "instance 2: the configured"),
         ] {
             let error = names(settings).unwrap_err();
             assert!(error.contains(expected) && !error.contains("geheim"), "{settings}: {error}");

@@ -34,7 +34,7 @@ pub struct Link {
 #[derive(Debug, thiserror::Error)]
 pub enum LoginError {
     /// Nobody listens there.
-    #[error("no server there: {detail}")]
+    #[error("no server there: {detail}; start it, or name another one by --mysql or in ~/.my.cnf")]
     Absent { detail: String },
     /// It answered, and said no; asking again at once gives the same answer.
     #[error("{detail}")]

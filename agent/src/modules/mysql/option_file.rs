@@ -13,8 +13,8 @@ const DEPTH_MAX: usize = 8;
 
 #[derive(Debug, thiserror::Error)]
 pub enum OptionFileError {
-    #[error("cannot read the option file {}", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
+    #[error("cannot read the option file {}: {cause}", path.display())]
+    Read { path: PathBuf, cause: std::io::Error },
     #[error("{}: files include each other more than {DEPTH_MAX} deep; remove the loop", path.display())]
     Loop { path: PathBuf },
 }
@@ -44,7 +44,7 @@ impl Options {
         if depth > DEPTH_MAX {
             return Err(OptionFileError::Loop { path: path.to_owned() });
         }
-        let read = |source| OptionFileError::Read { path: path.to_owned(), source };
+        let read = |cause| OptionFileError::Read { path: path.to_owned(), cause };
         let text = std::fs::read_to_string(path).map_err(read)?;
         let mut group = Group::Other;
         for line in text.lines().map(str::trim) {
