@@ -105,6 +105,32 @@ fn a_refused_label_is_shown_by_its_beginning() {
     }
 }
 
+/// Each key that the default file shows, and the file as a whole, says what holds without it.
+#[test]
+fn the_default_file_says_what_holds_without_it() {
+    let written = include_str!("../../systemd/agent.toml");
+    let line = |line: &str| match line.strip_prefix('#') {
+        Some(key) if !key.starts_with(' ') && !key.starts_with("off:") => key.to_owned() + "\n",
+        _ => line.to_owned() + "\n",
+    };
+    let shown: String = written.lines().map(line).collect();
+    let all = |config: Config| {
+        let Config { target, labels, spool_bytes, log_format, log_level, modules, host, mysql, .. } = config;
+        format!("{target:#?}{labels:#?}{spool_bytes}{log_format:?}{log_level}{modules:#?}{host:#?}{mysql:#?}")
+    };
+    assert_eq!(all(load(Flags::default(), &shown).unwrap()), all(load(Flags::default(), "").unwrap()));
+    for argument in <Flags as clap::Args>::augment_args(clap::Command::new("x")).get_arguments() {
+        let key = match argument.get_id().as_str() {
+            "config" => continue,
+            "mysql" => "server",
+            key => key,
+        };
+        let is_shown =
+            |line: &str| line.trim_start_matches("#off: ").trim_start_matches('#').starts_with(&format!("{key} ="));
+        assert!(written.lines().any(is_shown), "{key} is not shown");
+    }
+}
+
 #[test]
 fn the_kernels_trees_are_placed_by_flag_and_file() {
     let dir = tempfile::tempdir().unwrap();

@@ -395,6 +395,27 @@ mod tests {
         assert!(config.tls.is_none() && !config.insecure);
     }
 
+    /// Each key that the default file shows, and the file as a whole, says what holds without it.
+    #[test]
+    fn the_default_file_says_what_holds_without_it() {
+        let written = include_str!("../../systemd/collector.toml");
+        let line = |line: &str| match line.strip_prefix('#') {
+            Some(key) if !key.starts_with(' ') && !key.starts_with("off:") => key.to_owned() + "\n",
+            _ => line.to_owned() + "\n",
+        };
+        let shown: String = written.lines().map(line).collect();
+        assert_eq!(from_file(&shown).unwrap(), Config::load(&Args::default()).unwrap());
+        for argument in <Args as clap::CommandFactory>::command().get_arguments() {
+            let key = argument.get_id().as_str();
+            if ["config", "rules", "alertmanager_config", "help", "version"].contains(&key) {
+                continue;
+            }
+            let is_shown =
+                |line: &str| line.trim_start_matches("#off: ").trim_start_matches('#').starts_with(&format!("{key} ="));
+            assert!(written.lines().any(is_shown), "{key} is not shown");
+        }
+    }
+
     /// `90d` was told as 2months 29days 2h 52m 48s.
     #[test]
     fn a_retention_is_told_as_it_is_written() {

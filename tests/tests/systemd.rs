@@ -397,7 +397,7 @@ fn uncommented(name: &str) -> anyhow::Result<String> {
 }
 
 #[tokio::test]
-async fn the_default_files_say_what_holds_without_them() -> anyhow::Result<()> {
+async fn both_programs_start_with_their_default_files() -> anyhow::Result<()> {
     let directory = TempDir::new()?;
     for name in ["collector.toml", "agent.toml"] {
         std::fs::write(directory.path().join(name), uncommented(name)?)?;
