@@ -144,7 +144,7 @@ async fn of_two_agents_with_one_name_the_second_is_told_how_to_get_another() -> 
     let second = Agent::start(&collector.grpc_url(), "db1", &[])?;
     until_ok("a refusal", PATIENCE, || async {
         let log = second.process.log();
-        ensure!(log.contains("\"db1\"") && log.contains("--label instance="), "{log}");
+        ensure!(log.contains("\"db1\"") && log.contains("--instance NAME"), "{log}");
         Ok(())
     })
     .await?;

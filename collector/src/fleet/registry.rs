@@ -458,7 +458,7 @@ mod tests {
         let registry = Registry::new(2, []);
         let first = registry.attach(attach(1, "db1", 1)).unwrap();
         let refused = registry.attach(attach(2, "db1", 2)).unwrap_err().to_string();
-        assert!(refused.contains("--label instance="), "{refused}");
+        assert!(refused.contains("--instance NAME"), "{refused}");
         drop(first);
         let _second = registry.attach(attach(2, "db1", 2)).unwrap();
         assert_eq!(registry.attach(attach(3, "db3", 3)).unwrap_err(), AttachError::TooMany(2));

@@ -331,7 +331,7 @@ async fn a_second_stream_with_one_identity_is_refused_with_both_addresses() {
     assert_eq!(refused.code(), Code::AlreadyExists);
     assert_eq!(refused.message().matches("127.0.0.1:").count(), 2, "{refused}");
     let refused = server.connect(hello(2, "db1")).await.err().unwrap();
-    assert!(refused.message().contains("--label instance="), "{refused}");
+    assert!(refused.message().contains("--instance NAME"), "{refused}");
     assert!(server.connect(hello(2, "db2")).await.is_ok());
 }
 
@@ -340,7 +340,7 @@ async fn hellos_that_cannot_be_taken_say_why() {
     let server = server(true, Rules::default()).await;
     for (hello, code, part) in [
         (Hello { agent_id: vec![1], ..hello(1, "x") }, Code::InvalidArgument, "16 random bytes"),
-        (Hello { labels: vec![], ..hello(1, "x") }, Code::InvalidArgument, "--label instance="),
+        (Hello { labels: vec![], ..hello(1, "x") }, Code::InvalidArgument, "--instance NAME"),
         (Hello { protocol_min: 9, protocol_max: 9, ..hello(1, "x") }, Code::FailedPrecondition, "upgrade"),
     ] {
         let refused = server.connect(hello).await.err().unwrap();
