@@ -63,7 +63,9 @@ pub async fn exemplars(State(state): State<ApiState>, params: Params) -> Result<
     let expr = away(parse).await?;
     let mut any_of = Vec::new();
     expr.each_selector(&mut |selector| any_of.push(selector.matchers.clone()));
-    let found = state.exemplars.select(&any_of, start_ms.unwrap_or(i64::MIN), end_ms.unwrap_or(i64::MAX));
+    let exemplars = state.exemplars.clone();
+    let (from_ms, to_ms) = (start_ms.unwrap_or(i64::MIN), end_ms.unwrap_or(i64::MAX));
+    let found = away(move || Ok(exemplars.select(&any_of, from_ms, to_ms))).await?;
     Ok(reply::exemplars(found))
 }
 

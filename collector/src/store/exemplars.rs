@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Labels, Matcher};
+use super::{Label, Labels, Matcher};
 
-/// As many as Prometheus keeps by default; with [`LABELS_CHARS_MAX`] about 30 MB at the most.
+/// As many as Prometheus keeps by default.
 pub const EXEMPLARS_MAX: usize = 100_000;
+/// Bytes of all of them and of the labels of their series: where those are long, fewer are kept.
+const BYTES_MAX: usize = 64 << 20;
 /// Letters of names and values of an exemplar's labels together, as OpenMetrics has it.
 pub const LABELS_CHARS_MAX: usize = 128;
 
@@ -39,6 +41,8 @@ struct Ring {
     series: HashMap<Arc<Labels>, VecDeque<Exemplar>>,
     /// Whose exemplar is the oldest, the next one, ...
     order: VecDeque<Arc<Labels>>,
+    /// What all of it takes, about.
+    bytes: usize,
 }
 
 impl Exemplars {
@@ -50,6 +54,9 @@ impl Exemplars {
         }
         let mut ring = self.0.lock();
         let ring = &mut *ring;
+        while ring.order.len() >= EXEMPLARS_MAX || ring.bytes >= BYTES_MAX {
+            ring.forget_oldest();
+        }
         let key = match ring.series.get_key_value(series) {
             Some((key, known)) => {
                 if let Some(newest) = known.back() {
@@ -66,11 +73,12 @@ impl Exemplars {
                 }
                 key.clone()
             }
-            None => Arc::new(series.clone()),
+            None => {
+                ring.bytes += bytes_of(series);
+                Arc::new(series.clone())
+            }
         };
-        if ring.order.len() >= EXEMPLARS_MAX {
-            ring.forget_oldest();
-        }
+        ring.bytes += bytes_of(&exemplar.labels);
         ring.order.push_back(key.clone());
         ring.series.entry(key).or_default().push_back(exemplar);
         Ok(())
@@ -81,11 +89,13 @@ impl Exemplars {
         let meets = |labels: &Labels, all: &Vec<Matcher>| {
             all.iter().all(|matcher| matcher.matches(labels.get(&matcher.name).map_or("", |value| value)))
         };
+        // Patterns may take long: they are tested while others write.
+        let mut series: Vec<Arc<Labels>> = self.0.lock().series.keys().cloned().collect();
+        series.retain(|labels| any_of.iter().any(|all| meets(labels, all)));
         let ring = self.0.lock();
-        let mut found: Vec<_> = ring
-            .series
+        let mut found: Vec<_> = series
             .iter()
-            .filter(|(labels, _)| any_of.iter().any(|all| meets(labels, all)))
+            .filter_map(|labels| Some((labels, ring.series.get(labels)?)))
             .map(|(labels, exemplars)| {
                 let within = exemplars.iter().filter(|e| (from_ms..=to_ms).contains(&e.timestamp_ms));
                 ((**labels).clone(), within.cloned().collect::<Vec<_>>())
@@ -102,11 +112,19 @@ impl Ring {
     fn forget_oldest(&mut self) {
         let Some(key) = self.order.pop_front() else { return };
         let Some(exemplars) = self.series.get_mut(&key) else { return };
-        exemplars.pop_front();
+        let oldest = exemplars.pop_front();
+        self.bytes -= oldest.map_or(0, |oldest| bytes_of(&oldest.labels));
         if exemplars.is_empty() {
             self.series.remove(&key);
+            self.bytes -= bytes_of(&key);
         }
     }
+}
+
+/// Labels with all that it takes to hold them and what belongs to them, about.
+fn bytes_of(labels: &Labels) -> usize {
+    let texts: usize = labels.iter().map(|label| label.name.len() + label.value.len() + size_of::<Label>() + 32).sum();
+    texts + size_of::<Exemplar>() + 32
 }
 
 #[cfg(test)]
@@ -152,5 +170,17 @@ mod tests {
         let found = exemplars.select(&all(), 0, i64::MAX);
         assert_eq!((found.len(), found[0].1.len()), (1, EXEMPLARS_MAX));
         assert_eq!(exemplars.0.lock().series.len(), 1);
+    }
+
+    #[test]
+    fn long_names_leave_room_for_fewer() {
+        let exemplars = Exemplars::default();
+        for number in 0..2000 {
+            exemplars.keep(&series(&format!("{number}{}", "x".repeat(100_000))), exemplar("1", number)).unwrap();
+        }
+        let ring = exemplars.0.lock();
+        assert!((300..1000).contains(&ring.series.len()), "{}", ring.series.len());
+        let bytes: usize = ring.series.keys().map(|key| bytes_of(key) + bytes_of(&exemplar("1", 0).labels)).sum();
+        assert_eq!(ring.bytes, bytes);
     }
 }

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use parking_lot::Mutex;
 
 use super::wire::Metadata;
+use lampad_proto::v1::MetricType;
+
 use crate::limits::Limits;
 use crate::store::Meta;
 
@@ -15,7 +17,8 @@ const FAMILIES_MAX: usize = 100_000;
 pub struct Families(Mutex<HashMap<String, Meta>>);
 
 impl Families {
-    /// Takes what is new; whether there was any.
+    /// Takes what is new; whether there was any. Of several texts of one family, as two versions of a program have them, the first
+    /// stays: all series are described anew when one changes, and these would change with every send.
     pub fn note(&self, metadata: Vec<Metadata>, limits: &Limits) -> bool {
         let mut families = self.0.lock();
         let mut news = false;
@@ -26,7 +29,10 @@ impl Families {
             }
             let (help, unit) = (limits.described(&family.help).into(), limits.described(&family.unit).into());
             let meta = Meta { kind: family.kind(), help, unit };
-            if families.get(&family.family) != Some(&meta) {
+            let unknown = MetricType::default();
+            let better = |known: &Meta| known.kind == unknown && meta.kind != unknown;
+            let is_news = families.get(&family.family).is_none_or(better);
+            if is_news {
                 families.insert(family.family, meta);
                 news = true;
             }

@@ -28,6 +28,7 @@ pub struct Request<'a> {
     /// As before.
     pub exemplars: Vec<Exemplar>,
     pub metadata: Vec<Metadata>,
+    histogram_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -52,6 +53,12 @@ const SERIES_MAX: usize = SAMPLES_MAX;
 const HISTOGRAMS_MAX: usize = 100_000;
 const METADATA_MAX: usize = 100_000;
 const EXEMPLARS_MAX: usize = 100_000;
+
+/// An exemplar that is longer has labels beyond what may be kept, and is left out before it takes memory.
+const EXEMPLAR_BYTES: usize = 4096;
+
+/// Bytes of all histograms of a request: read, each takes up to eight times as much and a little.
+const HISTOGRAM_BYTES: usize = 8 << 20;
 
 /// Bytes that are no such message.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -101,12 +108,19 @@ impl<'a> Request<'a> {
                 }
                 3 => {
                     room("exemplars", self.exemplars.len(), EXEMPLARS_MAX)?;
-                    let exemplar = Exemplar::decode(field.bytes()?);
+                    let bytes = field.bytes()?;
+                    if bytes.len() > EXEMPLAR_BYTES {
+                        continue;
+                    }
+                    let exemplar = Exemplar::decode(bytes);
                     self.exemplars.push(exemplar.map_err(|_| Malformed::Form("an exemplar that cannot be read"))?);
                 }
                 4 => {
                     room("histograms", self.histograms.len(), HISTOGRAMS_MAX)?;
-                    let histogram = Histogram::decode(field.bytes()?);
+                    let bytes = field.bytes()?;
+                    self.histogram_bytes += bytes.len();
+                    room("bytes of histograms", self.histogram_bytes, HISTOGRAM_BYTES)?;
+                    let histogram = Histogram::decode(bytes);
                     self.histograms.push(histogram.map_err(|_| Malformed::Form("a histogram that cannot be read"))?);
                 }
                 _ => {}
