@@ -50,7 +50,9 @@ pub struct Push {
 
 impl Push {
     pub async fn run(self) -> anyhow::Result<()> {
-        let mut client = Client::connect(self.options()?).map_err(explain)?;
+        let (options, may_be_nameless) = self.options()?;
+        let explain = |error| explain(error, may_be_nameless);
+        let mut client = Client::connect(options).map_err(explain)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as i64;
         let labels: Vec<Label> = self
             .labels
@@ -71,7 +73,8 @@ impl Push {
         bail!("{} samples are stored, these are refused: {}", report.stored, reasons.join("; "))
     }
 
-    fn options(&self) -> anyhow::Result<Options> {
+    /// Also tells whether the collector may miss a certificate of ours.
+    fn options(&self) -> anyhow::Result<(Options, bool)> {
         let flags = Flags {
             collector: self.collector.clone(),
             config: self.config.clone(),
@@ -98,17 +101,21 @@ impl Push {
             Some((certificate, key)) => Some((read(certificate)?, read(key)?)),
             None => None,
         };
-        Ok(options.tls(Tls { ca: ca.unwrap_or_default(), identity }))
+        let may_be_nameless = identity.is_none() && config.target.collector.starts_with("https://");
+        Ok((options.tls(Tls { ca: ca.unwrap_or_default(), identity }), may_be_nameless))
     }
 }
 
 /// The error with the flags of this command that help.
-fn explain(error: PushError) -> anyhow::Error {
+fn explain(error: PushError, may_be_nameless: bool) -> anyhow::Error {
     let hint = match &error {
         PushError::Refused { status, .. }
             if matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied) =>
         {
             "; name the file that holds the collector's token with --token-file"
+        }
+        PushError::Unreachable { .. } if may_be_nameless && !error.to_string().contains("--tls-") => {
+            "; where the collector asks for certificates, name yours with --tls-cert and --tls-key"
         }
         PushError::Token => "; look into the file of --token-file",
         _ => return error.into(),
@@ -141,8 +148,11 @@ mod tests {
     #[test]
     fn a_wrong_token_names_the_flag() {
         let status = Box::new(tonic::Status::unauthenticated("send the collector's token"));
-        let error = explain(PushError::Refused { collector: "http://c".to_owned(), status }).to_string();
+        let error = explain(PushError::Refused { collector: "http://c".to_owned(), status }, false).to_string();
         assert!(error.contains("--token-file") && error.contains("http://c"), "{error}");
+        let status = Box::new(tonic::Status::unknown("broken pipe"));
+        let error = explain(PushError::Unreachable { collector: "https://c".to_owned(), status }, true).to_string();
+        assert!(error.contains("--tls-cert"), "{error}");
     }
 
     /// The certificate was dropped unless an authority was named too.

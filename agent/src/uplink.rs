@@ -38,6 +38,9 @@ const STEADY: Duration = Duration::from_secs(5);
 /// Wait before the next attempt when the collector refuses: it will most likely refuse again.
 const REFUSED_WAIT: Duration = Duration::from_secs(3);
 
+/// How rustls calls the alert of a collector that wants a certificate of us and got none.
+const NAMELESS: &str = "CertificateRequired";
+
 /// Troubles that are remembered as told.
 const SAID_MAX: usize = 8;
 
@@ -118,6 +121,7 @@ impl UplinkError {
     fn trouble(&self, text: &str) -> String {
         match self {
             Self::Misdirected { way_out, .. } => (*way_out).to_owned(),
+            Self::NotAllowed { detail, .. } if detail.contains(NAMELESS) => NAMELESS.to_owned(),
             _ => text.chars().filter(|letter| !letter.is_ascii_digit()).collect(),
         }
     }
@@ -126,6 +130,7 @@ impl UplinkError {
     fn from_connect(collector: &str, detail: String) -> Self {
         let collector = collector.to_owned();
         match way_out(&detail) {
+            _ if detail.contains(NAMELESS) => Self::NotAllowed { collector, detail },
             "" => Self::Unreachable { collector, detail },
             way_out => Self::Misdirected { collector, detail, way_out },
         }
@@ -151,6 +156,9 @@ impl UplinkError {
             Some(source) => format!("{}: {}", status.message(), chain(source)),
             None => status.message().to_owned(),
         };
+        if detail.contains(NAMELESS) {
+            return Self::NotAllowed { collector, detail };
+        }
         let way_out = way_out(&detail);
         if !way_out.is_empty() {
             return Self::Misdirected { collector, detail, way_out };
@@ -272,7 +280,10 @@ impl Attempts {
         self.failures += 1;
         let text = chain(error);
         let trouble = error.trouble(&text);
-        if !self.said.contains(&trouble) {
+        // The alert is lost where the connection ends before it is read: what is seen then is this trouble too.
+        let cut = ["broken pipe", "connection closed", "onnection reset"].iter().any(|part| text.contains(part));
+        let is_known = self.said.contains(&trouble) || cut && self.said.iter().any(|said| said == NAMELESS);
+        if !is_known {
             tracing::warn!("{text}; trying again, told again when it works");
             if self.said.len() >= SAID_MAX {
                 self.said.remove(0);
@@ -361,6 +372,20 @@ mod tests {
         tokio::time::advance(STEADY).await;
         assert!(attempts.failed(&error) <= BACKOFF.0);
         assert!(attempts.told, "the end of a stream that held is news");
+    }
+
+    #[test]
+    fn a_missing_certificate_is_told_once_with_the_way_out() {
+        let mut attempts = Attempts::default();
+        let alert = UplinkError::from_connect("https://c", "received fatal alert: CertificateRequired".to_owned());
+        assert!(alert.to_string().contains("--tls-cert"), "{alert}");
+        let later =
+            UplinkError::from_status("https://c", &Status::unknown("received fatal alert: CertificateRequired"));
+        let cut = UplinkError::from_status("https://c", &Status::unknown("broken pipe"));
+        for error in [&alert, &cut, &later, &cut, &alert] {
+            attempts.failed(error);
+        }
+        assert_eq!(attempts.said, [NAMELESS]);
     }
 
     #[test]
