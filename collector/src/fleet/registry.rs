@@ -72,6 +72,10 @@ pub struct State {
     pub lag_ms: i64,
     pub clock_offset_ms: i64,
     pub clock_shift_ms: i64,
+    /// Nothing was taken of the stream so far.
+    waits: bool,
+    /// Nor of the one before it, to its end: it comes again and again, and is not up for that.
+    in_vain: bool,
     session: u64,
     cancel: CancellationToken,
 }
@@ -252,7 +256,9 @@ impl Registry {
         state.peer = Some(attach.peer);
         (state.streaming, state.ended) = (true, false);
         state.connected_ms = attach.now_ms;
-        state.last_seen = Some(now);
+        state.in_vain = state.waits;
+        state.waits = true;
+        state.heard(now);
         state.session = session;
         state.cancel = cancel.clone();
         drop(state);
@@ -286,8 +292,16 @@ impl State {
             lag_ms: 0,
             clock_offset_ms: 0,
             clock_shift_ms: 0,
+            waits: false,
+            in_vain: false,
             session: 0,
             cancel: CancellationToken::new(),
+        }
+    }
+
+    fn heard(&mut self, now: Instant) {
+        if !self.in_vain || self.last_seen.is_none() {
+            self.last_seen = Some(now);
         }
     }
 
@@ -327,7 +341,7 @@ impl Lease {
 
     /// The agent has said something.
     pub fn seen(&self) {
-        self.with(|state| state.last_seen = Some(Instant::now()));
+        self.with(|state| state.heard(Instant::now()));
     }
 
     /// The agent has pushed a frame.
@@ -335,6 +349,8 @@ impl Lease {
         self.with(|state| {
             state.last_push_ms = now_ms;
             state.lag_ms = lag_ms;
+            (state.waits, state.in_vain) = (false, false);
+            state.heard(Instant::now());
         });
     }
 
@@ -434,6 +450,29 @@ mod tests {
         let registry = Registry::new(10, []);
         drop(registry.attach(attach(1, "db1", 1)).unwrap());
         assert!(registry.attach(attach(1, "db1", 2)).is_ok());
+    }
+
+    /// On a full disk all agents came again twice a second, and all were told to be up.
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_again_and_again_in_vain_is_not_up() {
+        let registry = Registry::new(10, []);
+        let is_up = || registry.agents()[0].is_up(Instant::now());
+        let come = || {
+            let lease = registry.attach(attach(1, "db1", 1)).unwrap();
+            lease.seen();
+            lease
+        };
+        come().pushed(1, 1);
+        tokio::time::advance(LEASE - Duration::from_millis(1)).await;
+        drop(come());
+        tokio::time::advance(LEASE - Duration::from_millis(1)).await;
+        drop(come());
+        assert!(is_up(), "one stream that was cut short tells nothing yet");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        let lease = come();
+        assert!(!is_up());
+        lease.pushed(2, 1);
+        assert!(is_up());
     }
 
     /// `up` stayed 1 for a module that was switched off.

@@ -84,7 +84,9 @@ async fn begin(ingest: &Arc<Ingest>, request: Request<Streaming<Upward>>) -> Res
             tracing::warn!(%peer, left_out, reason = status.message(), "stream refused");
         }
     })?;
-    tracing::info!(%peer, instance = %who.instance, "agent connected");
+    if let Some(left_out) = ingest.repeats.tell(format_args!("connected {agent:?}")) {
+        tracing::info!(%peer, instance = %who.instance, left_out, "agent connected");
+    }
     let outbox = Arc::new(Outbox::default());
     outbox.welcome(welcome);
     let mut session = Session::new(ingest.clone(), who, lease, outbox.clone(), ingest.limits.clone());
@@ -108,7 +110,13 @@ async fn run(ingest: Arc<Ingest>, session: Session, upward: Streaming<Upward>, o
     let ended = read(&ingest, session, upward).await;
     match &ended {
         Ok(()) => tracing::info!(instance, "agent ended its stream"),
-        Err(status) => tracing::info!(instance, code = ?status.code(), reason = status.message(), "stream ended"),
+        // An agent that is sent away comes again at once, and is sent away again.
+        Err(status) => {
+            if let Some(left_out) = ingest.repeats.tell(format_args!("ended {instance} {:?}", status.code())) {
+                let (code, reason) = (status.code(), status.message());
+                tracing::warn!(instance, ?code, left_out, reason, "stream ended");
+            }
+        }
     }
     outbox.end(ended.err());
 }

@@ -22,12 +22,20 @@ enum Account {
     Own,
 }
 
+/// Who has no id of its own: the collector, and whoever states samples without being an agent.
+const NOBODY: AgentId = AgentId([0; 16]);
+
+/// Whether a group is the collector's own.
+pub(super) fn is_own(key: &GroupKey, mode: WriteMode) -> bool {
+    key.agent == NOBODY && mode == WriteMode::Delta
+}
+
 impl Account {
     fn of(key: &GroupKey, mode: WriteMode) -> Self {
         match mode {
-            _ if key.agent != AgentId([0; 16]) => Self::Agent(key.agent),
-            WriteMode::Delta => Self::Own,
-            WriteMode::Stated => Self::Writer(key.name.split(' ').next().unwrap_or_default().into()),
+            _ if is_own(key, mode) => Self::Own,
+            _ if key.agent != NOBODY => Self::Agent(key.agent),
+            _ => Self::Writer(key.name.split(' ').next().unwrap_or_default().into()),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::MutexGuard;
 
+use super::admit::is_own;
 use super::core::Core;
 use super::entry;
 use super::group::{AHEAD_MS_MAX, Group, Reject, State, Window, bytes_of_value};
@@ -29,7 +30,7 @@ pub struct Appended {
 
 impl Core {
     pub fn append(&self, batch: &Batch) -> Result<Appended, AppendError> {
-        self.may_append()?;
+        self.may_append(self.is_own(batch))?;
         let Some(frame) = batch.frame else { return self.store_cut(batch) };
         let bytes = bytes_of(batch);
         if bytes > RECORD_BYTES_MAX && !self.is_stated(batch) {
@@ -44,6 +45,15 @@ impl Core {
         let appended = self.store_cut(batch)?;
         epochs.insert(frame.epoch, frame.sequence, frame.sequence);
         Ok(appended)
+    }
+
+    /// Whether the collector itself says this. Frames are others'.
+    fn is_own(&self, batch: &Batch) -> bool {
+        if batch.frame.is_some() || batch.ticks.is_empty() {
+            return false;
+        }
+        let groups = self.groups.read();
+        batch.ticks.iter().all(|tick| groups.get(tick.group).is_some_and(|group| is_own(&group.key, group.mode)))
     }
 
     fn is_stated(&self, batch: &Batch) -> bool {

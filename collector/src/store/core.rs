@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::watch;
 
-use super::admit::Admission;
+use super::admit::{Admission, is_own};
 use super::blocks::Blocks;
 use super::entry;
 use super::group::{Group, Mark, State};
@@ -152,7 +152,7 @@ impl Core {
         if let Some(known) = groups.known(&key, mode) {
             return known;
         }
-        self.may_define()?;
+        self.may_define(is_own(&key, mode))?;
         self.admission.lock().admit_group(&self.options.limits, &key, mode)?;
         let mut payload = Vec::new();
         entry::put_group(&mut payload, GroupId(groups.all.len() as u32), &key, mode);
@@ -160,15 +160,17 @@ impl Core {
         Ok(groups.add(key, mode))
     }
 
-    fn may_define(&self) -> Result<(), Refused> {
-        self.may_append().map_err(|error| Refused::Unavailable(error.to_string()))
+    fn may_define(&self, own: bool) -> Result<(), Refused> {
+        self.may_append(own).map_err(|error| Refused::Unavailable(error.to_string()))
     }
 
-    pub fn may_append(&self) -> Result<(), AppendError> {
+    /// Whether anything is taken now. What the collector says of itself is taken on a disk that is getting full too: it is little,
+    /// and tells of just that.
+    pub fn may_append(&self, own: bool) -> Result<(), AppendError> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(AppendError::Closed);
         }
-        if self.disk_full.load(Ordering::Relaxed) {
+        if !own && self.disk_full.load(Ordering::Relaxed) {
             return Err(AppendError::DiskFull);
         }
         if self.log.is_full() {
@@ -219,7 +221,7 @@ impl Core {
             return refuse(Refused::Invalid(format!("group {} is not defined; define it first", group.0)));
         };
         // What is known already is answered whatever the disk does.
-        let may_define = self.may_define();
+        let may_define = self.may_define(is_own(&group.key, group.mode));
         let mut index = self.index.write();
         let mut state = group.state.lock();
         let mut found = Vec::with_capacity(series.len());

@@ -112,7 +112,7 @@ impl State {
 impl Core {
     /// Deletes samples of the series that meet any of the lists of matchers; says of how many series. Durable when it returns.
     pub fn erase(&self, any_of: &[Vec<Matcher>], from_ms: i64, to_ms: i64) -> Result<u64, AppendError> {
-        self.may_append()?;
+        self.may_append(false)?;
         let mut by_group: BTreeMap<GroupId, RoaringBitmap> = BTreeMap::new();
         let series = {
             let budget = Budget::new(u64::MAX, Instant::now() + FOUND_WITHIN);

@@ -210,8 +210,22 @@ impl Keeper {
                 // Whoever asked may have given up.
                 let _ = waiting.send(moment);
             }
-            self.core.disk_full.store(self.dir.is_full(), Ordering::Relaxed);
+            self.look_at_disk();
             self.round(asked, also);
+        }
+    }
+
+    fn look_at_disk(&self) {
+        let is_full = self.dir.is_full();
+        let was_full = self.core.disk_full.swap(is_full, Ordering::Relaxed);
+        let dir = self.core.options.data_dir.display();
+        match (was_full, is_full) {
+            (false, true) => tracing::error!(
+                "the disk of {dir} is full but for what is set aside: nothing is taken, and agents keep what they sample; \
+                 make room, or shorten --retention"
+            ),
+            (true, false) => tracing::warn!("there is room again on the disk of {dir}; samples are taken"),
+            _ => {}
         }
     }
 
