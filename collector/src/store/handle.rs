@@ -159,7 +159,7 @@ impl Store {
     }
 
     /// Seals all and does, as the store's thread does every minute, what is worth doing of tiers and compaction; false when that
-    /// fails or takes longer. For simulated time. Not for a tokio worker.
+    /// fails or takes longer. For simulated time: the clock is believed however far it has gone since. Not for a tokio worker.
     pub fn tend(&self, within: Duration) -> bool {
         self.core.keeper.tend(within)
     }

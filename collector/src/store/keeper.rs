@@ -238,6 +238,10 @@ impl Keeper {
             self.core.sealing.store(false, Ordering::Relaxed);
             self.checkpointed = Instant::now();
         }
+        if also.tend {
+            // Time is simulated: how far it has gone says nothing about the clock.
+            self.age = Age::new(self.core.options.clock.now_ms(), None);
+        }
         // What is too old goes whether or not something can be sealed: on a full disk nothing else makes room.
         if asked.is_some() || self.retained.elapsed() >= RETAIN_EVERY {
             self.retained = Instant::now();
