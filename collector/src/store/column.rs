@@ -16,16 +16,23 @@
 //! form is 2^53 at least and counts from the point before, from 0 where that is no such number; what a double holds exactly
 //! is a float. A point holds until the next one; the last holds until `through`, a tick number that is kept beside the bytes.
 
+mod points;
+mod samples;
+
 use std::ops::Deref;
 use std::sync::Arc;
 
+use lampad_proto::decimal;
 use lampad_proto::v1::Histogram;
-use lampad_proto::{Integer, Number, decimal};
 use prost::Message as _;
 use smallvec::SmallVec;
 
-use super::bytes::{Put, Reader, put_bytes, put_signed, put_varint, unzigzag};
-use super::{Sample, Value};
+pub(super) use self::points::{Point, Points, Walk};
+#[cfg(test)]
+pub(super) use self::samples::expand;
+pub(super) use self::samples::{Samples, expand_points, value_at};
+use super::Value;
+use super::bytes::{Put, put_bytes, put_signed, put_varint};
 
 const DECIMAL: u64 = 0;
 const DIGITS: u64 = 1;
@@ -281,267 +288,12 @@ pub(super) fn same_value(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// What holds from a tick on.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Point<'a> {
-    Float(f64),
-    Integer(Integer),
-    Histogram(&'a [u8]),
-    Absent,
-    Ended,
-}
-
-/// A walk over the points of a column, whatever its codec.
-pub(super) trait Walk<'a>: Iterator<Item = (u32, Point<'a>)> {
-    /// Whether it ended early, at something that cannot be read.
-    fn is_damaged(&self) -> bool;
-}
-
-impl<'a> Walk<'a> for Points<'a> {
-    fn is_damaged(&self) -> bool {
-        self.damaged
-    }
-}
-
-/// Walks the points of a column; ends early at what it cannot read, and says so.
-pub(super) struct Points<'a> {
-    reader: Reader<'a>,
-    tick: u32,
-    base: f64,
-    digits: u32,
-    /// The mantissa of `base` at `digits`, where it is known.
-    mantissa: Option<i64>,
-    /// Magnitude of the point before, where that is a whole number of 2^53 and more.
-    whole: u64,
-    /// The waypoint's own point, which comes first.
-    held: Option<f64>,
-    pub damaged: bool,
-}
-
-impl<'a> Points<'a> {
-    pub fn new(bytes: &'a [u8]) -> Self {
-        Self {
-            reader: Reader(bytes),
-            tick: 0,
-            base: 0.0,
-            digits: 0,
-            mantissa: None,
-            whole: 0,
-            held: None,
-            damaged: false,
-        }
-    }
-
-    /// Of the bytes from a waypoint on.
-    pub fn from(start: Option<Waypoint>, bytes: &'a [u8]) -> Self {
-        let points = Self::new(bytes);
-        let Some(Waypoint { tick, base, digits, .. }) = start else { return points };
-        let whole = whole_of(base).unwrap_or(0);
-        Self { tick, base, digits: u32::from(digits), whole, held: Some(base), ..points }
-    }
-
-    /// The next point where it is one of most: a decimal of the digits in force, some ticks on. Nothing is read where it is not.
-    #[inline(always)]
-    fn read_quick(&mut self) -> Option<(u32, f64)> {
-        let (mantissa, before) = (self.mantissa?, self.reader);
-        let (head, delta) = self.reader.short_pair()?;
-        let (next, tick) = (mantissa + unzigzag(delta), self.tick.checked_add(head as u32 >> 2));
-        let value = decimal::value(next, self.digits);
-        match (tick, value) {
-            (Some(tick), Some(value))
-                if head & 3 == DECIMAL && next.unsigned_abs() <= decimal::MANTISSA_KEPT as u64 =>
-            {
-                (self.tick, self.base, self.mantissa, self.whole) = (tick, value, Some(next), 0);
-                Some((tick, value))
-            }
-            _ => {
-                self.reader = before;
-                None
-            }
-        }
-    }
-
-    fn next_slow(&mut self) -> Option<(u32, Point<'a>)> {
-        if let Some(held) = self.held.take() {
-            return Some((self.tick, Point::Float(held)));
-        }
-        if self.reader.is_empty() || self.damaged {
-            return None;
-        }
-        let point = self.read();
-        if point.is_none() {
-            (self.damaged, self.mantissa) = (true, None);
-        }
-        point
-    }
-
-    /// A decimal of the digits in force.
-    fn decimal(&mut self) -> Option<f64> {
-        let delta = self.reader.signed()?;
-        let next = self.mantissa.and_then(|mantissa| mantissa.checked_add(delta));
-        if let Some(mantissa) = next.filter(|next| next.unsigned_abs() <= decimal::MANTISSA_KEPT as u64) {
-            self.mantissa = Some(mantissa);
-            return decimal::value(mantissa, self.digits);
-        }
-        let value = decimal::apply(decimal::base(self.base), self.digits, delta)?;
-        self.mantissa = decimal::exact(value, self.digits).filter(|kept| kept.abs() <= decimal::MANTISSA_KEPT);
-        Some(value)
-    }
-
-    fn read(&mut self) -> Option<(u32, Point<'a>)> {
-        let head = self.reader.varint()?;
-        self.tick = self.tick.checked_add(u32::try_from(head >> 2).ok()?)?;
-        let float = match head & 3 {
-            DECIMAL => self.decimal()?,
-            DIGITS => {
-                self.digits = u32::from(self.reader.u8()?);
-                self.mantissa = None;
-                self.decimal()?
-            }
-            RAW => {
-                self.mantissa = None;
-                f64::from_bits(self.reader.u64()?)
-            }
-            _ => {
-                let point = match self.reader.u8()? {
-                    ABSENT => Point::Absent,
-                    ENDED => Point::Ended,
-                    HISTOGRAM => Point::Histogram(self.reader.bytes()?),
-                    what @ (WHOLE | NEGATIVE) => self.read_whole(what == NEGATIVE)?,
-                    _ => return None,
-                };
-                if !matches!(point, Point::Float(_) | Point::Integer(_)) {
-                    self.whole = 0;
-                }
-                return Some((self.tick, point));
-            }
-        };
-        self.base = float;
-        self.whole = whole_of(float).unwrap_or(0);
-        Some((self.tick, Point::Float(float)))
-    }
-
-    fn read_whole(&mut self, negative: bool) -> Option<Point<'a>> {
-        self.whole = self.whole.wrapping_add(self.reader.signed()? as u64);
-        Some(match Number::whole(self.whole, negative) {
-            Number::Integer(value) => Point::Integer(value),
-            // A smaller one would be the base of no whole number that a writer makes.
-            Number::Float(value) => {
-                whole_of(value)?;
-                (self.base, self.mantissa) = (value, None);
-                Point::Float(value)
-            }
-        })
-    }
-}
-
-impl<'a> Iterator for Points<'a> {
-    type Item = (u32, Point<'a>);
-
-    #[inline]
-    fn next(&mut self) -> Option<Self::Item> {
-        match self.read_quick() {
-            Some((tick, value)) => Some((tick, Point::Float(value))),
-            None => self.next_slow(),
-        }
-    }
-}
-
-/// Samples of one series, ascending within each list.
-#[derive(Debug, Default, Clone)]
-pub(super) struct Samples {
-    pub floats: Vec<Sample>,
-    pub histograms: Vec<(i64, Arc<Histogram>)>,
-}
-
-impl Samples {
-    pub fn len(&self) -> usize {
-        self.floats.len() + self.histograms.len()
-    }
-}
-
-/// As [`expand_points`], of a whole column of codec 1.
-#[cfg(test)]
-pub(super) fn expand(bytes: &[u8], through: u32, ticks: &[i64], from_ms: i64, to_ms: i64, out: &mut Samples) -> bool {
-    expand_points(Points::new(bytes), through, ticks, from_ms, to_ms, out)
-}
-
-/// Adds the samples of a column in `[from_ms, to_ms]`: one per tick while a point holds. Points may come out of any codec.
-/// False when the bytes are damaged; what could be read is there.
-pub(super) fn expand_points<'a>(
-    mut points: impl Walk<'a>,
-    through: u32,
-    ticks: &[i64],
-    from_ms: i64,
-    to_ms: i64,
-    out: &mut Samples,
-) -> bool {
-    let low = ticks.partition_point(|tick| *tick < from_ms);
-    let high = ticks.partition_point(|tick| *tick <= to_ms);
-    let end = (through as usize).min(ticks.len()).min(high);
-    let mut next = points.next();
-    while let Some((tick, point)) = next {
-        if tick as usize >= high {
-            return true;
-        }
-        next = points.next();
-        let until = next.map_or(end, |(tick, _)| (tick as usize).min(high));
-        let span = (tick as usize).max(low)..until;
-        match point {
-            Point::Absent => {}
-            Point::Ended => {
-                let tick = tick as usize;
-                if (low..high).contains(&tick) {
-                    out.floats.push(Sample { timestamp_ms: ticks[tick], value: lampad_proto::stale() });
-                }
-            }
-            _ if span.is_empty() => {}
-            Point::Float(value) => {
-                if out.floats.is_empty() {
-                    out.floats.reserve(end.saturating_sub(span.start));
-                }
-                if span.len() == 1 {
-                    out.floats.push(Sample { timestamp_ms: ticks[span.start], value });
-                    continue;
-                }
-                out.floats.extend(ticks[span].iter().map(|tick| Sample { timestamp_ms: *tick, value }));
-            }
-            Point::Integer(value) => {
-                let value = value.as_f64();
-                out.floats.extend(ticks[span].iter().map(|tick| Sample { timestamp_ms: *tick, value }));
-            }
-            Point::Histogram(bytes) => {
-                let Ok(histogram) = Histogram::decode(bytes) else { return false };
-                let histogram = Arc::new(histogram);
-                out.histograms.extend(ticks[span].iter().map(|tick| (*tick, histogram.clone())));
-            }
-        }
-    }
-    !points.is_damaged()
-}
-
-/// The value at a tick to the last digit, which [`expand`] rounds; `None` where there is none. The stale marker is a value.
-pub(super) fn value_at(bytes: &[u8], through: u32, tick: u32) -> Option<Value> {
-    let mut found = None;
-    for (from, point) in Points::new(bytes).take_while(|(from, _)| *from <= tick) {
-        found = match point {
-            Point::Ended => (from == tick).then(|| Value::Float(lampad_proto::stale())),
-            Point::Absent => None,
-            Point::Float(value) if tick < through => Some(Value::Float(value)),
-            Point::Integer(value) if tick < through => Some(Value::Integer(value)),
-            Point::Histogram(bytes) if tick < through => {
-                Some(Value::Histogram(Arc::new(Histogram::decode(bytes).ok()?)))
-            }
-            Point::Float(_) | Point::Integer(_) | Point::Histogram(_) => None,
-        };
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use lampad_proto::Number;
     use proptest::prelude::*;
+
+    use super::*;
 
     fn value() -> impl Strategy<Value = Option<Number>> {
         prop_oneof![

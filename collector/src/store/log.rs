@@ -9,26 +9,26 @@
 //! replay takes the first. A start never appends to an old segment, so a torn tail stays where it is and is not read. The
 //! queue is bounded: past its bound an append is refused, and whoever holds the frame keeps it.
 
-use std::fs;
+mod replay;
+mod writer;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use lampad_proto::record::{self, End, Scan};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
-use super::bytes::Reader;
-use super::files::{Disk, DiskFile};
-use super::{Lsn, Progress};
+use self::writer::Writer;
+use super::Lsn;
+use super::files::Disk;
+
+pub(super) use self::replay::{Event, Replayed, replay, segments};
 
 const MAGIC: &[u8; 8] = b"LMPDLOG1";
 const HEADER_BYTES: usize = 16;
-
-/// A segment is closed when it is longer: releasing the log deletes whole segments.
-const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Bytes that may wait for the disk; at 10 MB/s of log that is some seconds of a disk that does not answer.
 const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -41,12 +41,6 @@ const EAGER_BYTES: usize = 4 * 1024 * 1024;
 
 /// Bytes beyond which those who push are asked to wait: some rounds of the writer, so that it never waits for them.
 const BUSY_BYTES: u64 = 3 * EAGER_BYTES as u64;
-
-const PAUSE_MIN: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
-
-/// How often a disk that goes on failing is told of.
-const TELL_EVERY: Duration = Duration::from_secs(300);
 
 #[derive(Debug)]
 struct Waiting {
@@ -122,16 +116,7 @@ impl Log {
             .map(|(path, bytes)| Segment { path: path.clone(), last_lsn: replayed.last_lsn, bytes: *bytes })
             .collect();
         shared.stats.bytes.store(replayed.segments.iter().map(|(_, bytes)| bytes).sum(), Ordering::Relaxed);
-        let mut writer = Writer {
-            dir: dir.to_owned(),
-            shared: shared.clone(),
-            number: replayed.last_number,
-            open: None,
-            unflushed: Vec::new(),
-            last_lsn: replayed.last_lsn,
-            failures: 0,
-            told: None,
-        };
+        let mut writer = Writer::new(dir, shared.clone(), replayed);
         // The first segment is made here, so that a disk that cannot be written is told at the start.
         writer.roll()?;
         let thread = std::thread::Builder::new().name("store-log".into()).spawn(move || writer.run())?;
@@ -257,269 +242,4 @@ impl Log {
             tracing::error!("the log's thread panicked");
         }
     }
-}
-
-struct Writer {
-    dir: PathBuf,
-    shared: Arc<Shared>,
-    number: u64,
-    open: Option<Open>,
-    /// Framed records that are not durable.
-    unflushed: Vec<u8>,
-    last_lsn: u64,
-    /// Failures since the last one that was told, and when that was.
-    failures: u64,
-    told: Option<Instant>,
-}
-
-struct Open {
-    file: Box<dyn DiskFile>,
-    path: PathBuf,
-    bytes: u64,
-    durable_lsn: u64,
-}
-
-impl Writer {
-    fn run(mut self) {
-        while let Some(batch) = self.next_batch() {
-            for waiting in &batch {
-                record::append(&mut self.unflushed, waiting.kind, |out| {
-                    out.extend_from_slice(&waiting.lsn.to_le_bytes());
-                    out.extend_from_slice(&waiting.payload);
-                });
-                self.last_lsn = waiting.lsn;
-            }
-            drop(batch);
-            if !self.persist() {
-                break;
-            }
-        }
-        self.close_segment();
-        self.shared.wake.notify_all();
-    }
-
-    /// What came in during the commit delay; `None` at the end.
-    fn next_batch(&self) -> Option<Vec<Waiting>> {
-        let shared = &self.shared;
-        let mut queue = shared.queue.lock();
-        loop {
-            if queue.abandoned {
-                return None;
-            }
-            let due = queue.since.map(|since| since + shared.commit_delay).into_iter().chain(queue.soon).min();
-            let ready = due.is_some_and(|due| Instant::now() >= due);
-            if !queue.waiting.is_empty() && (ready || queue.hurry || queue.closing || queue.bytes >= EAGER_BYTES) {
-                break;
-            }
-            if queue.closing {
-                return None;
-            }
-            match due {
-                Some(due) => {
-                    shared.wake.wait_until(&mut queue, due);
-                }
-                None => shared.wake.wait(&mut queue),
-            }
-        }
-        (queue.since, queue.soon) = (None, None);
-        queue.hurry = false;
-        shared.in_flight.store(queue.bytes as u64, Ordering::Relaxed);
-        queue.bytes = 0;
-        Some(std::mem::take(&mut queue.waiting))
-    }
-
-    /// Makes `unflushed` durable, however long it takes. False when the store closes before the disk takes it.
-    fn persist(&mut self) -> bool {
-        let mut pause = PAUSE_MIN;
-        while let Err(error) = self.write_and_flush() {
-            self.shared.stats.failures.fetch_add(1, Ordering::Relaxed);
-            self.failures += 1;
-            if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
-                self.told = Some(Instant::now());
-                let failures = std::mem::take(&mut self.failures);
-                tracing::error!(%error, dir = %self.dir.display(), failures,
-                    "cannot make the log durable; nothing is acked meanwhile, agents keep their frames; free space or mend the disk");
-            }
-            // Nothing is known of this file any more: it is kept for what was durable, and not written again.
-            self.close_segment();
-            let mut queue = self.shared.queue.lock();
-            if queue.closing {
-                return false;
-            }
-            self.shared.wake.wait_for(&mut queue, pause);
-            if queue.closing {
-                return false;
-            }
-            drop(queue);
-            pause = (pause * 2).min(PAUSE_MAX);
-        }
-        self.unflushed.clear();
-        self.unflushed.shrink_to(EAGER_BYTES);
-        self.shared.in_flight.store(0, Ordering::Relaxed);
-        self.shared.durable.send_replace(Lsn(self.last_lsn));
-        self.shared.wake.notify_all();
-        true
-    }
-
-    fn write_and_flush(&mut self) -> io::Result<()> {
-        if self.open.as_ref().is_none_or(|open| open.bytes >= SEGMENT_BYTES) {
-            self.roll()?;
-        }
-        let Some(open) = &mut self.open else { return Err(io::Error::other("no open segment")) };
-        let began = Instant::now();
-        open.file.write(&self.unflushed)?;
-        open.file.flush()?;
-        open.bytes += self.unflushed.len() as u64;
-        open.durable_lsn = self.last_lsn;
-        let stats = &self.shared.stats;
-        stats.bytes.fetch_add(self.unflushed.len() as u64, Ordering::Relaxed);
-        stats.written_bytes.fetch_add(self.unflushed.len() as u64, Ordering::Relaxed);
-        stats.flushes.fetch_add(1, Ordering::Relaxed);
-        stats.flush_micros.fetch_add(began.elapsed().as_micros() as u64, Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn roll(&mut self) -> io::Result<()> {
-        self.close_segment();
-        self.number += 1;
-        let path = self.dir.join(format!("{:010}.log", self.number));
-        let begun = self.begin(&path);
-        if begun.is_err() {
-            // It holds no record; on a disk that stays full there would be one more with each try.
-            let _ = self.shared.disk.remove(&path);
-        }
-        let file = begun?;
-        self.open = Some(Open { file, path, bytes: HEADER_BYTES as u64, durable_lsn: 0 });
-        Ok(())
-    }
-
-    fn begin(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let mut file = self.shared.disk.create(path)?;
-        let mut header = MAGIC.to_vec();
-        header.extend_from_slice(&[0; HEADER_BYTES - MAGIC.len()]);
-        file.write(&header)?;
-        file.flush()?;
-        self.shared.disk.flush_dir(&self.dir)?;
-        Ok(file)
-    }
-
-    fn close_segment(&mut self) {
-        let Some(open) = self.open.take() else { return };
-        let segment = Segment { path: open.path, last_lsn: open.durable_lsn, bytes: open.bytes - HEADER_BYTES as u64 };
-        self.shared.queue.lock().closed.push(segment);
-    }
-}
-
-/// What a replay found.
-#[derive(Debug, Default)]
-pub(super) struct Replayed {
-    pub last_lsn: u64,
-    pub last_number: u64,
-    pub segments: Vec<(PathBuf, u64)>,
-    pub records: u64,
-    /// Damaged places, each named.
-    pub damage: Vec<String>,
-}
-
-/// What the caller is told during a replay.
-pub(super) enum Event<'a> {
-    Record {
-        lsn: u64,
-        kind: u8,
-        payload: Reader<'a>,
-    },
-    /// Records are missing here: what follows may build on what is lost.
-    Gap,
-}
-
-/// Reads all segments in order. Damage is reported and stepped over. `floor` is the last record that was released.
-pub(super) fn replay(
-    dir: &Path,
-    floor: u64,
-    progress: &Progress,
-    mut event: impl FnMut(Event<'_>),
-) -> io::Result<Replayed> {
-    let mut found = Replayed { last_lsn: floor, ..Replayed::default() };
-    let segments = segments(dir)?;
-    progress.begin_log(segments.len() as u64, segments.iter().map(|(_, _, bytes)| bytes).sum());
-    for (number, path, length) in segments {
-        let bytes = fs::read(&path)?;
-        found.last_number = number;
-        found.segments.push((path.clone(), bytes.len() as u64));
-        if bytes.starts_with(MAGIC) {
-            replay_segment(&path, &bytes[HEADER_BYTES.min(bytes.len())..], &mut found, &mut event);
-        } else if bytes.len() >= HEADER_BYTES && bytes.iter().any(|byte| *byte != 0) {
-            // A crash right after the file was made leaves it short; anything else is damage.
-            found.damage.push(format!("{}: not a segment of the log", path.display()));
-        }
-        progress.segment_done(length);
-    }
-    Ok(found)
-}
-
-/// Number, path and length of each segment, in order.
-pub(super) fn segments(dir: &Path) -> io::Result<Vec<(u64, PathBuf, u64)>> {
-    let mut found = Vec::new();
-    for file in fs::read_dir(dir)? {
-        let file = file?;
-        let name = file.file_name();
-        if let Some(number) = name.to_str().and_then(|name| name.strip_suffix(".log")?.parse::<u64>().ok()) {
-            found.push((number, file.path(), file.metadata()?.len()));
-        }
-    }
-    found.sort_unstable();
-    Ok(found)
-}
-
-fn replay_segment(path: &Path, bytes: &[u8], found: &mut Replayed, event: &mut impl FnMut(Event<'_>)) {
-    let mut start = 0;
-    loop {
-        let mut scan = Scan::new(&bytes[start..]);
-        for record in scan.by_ref() {
-            let mut payload = Reader(record.payload);
-            let Some(lsn) = payload.u64() else { continue };
-            if lsn <= found.last_lsn {
-                continue;
-            }
-            if lsn != found.last_lsn + 1 {
-                found.damage.push(format!(
-                    "{}: records {} to {} are missing",
-                    path.display(),
-                    found.last_lsn + 1,
-                    lsn - 1
-                ));
-                event(Event::Gap);
-            }
-            found.last_lsn = lsn;
-            found.records += 1;
-            event(Event::Record { lsn, kind: record.kind, payload });
-        }
-        start += scan.valid();
-        let next = next_record(&bytes[start..], found.last_lsn);
-        // A flipped bit in a length looks like a write that was cut short, but for the records behind it.
-        if scan.end() != Some(End::Damaged) && next.is_none() {
-            return;
-        }
-        let skipped = next.unwrap_or(bytes.len() - start);
-        found.damage.push(format!("{}: {skipped} damaged bytes at {}", path.display(), HEADER_BYTES + start));
-        start += skipped;
-    }
-}
-
-/// Where, behind a damaged record, a good one begins whose number follows the last one closely.
-fn next_record(bytes: &[u8], last_lsn: u64) -> Option<usize> {
-    const NUMBERS_AHEAD_MAX: u64 = 1 << 20;
-    (1..bytes.len().saturating_sub(record::HEADER_BYTES + 8)).find(|at| {
-        let mut reader = Reader(&bytes[*at..]);
-        let length = reader.u32().unwrap_or(u32::MAX) as usize;
-        let kind = reader.u8().unwrap_or(0);
-        if !(1..=super::entry::KIND_MAX).contains(&kind) || length > bytes.len() - at - record::HEADER_BYTES {
-            return false;
-        }
-        reader.u32();
-        let lsn = reader.u64().unwrap_or(0);
-        lsn > last_lsn
-            && lsn - last_lsn < NUMBERS_AHEAD_MAX
-            && Scan::new(&bytes[*at..at + record::HEADER_BYTES + length]).next().is_some()
-    })
 }
