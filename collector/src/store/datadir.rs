@@ -170,7 +170,8 @@ pub(super) fn lock_for_reading(path: &Path) -> Result<(Option<File>, Option<Stri
         Some(found) if found > FORMAT => return Err(OpenError::Newer { path: path.to_owned(), found, known: FORMAT }),
         Some(_) => None,
         None if Paths::of(path).log().is_dir() => Some(format!("{}: missing or damaged", file.display())),
-        None => return Err(OpenError::NotOurs { path: path.to_owned() }),
+        None if !path.exists() => return Err(OpenError::Missing { path: path.to_owned() }),
+        None => return Err(OpenError::NoData { path: path.to_owned() }),
     };
     // Nobody holds a lock that was never made; it is not made here, because the medium may be read only.
     let lock = match File::open(path.join("LOCK")) {
@@ -198,13 +199,26 @@ fn check_format(path: &Path, text: &str) -> Result<Option<u32>, OpenError> {
 /// Without a FORMAT file there may be nothing but what a start that was cut short has made.
 fn check_empty(path: &Path) -> Result<(), OpenError> {
     for entry in fs::read_dir(path).map_err(OpenError::io(path))? {
-        let name = entry.map_err(OpenError::io(path))?.file_name();
-        let ours = ["LOCK", "FORMAT.new", "log", "blocks", "lost+found"].iter().any(|ours| name == *ours);
+        let entry = entry.map_err(OpenError::io(path))?;
+        let name = entry.file_name();
+        let ours = match name.to_str() {
+            Some("LOCK" | "FORMAT.new" | "lost+found") => true,
+            Some("log") => all_named(&entry.path(), |name| name.ends_with(".log"))?,
+            Some("blocks") => all_named(&entry.path(), |name| name.bytes().all(|byte| byte.is_ascii_digit()))?,
+            _ => false,
+        };
         if !ours {
             return Err(OpenError::NotOurs { path: path.to_owned() });
         }
     }
     Ok(())
+}
+
+/// Whether a directory holds nothing but what is named as ours is.
+fn all_named(path: &Path, ours: impl Fn(&str) -> bool) -> Result<bool, OpenError> {
+    let entries = fs::read_dir(path).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
+    let entries = entries.map_err(OpenError::io(path))?;
+    Ok(entries.iter().all(|entry| entry.file_name().to_str().is_some_and(&ours)))
 }
 
 fn lock(path: &Path) -> Result<File, OpenError> {

@@ -92,6 +92,10 @@ impl Options {
 pub enum OpenError {
     #[error("{} holds other files and no Lampad data; name an empty directory or the one that was used before", path.display())]
     NotOurs { path: PathBuf },
+    #[error("{} is not there; name the data directory of a collector", path.display())]
+    Missing { path: PathBuf },
+    #[error("{} is not the data directory of a collector: it has no FORMAT file and no log", path.display())]
+    NoData { path: PathBuf },
     #[error("{} is a file; the data directory must be a directory: name another one", path.display())]
     NotADirectory { path: PathBuf },
     #[error("{} has data format {found}, this build reads up to {known}; run a newer lampad-collector", path.display())]

@@ -156,6 +156,10 @@ fn a_directory_that_cannot_be_used_is_told_apart() {
     std::fs::create_dir(&foreign).unwrap();
     std::fs::write(foreign.join("letter.txt"), "x").unwrap();
     assert!(matches!(error(&foreign), OpenError::NotOurs { .. }));
+    let alike = dir.path().join("alike");
+    std::fs::create_dir_all(alike.join("log")).unwrap();
+    std::fs::write(alike.join("log/holiday.jpg"), "").unwrap();
+    assert!(matches!(error(&alike), OpenError::NotOurs { .. }));
     let used = dir.path().join("used");
     let store = open(&used);
     assert!(matches!(error(&used), OpenError::Locked { .. }));

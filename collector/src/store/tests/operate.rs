@@ -176,7 +176,9 @@ fn a_directory_in_use_or_not_ours_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let scratch = tempfile::tempdir().unwrap();
     let mut tell = |_, _| {};
-    assert!(matches!(check(dir.path(), scratch.path(), &mut tell), Err(OpenError::NotOurs { .. })));
+    assert!(matches!(check(dir.path(), scratch.path(), &mut tell), Err(OpenError::NoData { .. })));
+    let nowhere = dir.path().join("nowhere");
+    assert!(matches!(check(&nowhere, scratch.path(), &mut tell), Err(OpenError::Missing { .. })));
     let store = open(dir.path());
     assert!(matches!(check(dir.path(), scratch.path(), &mut tell), Err(OpenError::Locked { .. })));
     assert!(matches!(repair(dir.path(), scratch.path(), &mut tell), Err(OpenError::Locked { .. })));
