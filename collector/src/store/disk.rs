@@ -16,6 +16,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -50,6 +51,12 @@ const PASSED_MAX: u64 = 16 * 1024 * 1024;
 /// Longest wait for a database that was closed to be free again.
 const LOCKED_FOR: Duration = Duration::from_secs(2);
 
+/// Longest wait for a database to close. Once it could not write, sled may wait for ever for what it has given up.
+const CLOSED_WITHIN: Duration = Duration::from_secs(5);
+
+/// The same for a flush; a disk that takes longer is as good as none.
+const FLUSHED_WITHIN: Duration = Duration::from_secs(60);
+
 /// Databases that stay open, those with something to flush apart. Others are opened when a query needs them.
 const OPEN_MAX: usize = 6;
 
@@ -69,12 +76,59 @@ struct Databases {
 struct Open {
     /// The turn in which it was used last.
     used: u64,
-    db: Arc<sled::Db>,
+    db: Arc<Database>,
     /// Bytes that were put or got since it was opened.
     passed: u64,
     /// Something was put since the last flush. It stays open until then: when sled closes a database and cannot write what is
     /// left, it tells nobody, and the next one to flush would believe that all is there.
     unflushed: bool,
+}
+
+/// A database that never keeps the one who closes it.
+#[derive(Debug)]
+struct Database {
+    path: PathBuf,
+    /// `None` while it is dropped.
+    db: Option<sled::Db>,
+}
+
+impl Database {
+    fn open(path: &Path) -> sled::Result<Self> {
+        Ok(Self { path: path.to_owned(), db: Some(open_once_free(path)?) })
+    }
+
+    fn db(&self) -> io::Result<&sled::Db> {
+        self.db.as_ref().ok_or_else(|| io::Error::other("the database is closed"))
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        let db = self.db()?.clone();
+        let flush = move || guarded(|| db.flush().map(|_| ()).map_err(to_io));
+        apart("store-flush", FLUSHED_WITHIN, flush)?
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let Some(db) = self.db.take() else { return };
+        if let Err(error) = apart("store-close", CLOSED_WITHIN, move || drop(db)) {
+            let path = self.path.display();
+            tracing::error!(%error, "{path} does not close; what lies there is read again after a restart");
+        }
+    }
+}
+
+/// Has work done by a thread of its own, and waits for it so long at most.
+fn apart<T: Send + 'static>(name: &str, within: Duration, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    let (done, result) = sync_channel(1);
+    std::thread::Builder::new().name(name.into()).spawn(move || {
+        // Whoever waited may have gone on.
+        let _ = done.send(work());
+    })?;
+    result.recv_timeout(within).map_err(|error| match error {
+        RecvTimeoutError::Timeout => io::Error::new(io::ErrorKind::TimedOut, format!("not done within {within:?}")),
+        RecvTimeoutError::Disconnected => io::Error::other("the thread has panicked"),
+    })
 }
 
 impl Open {
@@ -97,7 +151,9 @@ impl Sled {
         Self::path_in(&self.dir, partition)
     }
 
-    fn db(&self, partition: u32, writes: bool) -> io::Result<Option<Arc<sled::Db>>> {
+    fn db(&self, partition: u32, writes: bool) -> io::Result<Option<Arc<Database>>> {
+        // Closed when the others may go on.
+        let _closing: Option<Open>;
         let mut open = self.open.lock();
         let Databases { turn, by_partition: databases } = &mut *open;
         *turn += 1;
@@ -113,9 +169,9 @@ impl Sled {
         if databases.len() >= OPEN_MAX
             && let Some(oldest) = least_used(databases)
         {
-            databases.remove(&oldest);
+            _closing = databases.remove(&oldest);
         }
-        let db = Arc::new(open_once_free(&path).map_err(to_io)?);
+        let db = Arc::new(Database::open(&path).map_err(to_io)?);
         databases.insert(partition, Open { used: *turn, db: db.clone(), passed: 0, unflushed: writes });
         Ok(Some(db))
     }
@@ -126,15 +182,22 @@ impl Sled {
         let Some(database) = open.by_partition.get_mut(&partition) else { return };
         database.passed += bytes;
         if database.passed > PASSED_MAX && database.is_idle() {
-            open.by_partition.remove(&partition);
+            let closing = open.by_partition.remove(&partition);
+            drop(open);
+            drop(closing);
         }
+    }
+
+    /// Takes a database out; it is closed by whoever lets go of it last, and nobody waits for that with the lock.
+    fn take(&self, partition: u32) -> Option<Open> {
+        self.open.lock().by_partition.remove(&partition)
     }
 
     /// What came of a write. sled remembers an error for as long as a database is open and fails all that follows, also when
     /// the disk has room again: so it is closed, and opened anew by whoever needs it next.
     fn written(&self, partition: u32, result: io::Result<()>) -> io::Result<()> {
         if result.is_err() {
-            self.open.lock().by_partition.remove(&partition);
+            drop(self.take(partition));
         }
         result
     }
@@ -144,6 +207,7 @@ impl Engine for Sled {
     fn put(&self, partition: u32, values: &[(u32, Vec<u8>)]) -> io::Result<()> {
         let put = guarded(|| {
             let Some(db) = self.db(partition, true)? else { return Err(io::Error::other("no database")) };
+            let db = db.db()?;
             for (number, value) in values {
                 db.insert(number.to_be_bytes(), value.as_slice()).map_err(to_io)?;
             }
@@ -155,10 +219,7 @@ impl Engine for Sled {
     }
 
     fn flush(&self, partition: u32) -> io::Result<()> {
-        let flushed = guarded(|| match self.db(partition, false)? {
-            Some(db) => db.flush().map(|_| ()).map_err(to_io),
-            None => Ok(()),
-        });
+        let flushed = guarded(|| self.db(partition, false)?.map_or(Ok(()), |db| db.flush()));
         self.written(partition, flushed)?;
         if let Some(open) = self.open.lock().by_partition.get_mut(&partition) {
             open.unflushed = false;
@@ -170,14 +231,14 @@ impl Engine for Sled {
     fn get(&self, partition: u32, number: u32) -> io::Result<Option<Vec<u8>>> {
         let value = guarded(|| {
             let Some(db) = self.db(partition, false)? else { return Ok(None) };
-            Ok(db.get(number.to_be_bytes()).map_err(to_io)?.map(|value| value.to_vec()))
+            Ok(db.db()?.get(number.to_be_bytes()).map_err(to_io)?.map(|value| value.to_vec()))
         })?;
         self.pass(partition, value.as_ref().map_or(0, |value| value.len() as u64));
         Ok(value)
     }
 
     fn drop_partition(&self, partition: u32) -> io::Result<()> {
-        self.open.lock().by_partition.remove(&partition);
+        drop(self.take(partition));
         match fs::remove_dir_all(self.path(partition)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -246,6 +307,17 @@ fn to_io(error: sled::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_waits_for_a_database_does_not_wait_for_ever() {
+        let (held, hold) = sync_channel::<()>(0);
+        let waited = apart("test-wait", Duration::from_millis(10), move || hold.recv().is_err());
+        assert_eq!(waited.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        drop(held);
+        assert_eq!(apart("test-work", CLOSED_WITHIN, || 7).unwrap(), 7);
+        let panicked: io::Result<()> = apart("test-panic", CLOSED_WITHIN, || panic!("one bug"));
+        assert!(panicked.is_err());
+    }
 
     #[test]
     fn what_is_not_flushed_stays_open_however_many_others_are_read() {
