@@ -2,7 +2,7 @@
 //!
 //! MariaDB is the one that the distribution installs, or whose `mariadbd` and `mariadb-install-db` come first in `PATH`. A MySQL 9
 //! is started instead where a test asks for it and `LAMPAD_MYSQL9_ROOT` names a root directory into which one was unpacked with
-//! its libraries (it then runs in a chroot).
+//! its libraries (it then runs in a chroot); `tests/mysql9.sh` makes one, and tests/run.sh calls it.
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, TcpListener};
@@ -52,7 +52,7 @@ impl Server {
     /// The MySQL 9 of `LAMPAD_MYSQL9_ROOT`; `None`, said aloud, where that is not set.
     pub async fn mysql9(flags: &[&str]) -> Result<Option<Self>> {
         let Some(root) = std::env::var_os("LAMPAD_MYSQL9_ROOT") else {
-            eprintln!("skipped: needs MySQL 9; set LAMPAD_MYSQL9_ROOT to a root directory with /usr/sbin/mysqld");
+            eprintln!("skipped: needs MySQL 9; tests/mysql9.sh unpacks one, LAMPAD_MYSQL9_ROOT names where");
             return Ok(None);
         };
         Self::create(Kind::MySql { root: root.into() }, flags).await.map(Some)

@@ -1,7 +1,7 @@
 //! Names, labels, types and values are mysqld_exporter's.
 //!
 //! Where prometheus-mysqld-exporter is installed it runs against the same server, and every series that it gives must be ours
-//! too. Where `LAMPAD_PARITY_LIST` names a list of all families of its newest version (name, type, labels, collector, on or off;
+//! too. Where the reference material has the list of all families of its newest version (name, type, labels, collector, on or off;
 //! parted by tabs), every family of its default collectors must be there or have a reason not to be.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +13,7 @@ use lampad_agent::modules::mysql::{Extra, MysqlSettings, Secret, Session, Surrou
 use lampad_agent::tick::Tick;
 use lampad_proto::v1::MetricType;
 use lampad_tests::mariadb::Server;
+use lampad_tests::reference;
 
 #[derive(Debug, Default)]
 struct Exposition {
@@ -205,11 +206,8 @@ async fn every_series_of_the_exporter_is_ours_with_type_and_value() -> Result<()
 
 #[tokio::test]
 async fn every_family_of_the_full_list_is_there_or_has_a_reason() -> Result<()> {
-    let Some(path) = std::env::var_os("LAMPAD_PARITY_LIST") else {
-        eprintln!("skipped: LAMPAD_PARITY_LIST does not name a list of mysqld_exporter's families");
-        return Ok(());
-    };
-    let list = std::fs::read_to_string(path)?;
+    let Some(list) = reference("parity/mysqld_exporter.metrics.txt") else { return Ok(()) };
+    let list = std::fs::read_to_string(list)?;
     let server = server().await?;
     let _bystander = server.connect().await?;
     let told = ours(&server).await?;
