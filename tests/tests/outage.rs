@@ -88,10 +88,9 @@ async fn a_cut_leaves_no_gap_and_the_newest_sample_comes_first(link: Link) -> an
     proxy.set(Link::Whole);
     let back = Instant::now();
     let back_ms = jiff::Timestamp::now().as_millisecond();
-    until_ok("a fresh sample after the return", PATIENCE, || async {
+    let fresh_ms = until_ok("a fresh sample after the return", PATIENCE, || async {
         let newest = samples(&api, series, 120).await?.last().map(|sample| sample.timestamp_ms);
-        ensure!(newest.is_some_and(|newest| newest >= back_ms - interval_ms), "newest is {newest:?}");
-        Ok(())
+        newest.filter(|newest| *newest >= back_ms - interval_ms).with_context(|| format!("newest is {newest:?}"))
     })
     .await?;
     let took = back.elapsed();
@@ -101,7 +100,9 @@ async fn a_cut_leaves_no_gap_and_the_newest_sample_comes_first(link: Link) -> an
 
     let first_ms = before.first().context("samples before")?.timestamp_ms;
     let whole = until_ok("the gap to be filled", PATIENCE, || async {
-        let whole = samples(&api, series, 300).await?;
+        let mut whole = samples(&api, series, 300).await?;
+        // Skipped ticks are told every ten seconds: those of the last moments would always be missing and never be told.
+        whole.retain(|sample| sample.timestamp_ms <= fresh_ms);
         without_gap(&api, "db1", &whole, interval_ms).await?;
         Ok(whole)
     })
