@@ -130,10 +130,10 @@ pub enum ModuleError {
     /// Left out, to spare the source or because the read before is not over: no further failure and no tick.
     #[error("left out")]
     Held,
-    /// No server to ask has been found; it is looked for again, and told once for all modules that would ask it.
     /// A fault of the module itself: its panic, caught, so that it is told like any other failure.
     #[error("the module broke: {detail}; please report this")]
     Broke { detail: String },
+    /// No server to ask has been found; it is looked for again, and told once for all modules that would ask it.
     #[error("found no {what}; looking again")]
     NoServer { what: String },
     #[error("cannot read {}", path.display())]

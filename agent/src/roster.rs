@@ -200,7 +200,7 @@ async fn tell_absent(modules: Vec<Arc<ModuleHealth>>) {
     while unread() && Instant::now() < until {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let absent = modules.iter().filter(|module| module.absent.load(Ordering::Relaxed));
+    let absent = modules.iter().filter(|module| module.is_absent());
     let names: Vec<_> = absent.map(|module| module.id.as_str()).collect();
     if !names.is_empty() {
         tracing::info!(modules = names.join(" "), "not on this machine; each is read again at its interval");

@@ -95,6 +95,11 @@ impl ModuleHealth {
         self.up.load(Ordering::Relaxed) && self.overdue().is_none()
     }
 
+    /// Whether the last read found that there is no such thing here, and none hangs since.
+    pub fn is_absent(&self) -> bool {
+        self.absent.load(Ordering::Relaxed) && self.overdue().is_none()
+    }
+
     /// How long a read has been under way that should have ended.
     fn overdue(&self) -> Option<Duration> {
         let since = (*self.reading_since.lock().unwrap_or_else(PoisonError::into_inner))?;

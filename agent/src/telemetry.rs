@@ -19,7 +19,9 @@ use crate::sampler::ModuleHealth;
 use crate::stats::Shared;
 use crate::tick::Tick;
 
-const UP: Desc = Desc::gauge("lampad_module_up", "Whether the module's last read succeeded.").labels(&["module"]);
+const UP: Desc =
+    Desc::gauge("lampad_module_up", "Whether the module's last read succeeded; of modules that have a source here.")
+        .labels(&["module"]);
 const DURATION: Desc = Desc::gauge("lampad_module_duration_seconds", "Length of the module's last read.")
     .labels(&["module"])
     .unit("seconds");
@@ -170,7 +172,9 @@ impl Module for Agent {
     async fn sample(&mut self, out: &mut Tick) -> Result<(), ModuleError> {
         settle(&mut self.settled).await;
         let modules = self.shared.modules();
-        for module in modules.iter().filter(|module| module.reads.load(Ordering::Relaxed) > 0) {
+        // `lampad_module_up == 0` shall mean trouble: what this machine does not have is not told of.
+        let is_here = |module: &&Arc<ModuleHealth>| module.reads.load(Ordering::Relaxed) > 0 && !module.is_absent();
+        for module in modules.iter().filter(is_here) {
             let name = [module.id.as_str()];
             out.push(&UP, &name, success(module));
             out.push(&DURATION, &name, of(&module.duration_us) / 1e6);
@@ -231,7 +235,7 @@ fn scrapes(modules: &[Arc<ModuleHealth>], job: &str, (up, duration): (&Desc, &De
             continue;
         }
         let (worst, sum) = collectors.entry(module.spec.collector).or_insert((1.0, 0.0));
-        let glad = module.absent.load(Ordering::Relaxed) && GLAD_OF_NOTHING.contains(&module.spec.collector);
+        let glad = module.is_absent() && GLAD_OF_NOTHING.contains(&module.spec.collector);
         *worst = worst.min(if glad { 1.0 } else { success(module) });
         *sum += of(&module.duration_us) / 1e6;
     }
@@ -266,9 +270,7 @@ fn older_scrapes(modules: &[Arc<ModuleHealth>], out: &mut Tick) {
     for (collector, count) in errors {
         out.push(&MYSQL_ERRORS, &[collector], count);
     }
-    let fails = |module: &Arc<ModuleHealth>| {
-        reads(module) > 0.0 && success(module) == 0.0 && !module.absent.load(Ordering::Relaxed)
-    };
+    let fails = |module: &Arc<ModuleHealth>| reads(module) > 0.0 && success(module) == 0.0 && !module.is_absent();
     out.push(&MYSQL_LAST_ERROR, &[], f64::from(u8::from(of_collectors().any(fails))));
     out.push(&MYSQL_BUILD, &build(), 1.0);
 }
@@ -325,11 +327,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_exporters_own_series_are_there() {
         let shared = Shared::default();
+        let absent = health("host.zfs", "zfs", "node", false, 100);
+        absent.absent.store(true, Ordering::Relaxed);
         shared.set_modules(vec![
             health("host.cpu", "cpu", "node", true, 1000),
             health("host.cpu_info", "cpu", "node", false, 500),
             health("mysql.status", "collect.global_status", "mysql", true, 2000),
             health("mysql.up", CONNECTION, "mysql", true, 1000),
+            absent.clone(),
         ]);
         let mut lines = Vec::new();
         let only = Watched { instance: None, labels: Vec::new(), settings: MysqlSettings::default() };
@@ -346,8 +351,11 @@ mod tests {
             r#"mysql_exporter_collector_duration_seconds [("collector", "connection")] 0.001"#,
             "mysql_exporter_last_scrape_error [] 0",
             "mysql_exporter_scrapes_total [] 1",
+            r#"node_scrape_collector_success [("collector", "zfs")] 0"#,
         ] {
             assert!(lines.iter().any(|line| line == wanted), "{wanted} in {lines:#?}");
         }
+        let of_absent = lines.iter().filter(|line| line.contains("host.zfs"));
+        assert_eq!(of_absent.count(), 0, "what this machine does not have is no trouble");
     }
 }

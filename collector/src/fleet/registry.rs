@@ -48,6 +48,14 @@ pub struct Module {
     pub interval_ms: u32,
     pub up: bool,
     pub error: String,
+    /// Not up because there is no such thing where the agent is.
+    pub absent: bool,
+}
+
+impl Module {
+    pub fn is_failing(&self) -> bool {
+        !self.up && !self.absent
+    }
 }
 
 /// What is known of an agent. Times of the wall clock are milliseconds since 1970.
@@ -313,8 +321,8 @@ impl State {
         for told in modules {
             // An agent's table of modules is short; more names than this are not modules.
             if self.modules.len() < 1024 || self.modules.contains_key(&told.name) {
-                let module = Module { interval_ms: told.interval_ms, up: told.up, error: told.error };
-                self.modules.insert(told.name, module);
+                let ModuleState { name, interval_ms, up, error, absent } = told;
+                self.modules.insert(name, Module { interval_ms, up, error, absent });
             }
         }
     }

@@ -68,11 +68,19 @@ pub async fn page(State(web): State<Arc<Web>>) -> Html<String> {
 }
 
 fn modules(state: &crate::fleet::State) -> String {
-    let (up, down): (Vec<_>, Vec<_>) = state.modules.iter().partition(|(_, module)| module.up);
-    let mut out = format!("{} up", up.len());
-    for (name, module) in down {
+    let up = state.modules.values().filter(|module| module.up).count();
+    let mut out = format!("{up} up");
+    for (name, module) in state.modules.iter().filter(|(_, module)| module.is_failing()) {
         let _ =
             write!(out, r#"<br><span class="down">{}</span> <small>{}</small>"#, escape(name), escape(&module.error));
+    }
+    let absent: Vec<_> = state.modules.iter().filter(|(_, module)| module.absent).collect();
+    if !absent.is_empty() {
+        let _ = write!(out, "<details><summary>{} with nothing to read there</summary>", absent.len());
+        for (name, module) in absent {
+            let _ = write!(out, "{} <small>{}</small><br>", escape(name), escape(&module.error));
+        }
+        out.push_str("</details>");
     }
     out
 }

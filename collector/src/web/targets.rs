@@ -55,7 +55,8 @@ fn of_agent(agent: &Agent, now: Instant) -> Vec<Target> {
         .iter()
         .map(|(name, module)| {
             let interval = f64::from(module.interval_ms) / 1000.0;
-            json!({ "name": name, "health": health(is_up && module.up), "interval_seconds": interval, "error": module.error })
+            let health = if is_up && module.absent { "absent" } else { health(is_up && module.up) };
+            json!({ "name": name, "health": health, "interval_seconds": interval, "error": module.error })
         })
         .collect();
     let extra = json!({
@@ -95,7 +96,7 @@ fn of_agent(agent: &Agent, now: Instant) -> Vec<Target> {
 
 fn last_error(state: &fleet::State, is_up: bool) -> String {
     if is_up {
-        let failed = state.modules.iter().filter(|(_, module)| !module.up && !module.error.is_empty());
+        let failed = state.modules.iter().filter(|(_, module)| module.is_failing() && !module.error.is_empty());
         return failed.map(|(name, module)| format!("{name}: {}", module.error)).collect::<Vec<_>>().join("; ");
     }
     match (state.last_seen, state.ended) {

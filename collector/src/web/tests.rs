@@ -138,8 +138,10 @@ fn attach(site: &Site) -> crate::fleet::Lease {
         interval_ms: 1000,
         up: error.is_empty(),
         error: error.into(),
+        absent: error.starts_with("not on"),
     };
-    let modules = vec![module("host.cpu", ""), module("mysql.status", "access <denied>")];
+    let modules = [("host.cpu", ""), ("host.zfs", "not on this machine"), ("mysql.status", "access <denied>")];
+    let modules = modules.map(|(name, error)| module(name, error)).into();
     let peer = ([127, 0, 0, 1], 5).into();
     let lease = site.registry.attach(Attach { id: AgentId([1; 16]), hello, modules, peer, now_ms: 5 }).unwrap();
     lease.jobs(["mysql", "node"].map(|job| Job::at(job, None)).into_iter());
@@ -182,6 +184,12 @@ async fn targets_have_prometheus_shape() {
               "name": "host.cpu"
             },
             {
+              "error": "not on this machine",
+              "health": "absent",
+              "interval_seconds": 1.0,
+              "name": "host.zfs"
+            },
+            {
               "error": "access <denied>",
               "health": "down",
               "interval_seconds": 1.0,
@@ -222,6 +230,7 @@ async fn the_page_lists_agents_and_escapes_what_they_say() {
         assert!(text.contains(part), "{part} is missing in {text}");
     }
     assert!(!text.contains("db<1>") && !text.contains("<denied>"));
+    assert!(!text.contains(r#"class="down">host.zfs"#), "what a machine does not have is no trouble: {text}");
     lease.goodbye();
     assert!(get(&router, "/", None).await.1.contains(">DOWN<"));
 }

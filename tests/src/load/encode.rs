@@ -67,6 +67,7 @@ impl Encoder {
                     interval_ms: self.interval_ms as u32,
                     up: true,
                     error: String::new(),
+                    absent: false,
                 })
                 .collect(),
             next_sequence: Self::sequence(next_tick),

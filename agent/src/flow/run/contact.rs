@@ -65,6 +65,7 @@ impl Flow {
             interval_ms: module.schedule().interval.as_millis() as u32,
             up: module.is_up(),
             error: module.error(),
+            absent: module.is_absent(),
         };
         self.parts.shared.modules().iter().map(state).collect()
     }
