@@ -1,7 +1,7 @@
 //! The data directory: whose it is, and who has it.
 //!
 //! ```text
-//! FORMAT      "lampad-collector data, format 5\n"
+//! FORMAT      "lampad-collector data, format 6\n"
 //! LOCK        flock, held while a collector runs
 //! RESERVE     zeros; deleted to get an almost full disk open, and to delete what is too old; made again when there is room
 //! log/        see log.rs
@@ -24,8 +24,9 @@ use super::OpenError;
 /// - 1 had no whole numbers beyond 2^53 (class 3 in the log, what 3 and 4 in a column);
 /// - 2 had no packed columns (pieces of kinds 4 and 5);
 /// - 3 had all of a series' name in the manifest (no record of kind 24), and databases with larger segments (disk.rs);
-/// - 4 had no tiers (partitions below 300,000,000, manifest records of kind 25).
-const FORMAT: u32 = 5;
+/// - 4 had no tiers (partitions below 300,000,000, manifest records of kind 25);
+/// - 5 had one database in each partition, and all values in its default tree (disk.rs).
+const FORMAT: u32 = 6;
 
 /// There while a copy is being made; what was not finished is not opened.
 pub(super) const INCOMPLETE: &str = "INCOMPLETE";

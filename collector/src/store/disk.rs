@@ -1,25 +1,29 @@
-//! The engine under the sealed blocks: sled, and only here.
+//! The engine under the sealed blocks: databases by partition, of which few are open.
 //!
 //! ```text
-//! blocks/1700000000/    a sled database for what was sealed from that second on, until the next one begins
-//! key                   u32 BE number, ascending in the order of writing
-//! value                 see block.rs, 8 to 32 KiB, never above 64 KiB by much
+//! blocks/1700000000/           a partition: what was sealed from that second on, until the next one begins
+//!                              its database of the first 4,608 values, see database.rs
+//! blocks/1700000000/000001/    a database of its own for the next 4,608, and so on
+//! number                       ascending in the order of writing
+//! value                        see block.rs, about 8 KiB, never above 64 KiB by much
 //! ```
 //! Deleting keys does not give space back (measured: 2.0 to 2.3 times the payload stay), so whole directories are deleted.
-//! Keys come from the manifest; nothing walks a tree, because after damage sled's iterator repeats its error for ever while
-//! `get` still serves the rest. Called from the store's own threads only.
+//! Keys come from the manifest. Called from the store's own threads only.
+
+mod database;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+
+#[cfg(test)]
+pub(super) use self::database::open_database;
+use self::database::{Database, VALUES_MAX, guarded};
 
 /// Keeps values by partition and number. A partition has one writer at a time.
 pub(super) trait Engine: fmt::Debug + Send + Sync {
@@ -33,32 +37,15 @@ pub(super) trait Engine: fmt::Debug + Send + Sync {
     fn partitions(&self) -> io::Result<Vec<u32>>;
 }
 
-/// Page cache per open database; sled's own default of 1 GiB is no figure for a small server. Values are read once by those who
-/// fold them and seldom again by queries, so little is worth keeping; what is, the kernel keeps in its own cache.
-const CACHE_BYTES: u64 = 4 * 1024 * 1024;
-
-/// Segments of a database. sled puts what is longer than a quarter of one into a file of its own, which goes when it is
-/// outdated; in a segment it stays until most of that is. Measured, 60 MiB of random values of 24 KiB, bytes on disk by bytes
-/// handed over: 1.98 with segments of 2 MiB, 1.47 of 512 KiB (sled's own choice), 1.30 of 128 KiB, 1.06 of 4 KiB; but below
-/// 128 KiB each value costs a file and an fsync of its own, and three to five times the CPU.
-const SEGMENT_BYTES: usize = 128 * 1024;
-
 /// Bytes written to a database, or read from it, after which it is closed when it is idle. sled's cache has 256 parts, each of
-/// which keeps its last page however large, and a page holds up to 16 of our values: one partition had 60 MiB resident with a
-/// capacity of 4 MiB, and so would each that is read.
-const PASSED_MAX: u64 = 16 * 1024 * 1024;
+/// which keeps its last page however large, and a page holds nine of our values, or sixteen: one partition had 60 MiB resident with
+/// a capacity of 4 MiB. With the number of those that are open this bounds what all have in memory.
+const PASSED_MAX: u64 = 4 * 1024 * 1024;
 
-/// Longest wait for a database that was closed to be free again.
-const LOCKED_FOR: Duration = Duration::from_secs(2);
-
-/// Longest wait for a database to close. Once it could not write, sled may wait for ever for what it has given up.
-const CLOSED_WITHIN: Duration = Duration::from_secs(5);
-
-/// The same for a flush; a disk that takes longer is as good as none.
-const FLUSHED_WITHIN: Duration = Duration::from_secs(60);
-
-/// Databases that stay open, those with something to flush apart. Others are opened when a query needs them.
-const OPEN_MAX: usize = 6;
+/// Databases that stay open, those with something to flush apart. Others are opened when a query needs them, which takes some
+/// milliseconds, for each of its groups anew: what is not folded yet of a day lies in nine partitions. Measured over a week of
+/// simulated time, one that is open and read takes up to 9 MiB.
+const OPEN_MAX: usize = 12;
 
 #[derive(Debug)]
 pub(super) struct Sled {
@@ -66,10 +53,13 @@ pub(super) struct Sled {
     open: Mutex<Databases>,
 }
 
+/// A database: its partition, and its place in that.
+type Place = (u32, u32);
+
 #[derive(Debug, Default)]
 struct Databases {
     turn: u64,
-    by_partition: HashMap<u32, Open>,
+    by_place: HashMap<Place, Open>,
 }
 
 #[derive(Debug)]
@@ -82,53 +72,6 @@ struct Open {
     /// Something was put since the last flush. It stays open until then: when sled closes a database and cannot write what is
     /// left, it tells nobody, and the next one to flush would believe that all is there.
     unflushed: bool,
-}
-
-/// A database that never keeps the one who closes it.
-#[derive(Debug)]
-struct Database {
-    path: PathBuf,
-    /// `None` while it is dropped.
-    db: Option<sled::Db>,
-}
-
-impl Database {
-    fn open(path: &Path) -> sled::Result<Self> {
-        Ok(Self { path: path.to_owned(), db: Some(open_once_free(path)?) })
-    }
-
-    fn db(&self) -> io::Result<&sled::Db> {
-        self.db.as_ref().ok_or_else(|| io::Error::other("the database is closed"))
-    }
-
-    fn flush(&self) -> io::Result<()> {
-        let db = self.db()?.clone();
-        let flush = move || guarded(|| db.flush().map(|_| ()).map_err(to_io));
-        apart("store-flush", FLUSHED_WITHIN, flush)?
-    }
-}
-
-impl Drop for Database {
-    fn drop(&mut self) {
-        let Some(db) = self.db.take() else { return };
-        if let Err(error) = apart("store-close", CLOSED_WITHIN, move || drop(db)) {
-            let path = self.path.display();
-            tracing::error!(%error, "{path} does not close; what lies there is read again after a restart");
-        }
-    }
-}
-
-/// Has work done by a thread of its own, and waits for it so long at most.
-fn apart<T: Send + 'static>(name: &str, within: Duration, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    let (done, result) = sync_channel(1);
-    std::thread::Builder::new().name(name.into()).spawn(move || {
-        // Whoever waited may have gone on.
-        let _ = done.send(work());
-    })?;
-    result.recv_timeout(within).map_err(|error| match error {
-        RecvTimeoutError::Timeout => io::Error::new(io::ErrorKind::TimedOut, format!("not done within {within:?}")),
-        RecvTimeoutError::Disconnected => io::Error::other("the thread has panicked"),
-    })
 }
 
 impl Open {
@@ -147,22 +90,23 @@ impl Sled {
         dir.join(format!("{partition:010}"))
     }
 
-    fn path(&self, partition: u32) -> PathBuf {
-        Self::path_in(&self.dir, partition)
+    fn path(&self, (partition, chapter): Place) -> PathBuf {
+        let first = Self::path_in(&self.dir, partition);
+        if chapter == 0 { first } else { first.join(format!("{chapter:06}")) }
     }
 
-    fn db(&self, partition: u32, writes: bool) -> io::Result<Option<Arc<Database>>> {
+    fn db(&self, place: Place, writes: bool) -> io::Result<Option<Arc<Database>>> {
         // Closed when the others may go on.
         let _closing: Option<Open>;
         let mut open = self.open.lock();
-        let Databases { turn, by_partition: databases } = &mut *open;
+        let Databases { turn, by_place: databases } = &mut *open;
         *turn += 1;
-        if let Some(open) = databases.get_mut(&partition) {
+        if let Some(open) = databases.get_mut(&place) {
             open.used = *turn;
             open.unflushed |= writes;
             return Ok(Some(open.db.clone()));
         }
-        let path = self.path(partition);
+        let path = self.path(place);
         if !writes && !path.exists() {
             return Ok(None);
         }
@@ -171,33 +115,56 @@ impl Sled {
         {
             _closing = databases.remove(&oldest);
         }
-        let db = Arc::new(Database::open(&path).map_err(to_io)?);
-        databases.insert(partition, Open { used: *turn, db: db.clone(), passed: 0, unflushed: writes });
+        let db = Arc::new(Database::open(&path)?);
+        databases.insert(place, Open { used: *turn, db: db.clone(), passed: 0, unflushed: writes });
         Ok(Some(db))
     }
 
     /// Notes bytes that went through a database, and closes it when they were many and nobody uses it now.
-    fn pass(&self, partition: u32, bytes: u64) {
+    fn pass(&self, place: Place, bytes: u64) {
         let mut open = self.open.lock();
-        let Some(database) = open.by_partition.get_mut(&partition) else { return };
+        let Some(database) = open.by_place.get_mut(&place) else { return };
         database.passed += bytes;
         if database.passed > PASSED_MAX && database.is_idle() {
-            let closing = open.by_partition.remove(&partition);
+            let closing = open.by_place.remove(&place);
             drop(open);
             drop(closing);
         }
     }
 
     /// Takes a database out; it is closed by whoever lets go of it last, and nobody waits for that with the lock.
-    fn take(&self, partition: u32) -> Option<Open> {
-        self.open.lock().by_partition.remove(&partition)
+    fn take(&self, place: Place) -> Option<Open> {
+        self.open.lock().by_place.remove(&place)
+    }
+
+    /// Databases of a partition that are open.
+    fn open_of(&self, partition: u32, is_meant: impl Fn(&Open) -> bool) -> Vec<Place> {
+        let open = self.open.lock();
+        let found = open.by_place.iter().filter(|((of, _), open)| *of == partition && is_meant(open));
+        found.map(|(place, _)| *place).collect()
+    }
+
+    fn put_in(&self, place: Place, values: &[(u32, Vec<u8>)]) -> io::Result<()> {
+        let put = guarded(|| {
+            let Some(db) = self.db(place, true)? else { return Err(io::Error::other("no database")) };
+            values.iter().try_for_each(|(number, value)| db.put(*number, value))
+        });
+        self.written(place, put)?;
+        self.pass(place, values.iter().map(|(_, value)| value.len() as u64).sum());
+        Ok(())
+    }
+
+    fn get_in(&self, place: Place, number: u32) -> io::Result<Option<Vec<u8>>> {
+        let value = guarded(|| self.db(place, false)?.map_or(Ok(None), |db| db.get(number)))?;
+        self.pass(place, value.as_ref().map_or(0, |value| value.len() as u64));
+        Ok(value)
     }
 
     /// What came of a write. sled remembers an error for as long as a database is open and fails all that follows, also when
     /// the disk has room again: so it is closed, and opened anew by whoever needs it next.
-    fn written(&self, partition: u32, result: io::Result<()>) -> io::Result<()> {
+    fn written(&self, place: Place, result: io::Result<()>) -> io::Result<()> {
         if result.is_err() {
-            drop(self.take(partition));
+            drop(self.take(place));
         }
         result
     }
@@ -205,41 +172,31 @@ impl Sled {
 
 impl Engine for Sled {
     fn put(&self, partition: u32, values: &[(u32, Vec<u8>)]) -> io::Result<()> {
-        let put = guarded(|| {
-            let Some(db) = self.db(partition, true)? else { return Err(io::Error::other("no database")) };
-            let db = db.db()?;
-            for (number, value) in values {
-                db.insert(number.to_be_bytes(), value.as_slice()).map_err(to_io)?;
-            }
-            Ok(())
-        });
-        self.written(partition, put)?;
-        self.pass(partition, values.iter().map(|(_, value)| value.len() as u64).sum());
-        Ok(())
+        let mut chapters = values.chunk_by(|(a, _), (b, _)| chapter_of(*a) == chapter_of(*b));
+        chapters.try_for_each(|some| self.put_in((partition, chapter_of(some[0].0)), some))
     }
 
     fn flush(&self, partition: u32) -> io::Result<()> {
-        let flushed = guarded(|| self.db(partition, false)?.map_or(Ok(()), |db| db.flush()));
-        self.written(partition, flushed)?;
-        if let Some(open) = self.open.lock().by_partition.get_mut(&partition) {
-            open.unflushed = false;
+        for place in self.open_of(partition, |open| open.unflushed) {
+            let flushed = guarded(|| self.db(place, false)?.map_or(Ok(()), |db| db.flush()));
+            self.written(place, flushed)?;
+            if let Some(open) = self.open.lock().by_place.get_mut(&place) {
+                open.unflushed = false;
+            }
+            self.pass(place, 0);
         }
-        self.pass(partition, 0);
         Ok(())
     }
 
     fn get(&self, partition: u32, number: u32) -> io::Result<Option<Vec<u8>>> {
-        let value = guarded(|| {
-            let Some(db) = self.db(partition, false)? else { return Ok(None) };
-            Ok(db.db()?.get(number.to_be_bytes()).map_err(to_io)?.map(|value| value.to_vec()))
-        })?;
-        self.pass(partition, value.as_ref().map_or(0, |value| value.len() as u64));
-        Ok(value)
+        let found = self.get_in((partition, chapter_of(number)), number)?;
+        // Of a version whose partitions had one database each.
+        if found.is_none() && chapter_of(number) > 0 { self.get_in((partition, 0), number) } else { Ok(found) }
     }
 
     fn drop_partition(&self, partition: u32) -> io::Result<()> {
-        drop(self.take(partition));
-        match fs::remove_dir_all(self.path(partition)) {
+        self.open_of(partition, |_| true).into_iter().for_each(|place| drop(self.take(place)));
+        match fs::remove_dir_all(self.path((partition, 0))) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -254,54 +211,15 @@ impl Engine for Sled {
     }
 }
 
-pub(super) fn open_database(path: &Path) -> sled::Result<sled::Db> {
-    // Flushes are ours to time: the store must know what is durable before it releases the log.
-    let config = || sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
-    // Each try has a config of its own: sled logs an error when one that has a copy is changed.
-    match config().segment_size(SEGMENT_BYTES).open() {
-        // Made by a version that left the size to sled, which holds a database to the one it began with.
-        Err(sled::Error::Unsupported(_)) => config().open(),
-        opened => opened,
-    }
-}
-
-/// Waits for one that was closed just now: sled's own threads let go of its lock a moment later.
-fn open_once_free(path: &Path) -> sled::Result<sled::Db> {
-    let deadline = Instant::now() + LOCKED_FOR;
-    loop {
-        match open_database(path) {
-            Err(sled::Error::Io(error)) if is_locked(&error) && Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            opened => return opened,
-        }
-    }
-}
-
-/// sled tells of a lock in words only.
-fn is_locked(error: &io::Error) -> bool {
-    error.to_string().contains("could not acquire lock")
+fn chapter_of(number: u32) -> u32 {
+    number / VALUES_MAX
 }
 
 /// The database that was not used for longest, of those that nobody uses now and that have nothing to flush: sled locks its
 /// directory, so one that is in use could not be opened a second time.
-fn least_used(databases: &HashMap<u32, Open>) -> Option<u32> {
+fn least_used(databases: &HashMap<Place, Open>) -> Option<Place> {
     let idle = databases.iter().filter(|(_, open)| open.is_idle());
-    idle.min_by_key(|(_, open)| open.used).map(|(partition, _)| *partition)
-}
-
-/// sled asserts on some damage; that shall cost one value or one try, not the thread.
-fn guarded<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::InvalidData, "the engine panicked")))
-}
-
-/// Damage is told apart from trouble with reading: it is `InvalidData`.
-fn to_io(error: sled::Error) -> io::Error {
-    match error {
-        sled::Error::Io(error) if error.kind() != io::ErrorKind::UnexpectedEof => error,
-        other => io::Error::new(io::ErrorKind::InvalidData, other.to_string()),
-    }
+    idle.min_by_key(|(_, open)| open.used).map(|(place, _)| *place)
 }
 
 #[cfg(test)]
@@ -309,21 +227,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_waits_for_a_database_does_not_wait_for_ever() {
-        let (held, hold) = sync_channel::<()>(0);
-        let waited = apart("test-wait", Duration::from_millis(10), move || hold.recv().is_err());
-        assert_eq!(waited.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        drop(held);
-        assert_eq!(apart("test-work", CLOSED_WITHIN, || 7).unwrap(), 7);
-        let panicked: io::Result<()> = apart("test-panic", CLOSED_WITHIN, || panic!("one bug"));
-        assert!(panicked.is_err());
-    }
-
-    #[test]
     fn what_is_not_flushed_stays_open_however_many_others_are_read() {
         let dir = tempfile::tempdir().unwrap();
         let engine = Sled::new(dir.path());
-        let is_open = |partition: u32| engine.open.lock().by_partition.contains_key(&partition);
+        let is_open = |partition: u32| engine.open.lock().by_place.contains_key(&(partition, 0));
         for partition in 1..=OPEN_MAX as u32 + 2 {
             engine.put(partition, &[(0, b"old".to_vec())]).unwrap();
             engine.flush(partition).unwrap();
@@ -346,7 +253,7 @@ mod tests {
     fn a_database_through_which_much_has_passed_is_closed_once_that_is_flushed() {
         let dir = tempfile::tempdir().unwrap();
         let engine = Sled::new(dir.path());
-        let is_open = || engine.open.lock().by_partition.contains_key(&1);
+        let is_open = || engine.open.lock().by_place.contains_key(&(1, 0));
         let many = u32::try_from(PASSED_MAX).unwrap() / 32_768 + 2;
         let values: Vec<(u32, Vec<u8>)> = (0..many).map(|number| (number, vec![number as u8; 32_768])).collect();
         engine.put(1, &values).unwrap();
@@ -362,12 +269,48 @@ mod tests {
     }
 
     #[test]
+    fn a_partition_of_many_values_has_several_databases() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Sled::new(dir.path());
+        let value = |number: u32| (number, number.to_be_bytes().to_vec());
+        let some: Vec<(u32, Vec<u8>)> = (VALUES_MAX - 2..VALUES_MAX + 2).map(value).collect();
+        engine.put(1, &some).unwrap();
+        engine.put(1, &[value(3 * VALUES_MAX)]).unwrap();
+        engine.flush(1).unwrap();
+        assert!(engine.open_of(1, |open| open.unflushed).is_empty());
+        drop(engine);
+        let engine = Sled::new(dir.path());
+        for (number, value) in some.iter().chain([&value(3 * VALUES_MAX)]) {
+            assert_eq!(engine.get(1, *number).unwrap().as_ref(), Some(value), "{number}");
+        }
+        assert_eq!(engine.open_of(1, |_| true).len(), 3);
+        assert!(engine.get(1, 2 * VALUES_MAX).unwrap().is_none());
+        engine.drop_partition(1).unwrap();
+        assert!(engine.partitions().unwrap().is_empty() && engine.get(1, VALUES_MAX).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_a_version_with_one_database_per_partition_wrote_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = open_database(&Sled::path_in(dir.path(), 1)).unwrap();
+        let number = 2 * VALUES_MAX + 5;
+        old.insert(number.to_be_bytes(), b"old").unwrap();
+        old.flush().unwrap();
+        drop(old);
+        let engine = Sled::new(dir.path());
+        assert_eq!(engine.get(1, number).unwrap().as_deref(), Some(&b"old"[..]));
+        engine.put(1, &[(number, b"new".to_vec())]).unwrap();
+        engine.flush(1).unwrap();
+        assert_eq!(engine.get(1, number).unwrap().as_deref(), Some(&b"new"[..]));
+    }
+
+    #[test]
     fn after_an_error_a_database_is_opened_anew() {
         let dir = tempfile::tempdir().unwrap();
         let engine = Sled::new(dir.path());
         engine.put(1, &[(0, b"first".to_vec())]).unwrap();
-        assert!(engine.written(1, Err(io::ErrorKind::StorageFull.into())).is_err());
-        assert!(engine.open.lock().by_partition.is_empty());
+        assert!(engine.written((1, 0), Err(io::ErrorKind::StorageFull.into())).is_err());
+        assert!(engine.open.lock().by_place.is_empty());
         engine.put(1, &[(0, b"again".to_vec())]).unwrap();
         engine.flush(1).unwrap();
         assert_eq!(engine.get(1, 0).unwrap().as_deref(), Some(&b"again"[..]));

@@ -170,7 +170,7 @@ fn a_directory_that_cannot_be_used_is_told_apart() {
     std::fs::write(used.join("FORMAT"), "lampad-collector data, format 1\n").unwrap();
     drop(open(&used));
     let format = std::fs::read_to_string(used.join("FORMAT")).unwrap();
-    assert_eq!(format, "lampad-collector data, format 5\n", "an older one is migrated, so that its build refuses it");
+    assert_eq!(format, "lampad-collector data, format 6\n", "an older one is migrated, so that its build refuses it");
     let file = dir.path().join("file");
     std::fs::write(&file, "x").unwrap();
     assert!(matches!(error(&file), OpenError::NotADirectory { .. }));

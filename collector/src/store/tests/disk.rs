@@ -1,6 +1,7 @@
 //! What happens when the disk hangs, fails, or comes back with other bytes.
 
 use super::*;
+use crate::store::disk::{Engine as _, Sled};
 
 #[test]
 fn nothing_is_durable_while_the_flush_hangs_or_fails_and_queries_go_on() {
@@ -112,14 +113,7 @@ fn partition(dir: &std::path::Path) -> std::path::PathBuf {
 fn of_a_value_with_a_flipped_bit_only_its_own_series_are_lost() {
     let dir = tempfile::tempdir().unwrap();
     let wanted = sealed(dir.path());
-    {
-        let db = crate::store::disk::open_database(&partition(dir.path())).unwrap();
-        let (number, value) = db.iter().next().unwrap().unwrap();
-        let mut value = value.to_vec();
-        value[1000] ^= 8;
-        db.insert(number, value).unwrap();
-        db.flush().unwrap();
-    }
+    flip_bit_of_value(&dir.path().join("blocks"), 0, 1000);
     let store = open(dir.path());
     let whole: Vec<bool> = ["a", "b", "c"].map(|name| range(&store, name, 0, i64::MAX) == wanted).into();
     assert_eq!(whole.iter().filter(|whole| !**whole).count(), 1, "{whole:?}");
@@ -267,7 +261,7 @@ fn a_full_disk_is_passing_trouble_and_can_be_opened() {
 #[test]
 fn a_database_with_the_segments_of_an_earlier_version_is_served() {
     let dir = tempfile::tempdir().unwrap();
-    sled::open(dir.path().join("old")).unwrap().insert([0, 0, 0, 1], b"value").unwrap();
-    let db = crate::store::disk::open_database(&dir.path().join("old")).unwrap();
-    assert_eq!(db.get([0, 0, 0, 1]).unwrap().unwrap(), b"value");
+    let path = Sled::path_in(dir.path(), 7);
+    sled::open(&path).unwrap().insert([0, 0, 0, 1], b"value").unwrap();
+    assert_eq!(Sled::new(dir.path()).get(7, 1).unwrap().unwrap(), b"value");
 }

@@ -93,3 +93,14 @@ pub fn wait(what: &str, condition: impl Fn() -> bool) {
         std::thread::yield_now();
     }
 }
+
+/// Flips a bit of one of the values of the first partition.
+pub fn flip_bit_of_value(blocks: &std::path::Path, number: u32, at: usize) {
+    use super::disk::{Engine, Sled};
+    let engine = Sled::new(blocks);
+    let partition = *engine.partitions().unwrap().iter().min().unwrap();
+    let mut value = engine.get(partition, number).unwrap().unwrap();
+    value[at] ^= 8;
+    engine.put(partition, &[(number, value)]).unwrap();
+    engine.flush(partition).unwrap();
+}

@@ -73,13 +73,9 @@ fn partition(dir: &Path) -> PathBuf {
     std::fs::read_dir(dir.join("blocks")).unwrap().next().unwrap().unwrap().path()
 }
 
+/// Flips a bit of the second value of the first partition.
 fn flip_in_value(dir: &Path, at: usize) {
-    let db = crate::store::disk::open_database(&partition(dir)).unwrap();
-    let (number, value) = db.iter().nth(1).unwrap().unwrap();
-    let mut value = value.to_vec();
-    value[at] ^= 8;
-    db.insert(number, value).unwrap();
-    db.flush().unwrap();
+    flip_bit_of_value(&dir.join("blocks"), 1, at);
 }
 
 type Harm = fn(&Path);

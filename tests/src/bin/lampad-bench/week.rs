@@ -5,7 +5,9 @@
 //! dropped, series forgotten. Raw samples and both tiers are kept for less than half of the time, so that in the second half as
 //! much goes as comes. *Live* is what the values take that the manifest names; *disk* is the directory of blocks as it is then.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
@@ -111,7 +113,7 @@ fn measure(args: &Args) -> anyhow::Result<()> {
         let stats = store.stats();
         ensure!(stats.damaged == 0, "{} damaged values", stats.damaged);
         let is_told = hour % TELL_HOURS == 0;
-        let live_bytes = if is_told { live_bytes(&store)? } else { 0 };
+        let live_bytes = if is_told { Live::of(&store)?.bytes() } else { 0 };
         let look = Look {
             hour,
             series: stats.series,
@@ -137,6 +139,7 @@ fn measure(args: &Args) -> anyhow::Result<()> {
     for (at, quarter) in looks.chunks(looks.len().div_ceil(4)).enumerate() {
         println!("{}", span(at + 1, quarter));
     }
+    Live::of(&store)?.print_kinds(&blocks)?;
     ensure!(store.shutdown(), "not all became durable; see the log");
     Ok(())
 }
@@ -173,14 +176,59 @@ fn span(quarter: usize, looks: &[Look]) -> String {
     format!("| {quarter} | {} | {least:.2} - {most:.2} |", columns.join(" | "))
 }
 
-fn live_bytes(store: &Store) -> anyhow::Result<u64> {
-    let mut live = Live(0);
-    store.backup(&mut live)?;
-    Ok(live.0)
+/// Adds up what a backup would hold of the blocks, by partition.
+#[derive(Default)]
+pub struct Live(BTreeMap<u32, u64>);
+
+impl Live {
+    pub fn of(store: &Store) -> anyhow::Result<Self> {
+        let mut live = Self::default();
+        store.backup(&mut live)?;
+        Ok(live)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.0.values().sum()
+    }
+
+    pub fn raw_bytes(&self) -> u64 {
+        self.0.iter().filter(|(partition, _)| kind_of(**partition) == RAW).map(|(_, bytes)| bytes).sum()
+    }
+
+    /// What each kind of partition takes, and by how much the engine makes more of it.
+    fn print_kinds(&self, blocks: &Path) -> anyhow::Result<()> {
+        println!(
+            "\n| at the end | partitions | live KiB | disk KiB | disk / live | without live |\n|---|---|---|---|---|---|"
+        );
+        let mut kinds: BTreeMap<&str, (u32, u64, u64, u32)> = BTreeMap::new();
+        for entry in std::fs::read_dir(blocks)? {
+            let entry = entry?;
+            let partition: u32 = entry.file_name().to_string_lossy().parse()?;
+            let live = self.0.get(&partition).copied().unwrap_or(0);
+            let (partitions, of_live, of_disk, empty) = kinds.entry(kind_of(partition)).or_default();
+            *partitions += 1;
+            *of_live += live;
+            *of_disk += disk_bytes(&entry.path())?;
+            *empty += u32::from(live == 0);
+        }
+        for (kind, (partitions, live, disk, empty)) in kinds {
+            let ratio = disk as f64 / live.max(1) as f64;
+            println!("| {kind} | {partitions} | {} | {} | {ratio:.2} | {empty} |", live >> 10, disk >> 10);
+        }
+        Ok(())
+    }
 }
 
-/// Adds up what a backup would hold of the blocks.
-struct Live(u64);
+const RAW: &str = "raw";
+
+/// As proto/FORMATS.md names partitions.
+fn kind_of(partition: u32) -> &'static str {
+    match partition {
+        100_000_000..200_000_000 => "windows of 10 s",
+        200_000_000..300_000_000 => "windows of 5 min",
+        _ => RAW,
+    }
+}
 
 impl BackupSink for Live {
     fn begin(&mut self, _values: u64) -> io::Result<()> {
@@ -191,8 +239,8 @@ impl BackupSink for Live {
         Ok(())
     }
 
-    fn value(&mut self, _partition: u32, _number: u32, bytes: &[u8]) -> io::Result<()> {
-        self.0 += bytes.len() as u64;
+    fn value(&mut self, partition: u32, _number: u32, bytes: &[u8]) -> io::Result<()> {
+        *self.0.entry(partition).or_default() += bytes.len() as u64;
         Ok(())
     }
 }
