@@ -5,7 +5,11 @@
 //! piece    u8 kind, then by kind: see piece.rs
 //! ```
 //! A run is one head and its parts. Its columns are sorted by their series' labels and cut into parts, so that neighbours
-//! share a value; small pieces, of several groups too, are packed into one value. The manifest names every piece.
+//! share a value; small pieces, of several groups too, are packed into one value. The manifest names every piece. Heads have
+//! values of their own, shorter ones, because who asks for one series of a run reads its head and one part; only of a run with
+//! a single part they lie side by side.
+
+use std::ops::RangeInclusive;
 
 use super::bytes::{Reader, put_varint};
 use super::piece::{SealedColumn, head_piece, part_piece};
@@ -15,11 +19,13 @@ use super::window::series_of;
 
 const VERSION: u8 = 1;
 
-/// A part is closed when it is longer, in bytes.
-const PART_BYTES: usize = 12 * 1024;
+/// A part is closed before it grows beyond so many of its run's columns, on average, but within these bounds in bytes: a query of
+/// one series reads all of a value, and each value takes memory that names it.
+const PART_COLUMNS: usize = 6;
+const PART_BYTES: RangeInclusive<usize> = 2 * 1024..=8 * 1024;
 
-/// A value is closed before it grows beyond this; a longer piece is a value of its own.
-const VALUE_BYTES: usize = 24 * 1024;
+/// The same of a value of heads, most of which take less than 100 bytes, and of a wide group two for each series.
+const HEADS_BYTES: usize = 1024;
 
 /// Columns of a sealed run: with three bytes for most, the slots and 7200 ticks stay below 64 KiB in the head.
 pub(super) const COLUMNS_MAX: usize = 8192;
@@ -56,30 +62,26 @@ pub(super) struct SealedRun {
 #[derive(Debug)]
 pub(super) struct Packer {
     partition: u32,
+    /// The next one that is free.
     number: u32,
-    pieces: Vec<Vec<u8>>,
-    bytes: usize,
+    parts: Growing,
+    heads: Growing,
     pub values: Vec<(u32, Vec<u8>)>,
 }
 
-impl Packer {
-    /// `number` is the first that is free in the partition.
-    pub fn new(partition: u32, number: u32) -> Self {
-        Self { partition, number, pieces: Vec::new(), bytes: 0, values: Vec::new() }
-    }
+/// A value that takes pieces.
+#[derive(Debug, Default)]
+struct Growing {
+    number: u32,
+    pieces: Vec<Vec<u8>>,
+    bytes: usize,
+}
 
-    fn add(&mut self, piece: Vec<u8>) -> Address {
-        if self.bytes + piece.len() > VALUE_BYTES {
-            self.close();
-        }
-        self.bytes += piece.len();
-        self.pieces.push(piece);
-        Address { partition: self.partition, number: self.number, piece: self.pieces.len() as u32 - 1 }
-    }
-
-    fn close(&mut self) {
+impl Growing {
+    /// The value, if it has any pieces; what comes next begins another.
+    fn close(&mut self) -> Option<(u32, Vec<u8>)> {
         if self.pieces.is_empty() {
-            return;
+            return None;
         }
         let mut value = vec![VERSION, 0, 0, 0, 0];
         put_varint(&mut value, self.pieces.len() as u64);
@@ -87,9 +89,30 @@ impl Packer {
         self.pieces.drain(..).for_each(|piece| value.extend_from_slice(&piece));
         let check = crc32fast::hash(&value[5..]);
         value[1..5].copy_from_slice(&check.to_le_bytes());
-        self.values.push((self.number, value));
-        self.number += 1;
         self.bytes = 0;
+        Some((self.number, value))
+    }
+}
+
+impl Packer {
+    /// `number` is the first that is free in the partition.
+    pub fn new(partition: u32, number: u32) -> Self {
+        Self { partition, number, parts: Growing::default(), heads: Growing::default(), values: Vec::new() }
+    }
+
+    /// Adds a piece to a value that has room for it within `most`; a longer one is a value of its own.
+    fn add(&mut self, is_head: bool, piece: Vec<u8>, most: usize) -> Address {
+        let into = if is_head { &mut self.heads } else { &mut self.parts };
+        if into.bytes + piece.len() > most {
+            self.values.extend(into.close());
+        }
+        if into.pieces.is_empty() {
+            into.number = self.number;
+            self.number += 1;
+        }
+        into.bytes += piece.len();
+        into.pieces.push(piece);
+        Address { partition: self.partition, number: into.number, piece: into.pieces.len() as u32 - 1 }
     }
 
     /// Bytes of the values that are closed.
@@ -97,9 +120,10 @@ impl Packer {
         self.values.iter().map(|(_, value)| value.len()).sum()
     }
 
-    /// Closes the last value; says the next free number.
+    /// Closes the last values; says the next free number.
     pub fn finish(&mut self) -> u32 {
-        self.close();
+        self.values.extend(self.parts.close());
+        self.values.extend(self.heads.close());
         self.number
     }
 
@@ -128,6 +152,8 @@ impl Packer {
     fn narrow_run(&mut self, group: u32, run: &Run, order: &[usize]) -> Option<SealedRun> {
         let (min_ms, max_ms) = run.span()?;
         let columns: Vec<SealedColumn<'_>> = order.iter().map(|column| SealedColumn::of(run, *column)).collect();
+        let all: usize = columns.iter().map(|column| column.bytes.len() + 4).sum();
+        let most = (PART_COLUMNS * all / columns.len().max(1)).clamp(*PART_BYTES.start(), *PART_BYTES.end());
         let mut parts = Vec::new();
         let mut lists = Vec::new();
         let mut rest = columns.as_slice();
@@ -135,14 +161,15 @@ impl Packer {
             let mut bytes = 0;
             let fits = rest.iter().take_while(|column| {
                 bytes += column.bytes.len() + 4;
-                bytes <= PART_BYTES
+                bytes <= most
             });
             let (part, others) = rest.split_at(fits.count().max(1));
             rest = others;
-            parts.push(self.add(part_piece(group, part)));
+            parts.push(self.add(false, part_piece(group, part), most));
             lists.push(part);
         }
-        let head = self.add(head_piece(group, &run.ticks, &lists));
+        let head = head_piece(group, &run.ticks, &lists);
+        let head = if parts.len() > 1 { self.add(true, head, HEADS_BYTES) } else { self.add(false, head, most) };
         Some(SealedRun { min_ms, max_ms, live: run.live, head, parts })
     }
 }
@@ -239,6 +266,29 @@ mod tests {
         let heads = sealed.iter().map(|sealed| read_head(find(&packer, sealed.head), 3).unwrap());
         let slots: std::collections::BTreeSet<u32> = heads.flat_map(|head| head.parts.concat()).collect();
         assert_eq!(slots.len(), 50_000);
+    }
+
+    #[test]
+    fn one_series_of_a_wide_run_is_read_without_many_others() {
+        for (ticks, series, most) in [(7200, 60, 4), (720, 600, 10)] {
+            let mut run = Run::new();
+            for tick in 0..ticks {
+                let value = |slot: u32| f64::from((u64::from(slot) * 31 + tick * tick * 17) as u32 % 997);
+                let values: Vec<(Slot, Value)> =
+                    (0..series).map(|slot| (Slot(slot), Value::Float(value(slot)))).collect();
+                run.delta_tick(tick as i64 * 1000, tick == 0, &values);
+            }
+            let order: Vec<usize> = (0..series as usize).collect();
+            let mut packer = Packer::new(1, 0);
+            let sealed = packer.run(3, &run, &order).remove(0);
+            packer.finish();
+            let bytes = |at: Address| packer.values.iter().find(|(number, _)| *number == at.number).unwrap().1.len();
+            let own = packer.closed_bytes() / series as usize;
+            for part in &sealed.parts {
+                let read = bytes(sealed.head) + bytes(*part);
+                assert!(read <= most * own, "{read} bytes for {own}, {ticks} ticks");
+            }
+        }
     }
 
     #[test]

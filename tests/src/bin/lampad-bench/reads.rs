@@ -1,7 +1,7 @@
 //! What a query of one metric over many hosts and a day reads of the blocks, by what the metric's own columns take there.
 //!
 //! The store alone, in this process, on a simulated clock: what takes a day is written in a minute. It is sealed after every
-//! window, read, folded as a closed day is, and read again. A metric's own bytes are its share of all that was sealed: the
+//! window, read, folded as a closed day is, and read again. A metric's own bytes are its share of all raw values then: the
 //! mean over many metrics, evenly spread over a host's series.
 
 use std::sync::Arc;
@@ -14,6 +14,8 @@ use lampad_collector::store::{
     RealDisk, Run, Select, SeriesKey, Slot, Source as _, Store, TickBatch, Value, WriteMode,
 };
 use lampad_tests::load::host::Host;
+
+use super::week::Live;
 
 /// For sealing and folding.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -52,15 +54,14 @@ fn measure(args: &Args) -> anyhow::Result<()> {
         Options { clock: Clock::new(move || clock.load(Ordering::Relaxed)), ..Options::new(directory.path()) };
     let store = Store::open(options, Arc::new(RealDisk))?;
     write(args, &store, &now_ms)?;
-    let sealed = store.stats().sealed_bytes;
     println!(
         "{} hosts of {} series, {} h at {} s, sealed every {} min\n",
         args.hosts, args.series, args.hours, args.interval_s, args.seal_minutes
     );
     println!("| | bytes read per metric | its own bytes | read / own | ms per query |\n|---|---|---|---|---|");
-    println!("{}", row("as sealed", args, &store, sealed)?);
+    println!("{}", row("as sealed", args, &store)?);
     ensure!(store.compact(PATIENCE), "folding failed; see the log");
-    println!("{}", row("folded", args, &store, store.stats().folded_bytes)?);
+    println!("{}", row("folded", args, &store)?);
     Ok(())
 }
 
@@ -113,8 +114,8 @@ fn key_of(host: u32, series: u32) -> SeriesKey {
     SeriesKey { labels, meta: None }
 }
 
-/// `sealed` bytes hold all series, once.
-fn row(what: &str, args: &Args, store: &Store, sealed: u64) -> anyhow::Result<String> {
+fn row(what: &str, args: &Args, store: &Store) -> anyhow::Result<String> {
+    let raw = Live::of(store)?.raw_bytes();
     let before = store.stats().read_bytes;
     let began = Instant::now();
     for at in 0..args.metrics {
@@ -129,7 +130,7 @@ fn row(what: &str, args: &Args, store: &Store, sealed: u64) -> anyhow::Result<St
     }
     let took = began.elapsed();
     let read = (store.stats().read_bytes - before) as f64 / f64::from(args.metrics);
-    let own = sealed as f64 / f64::from(args.series);
+    let own = raw as f64 / f64::from(args.series);
     let ms = (took / args.metrics.max(1)).as_secs_f64() * 1e3;
     let ratio = (own > 0.0).then(|| read / own).context("nothing was sealed")?;
     Ok(format!("| {what} | {read:.0} | {own:.0} | {ratio:.1} | {ms:.0} |"))
