@@ -6,11 +6,11 @@
 //! Done for a partition of which the groups have many runs each (memory or log were short, so it was sealed early), and for
 //! neighbours that together span no more than one partition shall. It runs in a thread of its own, leaves most of that core to
 //! others, and changes nothing until the store's keeper publishes what came of it: a crash before that leaves a directory that
-//! the manifest does not name, and nothing lost. A group with a damaged value stays as it is, where it is.
+//! the manifest does not name, and nothing lost. A run with a damaged value stays as it is, where it is.
 //!
 //! Queries that began before go on in the old runs: a partition is deleted once nobody holds a run of it any more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,10 +24,9 @@ use super::fold::{Fold, Unpacked};
 use super::group::{FORGOTTEN, Group};
 use super::job::Pace;
 use super::piece::UnpackedColumn;
-use super::run::Run;
 use super::seal::by_labels;
 use super::tier::{TIERS, tier_of};
-use super::unpack::Values;
+use super::unpack::{Opened, Values};
 use super::window;
 
 /// Neighbours that are worth being joined. Where the retention is so short that the result may not span as many, all that it may
@@ -39,7 +38,7 @@ const NEIGHBOURS_LEAST: usize = 3;
 const RUNS_MANY: usize = 4;
 
 /// Values that are handed to the engine at once.
-const VALUES_PER_PUT: usize = 64;
+const VALUES_PER_PUT: usize = 128;
 
 /// What lies in a partition.
 #[derive(Debug, Default, Clone, Copy)]
@@ -134,10 +133,11 @@ pub(super) fn compact(
         if old.is_empty() {
             continue;
         }
-        let folded = fold(&group, &old, &mut values)?;
-        if let Some((runs, series_of)) = folded {
+        let (stretches, series_of) = fold(&group, &old, &mut values, pace)?;
+        for Stretch { old, fold } in stretches {
             let mut new = Vec::new();
-            for run in runs {
+            for run in fold.runs {
+                pace.go_on()?;
                 let order = by_labels(core, &group, &run, series_of);
                 new.extend(packer.run(group.id.0, &run, &order).into_iter().map(Arc::new));
                 // Run by run, so that of a wide group not all is in memory twice.
@@ -146,7 +146,7 @@ pub(super) fn compact(
                     compacted.bytes += put(engine, into, &mut packer)?;
                 }
             }
-            compacted.groups.push(CompactedGroup { group, old, new });
+            compacted.groups.push(CompactedGroup { group: group.clone(), old, new });
         }
         pace.rest(begun)?;
     }
@@ -164,15 +164,34 @@ fn put(engine: &dyn Engine, partition: u32, packer: &mut Packer) -> io::Result<u
 /// The series of a column, by its slot.
 type SeriesOf = fn(u32) -> u32;
 
-/// The group's runs as few, without the columns of series that were forgotten and without what is deleted; `None` when something
-/// of them cannot be read.
-fn fold(group: &Group, old: &[Arc<SealedRun>], values: &mut Values<'_>) -> io::Result<Option<(Vec<Run>, SeriesOf)>> {
+/// Runs that were stored one after another and can all be read, and what comes of them.
+struct Stretch {
+    old: Vec<Arc<SealedRun>>,
+    fold: Fold,
+}
+
+/// The group's runs as few, without the columns of series that were forgotten and without what is deleted. What cannot be read
+/// stays where it is, and what was stored before it and after it is folded apart: of two samples of one time the first still counts.
+fn fold(
+    group: &Group,
+    old: &[Arc<SealedRun>],
+    values: &mut Values<'_>,
+    pace: &Pace,
+) -> io::Result<(Vec<Stretch>, SeriesOf)> {
     let tier = old.first().and_then(|run| tier_of(run.head.partition));
     let (is_tier, window_ms) = (tier.is_some(), tier.map(|tier| TIERS[tier].window_ms));
     let series_of: SeriesOf = if is_tier { window::series_of } else { |slot| slot };
-    let mut fold = if is_tier { Fold::of_tier() } else { Fold::default() };
-    for run in old {
-        let opened = values.open(group.id.0, run)?;
+    let begin = || Stretch { old: Vec::new(), fold: if is_tier { Fold::of_tier() } else { Fold::default() } };
+    let mut stretches = vec![begin()];
+    // What was one run and too wide for a head lies as several with the same ticks.
+    for cuts in old.chunk_by(|a, b| (a.live, a.min_ms, a.max_ms) == (b.live, b.min_ms, b.max_ms)) {
+        pace.go_on()?;
+        let opened: io::Result<Option<Vec<Opened>>> = cuts.iter().map(|run| values.open(group.id.0, run)).collect();
+        // A bad place of the disk is like damage to this one run.
+        let opened = opened.unwrap_or_else(|error| {
+            tracing::error!(group = &*group.key.name, %error, "cannot read a sealed run");
+            None
+        });
         let (known, erased) = {
             let state = group.state.lock();
             (state.series.clone(), state.erased.clone())
@@ -181,19 +200,47 @@ fn fold(group: &Group, old: &[Arc<SealedRun>], values: &mut Values<'_>) -> io::R
             window::GROUP if is_tier => true,
             slot => known.get(slot as usize).is_some_and(|series| *series != FORGOTTEN),
         };
-        let folded = opened.as_ref().and_then(|opened| {
-            let mut columns = opened.columns(group.id.0)?;
-            columns.retain(|column| stays(column.slot));
-            let cut = cut_erased(&mut columns, &opened.ticks, &erased, series_of, window_ms)?;
-            columns.extend(cut.iter().map(CutColumn::unpacked));
-            fold.add(&Unpacked { live: opened.live, ticks: opened.ticks.clone(), columns })
+        let Some(stretch) = stretches.last_mut() else { continue };
+        let folded = opened.as_ref().map(|opened| {
+            for (run, mut columns) in side_by_side(opened, group.id.0)? {
+                columns.retain(|column| stays(column.slot));
+                let cut = cut_erased(&mut columns, &run.ticks, &erased, series_of, window_ms)?;
+                columns.extend(cut.iter().map(CutColumn::unpacked));
+                stretch.fold.add(&Unpacked { live: run.live, ticks: run.ticks.clone(), columns })?;
+            }
+            Some(())
         });
-        if folded.is_none() {
-            tracing::error!(group = &*group.key.name, "a sealed run cannot be read whole; this group is not compacted");
-            return Ok(None);
+        match folded {
+            Some(Some(())) => stretch.old.extend(cuts.iter().cloned()),
+            // What was begun with a damaged column is void.
+            Some(None) => *stretch = begin(),
+            None => stretches.push(begin()),
+        }
+        if !matches!(folded, Some(Some(()))) {
+            tracing::error!(group = &*group.key.name, "a sealed run cannot be read whole; it is not compacted");
         }
     }
-    Ok(Some((fold.runs, series_of)))
+    stretches.retain(|stretch| !stretch.old.is_empty());
+    Ok((stretches, series_of))
+}
+
+/// The columns of runs, those of cuts of one run together; `None` when something is damaged.
+fn side_by_side(opened: &[Opened], group: u32) -> Option<Vec<(&Opened, Vec<UnpackedColumn<'_>>)>> {
+    let mut found: Vec<(&Opened, Vec<UnpackedColumn<'_>>)> = Vec::new();
+    for run in opened {
+        let columns = run.columns(group)?;
+        match found.last_mut() {
+            Some((first, all)) if first.ticks == run.ticks && are_apart(all, &columns) => all.extend(columns),
+            _ => found.push((run, columns)),
+        }
+    }
+    Some(found)
+}
+
+/// Whether no series has columns in both.
+fn are_apart(a: &[UnpackedColumn<'_>], b: &[UnpackedColumn<'_>]) -> bool {
+    let slots: HashSet<u32> = a.iter().map(|column| column.slot).collect();
+    b.iter().all(|column| !slots.contains(&column.slot))
 }
 
 /// Whether a run may hold something of what is deleted; that it has none of the series is told by its columns only.

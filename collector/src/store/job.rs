@@ -18,11 +18,22 @@ const REST_MAX: Duration = Duration::from_millis(200);
 pub(super) struct Pace(Option<Arc<AtomicBool>>);
 
 impl Pace {
+    #[cfg(test)]
+    pub fn stopped_by(stop: Arc<AtomicBool>) -> Self {
+        Self(Some(stop))
+    }
+
     /// Between two pieces of work: rests, and ends with an error when the work shall stop.
     pub fn rest(&self, begun: Instant) -> io::Result<()> {
-        let Some(stop) = &self.0 else { return Ok(()) };
-        std::thread::sleep((begun.elapsed() * REST).min(REST_MAX));
-        match stop.load(Ordering::Relaxed) {
+        if self.0.is_some() {
+            std::thread::sleep((begun.elapsed() * REST).min(REST_MAX));
+        }
+        self.go_on()
+    }
+
+    /// Within a long piece of work: ends with an error when it shall stop, for whoever closes the store waits for that.
+    pub fn go_on(&self) -> io::Result<()> {
+        match self.0.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed)) {
             true => Err(io::Error::new(io::ErrorKind::Interrupted, "the store is closing")),
             false => Ok(()),
         }

@@ -69,6 +69,8 @@ pub(super) struct Keeper {
     thinning: Option<Job<Thinned>>,
     /// The same of the tiers.
     thinned: Option<Thinned>,
+    /// Groups that could not be read for them while this partition grew; tried again with the next one.
+    unread: (u32, BTreeSet<u32>),
     /// What of these is still in use could not be read; not tried again before the next start.
     tried: BTreeSet<u32>,
 }
@@ -76,7 +78,7 @@ pub(super) struct Keeper {
 impl Keeper {
     pub fn new(core: Arc<Core>, sealer: Sealer, dir: Arc<DataDir>) -> Self {
         let now = Instant::now();
-        let tried = BTreeSet::new();
+        let (tried, unread) = (BTreeSet::new(), (0, BTreeSet::new()));
         let newest_ms = core.groups.read().all.iter().map(|group| group.state.lock().last_ms).max();
         let age = Age::new(core.options.clock.now_ms(), newest_ms.filter(|newest_ms| *newest_ms > i64::MIN));
         let (compaction, compacted, thinning, thinned) = (None, None, None, None);
@@ -94,6 +96,7 @@ impl Keeper {
             compacted,
             thinning,
             thinned,
+            unread,
             tried,
         }
     }
@@ -202,7 +205,7 @@ impl Keeper {
         let core = &self.core;
         let groups: Vec<Arc<Group>> = core.groups.read().all.clone();
         let now_ms = core.options.clock.now_ms();
-        let window_ms = core.options.window.as_millis() as i64;
+        let window_ms = core.options.seal_after().as_millis() as i64;
         let gathered = self.checkpointed.elapsed() >= GATHER;
         let mut waits = false;
         let early = self.under_pressure(&groups);

@@ -81,6 +81,12 @@ impl Options {
         }
     }
 
+    /// Age at which a group's samples are sealed. Where the retention is short it is less than the window: tiers are built of what
+    /// is sealed and of a partition that is closed, and both must have come before raw samples go.
+    pub(super) fn seal_after(&self) -> Duration {
+        if self.retention.is_zero() { self.window } else { self.window.min(self.retention / 4) }
+    }
+
     /// Series with a sample since then are live. What is in memory was looked at when it was frozen last: a window ago, or two
     /// where groups are spread.
     pub(super) fn live_since_ms(&self) -> i64 {
@@ -149,4 +155,25 @@ pub enum AppendError {
     Closed,
     #[error("nothing was deleted: the series that are meant could not be told: {0}; give narrower matchers")]
     NotFound(SelectError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::group::AHEAD_MS_MAX;
+    use crate::store::seal::Sealer;
+
+    /// Else they are in no answer between the two.
+    #[test]
+    fn windows_are_built_before_the_raw_samples_are_too_old() {
+        for minutes in [30, 60, 120, 180, 240, 600, 30 * 24 * 60] {
+            let retention = Duration::from_secs(minutes * 60);
+            let options = Options { retention, ..Options::new("") };
+            let (_, part_s) = Sealer::spans_s(&options);
+            let ahead = Duration::from_millis(AHEAD_MS_MAX as u64);
+            // Beside these a few rounds of the store's thread.
+            let built = options.seal_after() + Duration::from_secs(u64::from(part_s)) + ahead;
+            assert!(built + Duration::from_secs(120) <= retention, "{built:?} of {minutes} minutes");
+        }
+    }
 }

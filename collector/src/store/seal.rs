@@ -30,7 +30,7 @@ use super::manifest::{Manifest, Transaction, present_payload};
 use super::run::Run;
 use super::thin::{Places, Thinned, ThinnedGroup};
 use super::tier::{TIERS, raw_name, tier_of};
-use super::{GroupId, SeriesKey, Slot, WriteMode};
+use super::{GroupId, Options, SeriesKey, Slot, WriteMode};
 
 /// Longest wait for the log within a checkpoint.
 const LOG_WITHIN: Duration = Duration::from_secs(30);
@@ -150,7 +150,7 @@ impl Sealer {
 
     fn current_partition(&self, core: &Core) -> (u32, u32) {
         let now_s = u32::try_from(core.options.clock.now_ms() / 1000).unwrap_or(0);
-        let (_, span_s) = Self::spans_s(core);
+        let (_, span_s) = Self::spans_s(&core.options);
         match self.partition {
             // Begun while the clock was far ahead: it would grow until the clock gets there.
             Some((partition, _)) if partition.saturating_sub(now_s) > span_s => {
@@ -238,11 +238,15 @@ impl Sealer {
 
     /// How many seconds a partition that comes of compaction may span, and one that grows. The former: at most an eighth of the
     /// space waits for its neighbours to grow old. The latter is short, so that what was sealed early is soon folded.
-    pub fn spans_s(core: &Core) -> (u32, u32) {
+    pub fn spans_s(options: &Options) -> (u32, u32) {
         const HOUR_S: u64 = 3600;
-        let (whole, part) = match core.options.retention.as_secs() {
+        let (whole, part) = match options.retention.as_secs() {
             0 => (24 * HOUR_S, 2 * HOUR_S),
-            retention => ((retention / 8).clamp(HOUR_S, 24 * HOUR_S), (retention / 96).clamp(HOUR_S, 2 * HOUR_S)),
+            retention => {
+                // See `Options::seal_after`.
+                let least = HOUR_S.min(retention / 4).max(1);
+                ((retention / 8).clamp(HOUR_S, 24 * HOUR_S), (retention / 96).clamp(least, 2 * HOUR_S))
+            }
         };
         (whole as u32, part as u32)
     }

@@ -32,7 +32,7 @@ use super::window::{Sheet, beats, cut, series_of};
 const WINDOWS_MAX: i64 = 720;
 
 /// Values that are handed to the engine at once.
-const VALUES_PER_PUT: usize = 64;
+const VALUES_PER_PUT: usize = 128;
 
 /// Where each tier that is on is written to: its partition and the first number that is free there.
 pub(super) type Places = [Option<(u32, u32)>; TIERS.len()];
@@ -42,6 +42,8 @@ pub(super) type Places = [Option<(u32, u32)>; TIERS.len()];
 pub(super) struct Thinned {
     /// All raw samples in partitions below this were looked at.
     pub through: u32,
+    /// Groups of which something could not be read, and nothing was built.
+    pub unread: BTreeSet<u32>,
     /// As [`Places`], behind what was written.
     pub places: Places,
     pub groups: Vec<ThinnedGroup>,
@@ -56,9 +58,11 @@ pub(super) struct ThinnedGroup {
     pub runs: Vec<Arc<SealedRun>>,
 }
 
-/// Whether raw samples lie in partitions below `current`, which still grows, that a tier has not seen.
-pub(super) fn is_due(core: &Core, current: u32) -> bool {
-    let groups: Vec<Arc<Group>> = core.groups.read().all.clone();
+/// Whether raw samples lie in partitions below `current`, which still grows, that a tier has not seen; those of groups that could
+/// not be read do not count.
+pub(super) fn is_due(core: &Core, current: u32, unread: &BTreeSet<u32>) -> bool {
+    let mut groups: Vec<Arc<Group>> = core.groups.read().all.clone();
+    groups.retain(|group| !unread.contains(&group.id.0));
     let due = |group: &Arc<Group>, tier: usize| {
         core.options.tiers[tier].is_some() && Source::of(core, group, tier, current).is_some()
     };
@@ -67,7 +71,7 @@ pub(super) fn is_due(core: &Core, current: u32) -> bool {
 
 /// Builds what the partitions below `current`, which still grows, have for the tiers.
 pub(super) fn thin(core: &Core, engine: &dyn Engine, current: u32, places: Places, pace: &Pace) -> io::Result<Thinned> {
-    let mut thinned = Thinned { through: current, places, groups: Vec::new(), bytes: 0 };
+    let mut thinned = Thinned { through: current, unread: BTreeSet::new(), places, groups: Vec::new(), bytes: 0 };
     let groups: Vec<Arc<Group>> = core.groups.read().all.clone();
     let mut values = Values::new(engine);
     for (tier, place) in places.iter().enumerate() {
@@ -75,8 +79,19 @@ pub(super) fn thin(core: &Core, engine: &dyn Engine, current: u32, places: Place
         let mut packer = Packer::new(partition, number);
         for group in &groups {
             let begun = Instant::now();
-            let Some(source) = Source::of(core, group, tier, current) else { continue };
-            let runs = source.build(core, &mut values, &mut packer)?;
+            let Some(source) = Source::of(core, group, tier, current) else {
+                thinned.groups.extend(seen_all(group, tier, current));
+                continue;
+            };
+            let runs = match source.build(core, &mut values, &mut packer, pace) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                    // A bad place of the disk keeps no other group from its windows; this one's raw samples stay until it is read.
+                    tracing::error!(group = &*group.key.name, %error, "cannot read a group for its tiers; the others go on");
+                    thinned.unread.insert(group.id.0);
+                    continue;
+                }
+                built => built?,
+            };
             thinned.groups.push(ThinnedGroup { group: group.clone(), tier, until_ms: source.until_ms, runs });
             if packer.values.len() >= VALUES_PER_PUT {
                 thinned.bytes += put(engine, partition, &mut packer)?;
@@ -88,6 +103,15 @@ pub(super) fn thin(core: &Core, engine: &dyn Engine, current: u32, places: Place
         engine.flush(partition)?;
     }
     Ok(thinned)
+}
+
+/// Of a group that has nothing new, that this was looked at: else, once its runs are folded together with others' newer ones, they
+/// would be taken for new, and windows that are there be built again.
+fn seen_all(group: &Arc<Group>, tier: usize, current: u32) -> Option<ThinnedGroup> {
+    let state = group.state.lock();
+    let tiered = &state.tiers[tier];
+    let is_behind = tiered.through < current && tiered.until_ms > i64::MIN && !state.sealed.is_empty();
+    is_behind.then(|| ThinnedGroup { group: group.clone(), tier, until_ms: tiered.until_ms, runs: Vec::new() })
 }
 
 fn put(engine: &dyn Engine, partition: u32, packer: &mut Packer) -> io::Result<u64> {
@@ -150,11 +174,18 @@ impl<'a> Source<'a> {
         })
     }
 
-    fn build(&self, core: &Core, values: &mut Values<'_>, packer: &mut Packer) -> io::Result<Vec<Arc<SealedRun>>> {
+    fn build(
+        &self,
+        core: &Core,
+        values: &mut Values<'_>,
+        packer: &mut Packer,
+        pace: &Pace,
+    ) -> io::Result<Vec<Arc<SealedRun>>> {
         let mut built = Vec::new();
         let again = self.touched(values)?;
         let mut rest = again.as_slice();
         while let [first, ..] = rest {
+            pace.go_on()?;
             // What lies between two of them is built again too: few runs are read sooner than many.
             let near = rest.partition_point(|end| end - first < WINDOWS_MAX * self.tier.window_ms);
             let (some, others) = rest.split_at(near);
@@ -164,6 +195,7 @@ impl<'a> Source<'a> {
         }
         let mut from_ms = self.from_ms;
         while let Some(next_ms) = self.next_sample(from_ms) {
+            pace.go_on()?;
             // Where nothing was for long, nothing is looked for.
             from_ms = self.tier.floor(next_ms.saturating_sub(1)).max(from_ms);
             if from_ms >= self.until_ms {

@@ -29,8 +29,11 @@ impl Keeper {
             return Ok(());
         }
         let current = self.sealer.closed_below(&self.core);
+        if self.unread.0 != current {
+            self.unread = (current, BTreeSet::new());
+        }
         // First, so that nothing is folded that the tiers have not seen: they would take it for new.
-        if self.core.has_tiers() && thin::is_due(&self.core, current) {
+        if self.core.has_tiers() && thin::is_due(&self.core, current, &self.unread.1) {
             let places = self.sealer.tier_places(&self.core);
             let (core, engine) = (self.core.clone(), self.sealer.engine.clone());
             self.sealer.building = places;
@@ -71,7 +74,7 @@ impl Keeper {
             usage.retain(|partition, _| !self.tried.contains(partition));
             let growing = tier.map_or(self.sealer.partition, |tier| self.sealer.tiers[tier]);
             // A tier's partitions are folded each by itself.
-            let spans = if tier.is_none() { Sealer::spans_s(&self.core) } else { (0, 0) };
+            let spans = if tier.is_none() { Sealer::spans_s(&self.core.options) } else { (0, 0) };
             compact::plan(&usage, growing.map(|(begun, _)| begun), &self.sealer.whole, spans)
         });
         plans.into_iter().find(|from| !from.is_empty())
@@ -175,7 +178,7 @@ impl Keeper {
     /// Builds what the closed partitions have for the tiers, here and now.
     fn thin_now(&mut self) -> io::Result<()> {
         let current = self.sealer.partition.map_or(0, |(begun, _)| begun);
-        if !self.core.has_tiers() || !thin::is_due(&self.core, current) {
+        if !self.core.has_tiers() || !thin::is_due(&self.core, current, &self.unread.1) {
             return Ok(());
         }
         let places = self.sealer.tier_places(&self.core);
@@ -188,6 +191,7 @@ impl Keeper {
     fn take_thinned(&mut self, result: io::Result<Thinned>) {
         match result {
             Ok(thinned) => {
+                self.unread = (thinned.through, thinned.unread.clone());
                 let runs: usize = thinned.groups.iter().map(|group| group.runs.len()).sum();
                 tracing::info!(runs, thinned.bytes, through = thinned.through, "tiers are built");
                 self.thinned = Some(thinned);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use lampad_proto::record::Scan;
 use parking_lot::{Condvar, Mutex};
@@ -160,6 +160,8 @@ pub enum Trouble {
     FlushFails,
     PutFails,
     ReadHangs,
+    /// The disk does not give back this value.
+    Unreadable(u32, u32),
 }
 
 /// An engine in memory.
@@ -172,6 +174,7 @@ pub struct Memory {
     changed: Condvar,
     /// Somebody waits for a read.
     pub hangs: AtomicBool,
+    reads: AtomicU64,
 }
 
 impl Memory {
@@ -184,7 +187,13 @@ impl Memory {
             trouble,
             changed: Condvar::new(),
             hangs: AtomicBool::new(false),
+            reads: AtomicU64::new(0),
         }
+    }
+
+    /// How many values were asked for.
+    pub fn reads(&self) -> u64 {
+        self.reads.load(Ordering::SeqCst)
     }
 
     pub fn tell(&self, trouble: Trouble) {
@@ -226,7 +235,11 @@ impl Engine for Memory {
     }
 
     fn get(&self, partition: u32, number: u32) -> io::Result<Option<Vec<u8>>> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
         let mut trouble = self.trouble.lock();
+        if *trouble == Trouble::Unreadable(partition, number) {
+            return Err(io::Error::from_raw_os_error(5));
+        }
         while *trouble == Trouble::ReadHangs {
             self.hangs.store(true, Ordering::SeqCst);
             self.changed.wait(&mut trouble);

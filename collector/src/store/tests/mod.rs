@@ -10,6 +10,7 @@ mod integers;
 mod journal;
 mod model;
 mod operate;
+mod tended;
 mod trouble;
 
 use std::sync::Arc;
