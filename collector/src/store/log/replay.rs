@@ -44,13 +44,19 @@ pub fn replay(dir: &Path, floor: u64, progress: &Progress, mut event: impl FnMut
         found.segments.push((path.clone(), bytes.len() as u64));
         if bytes.starts_with(MAGIC) {
             replay_segment(&path, &bytes[HEADER_BYTES.min(bytes.len())..], &mut found, &mut event);
-        } else if bytes.len() >= HEADER_BYTES && bytes.iter().any(|byte| *byte != 0) {
-            // A crash right after the file was made leaves it short; anything else is damage.
+        } else if bytes.len() >= HEADER_BYTES && !is_cut_short(&bytes) {
             found.damage.push(format!("{}: not a segment of the log", path.display()));
         }
         progress.segment_done(length);
     }
     Ok(found)
+}
+
+/// A crash right after the file was made leaves it short, or with zeros where it had grown before all of the header was written;
+/// anything else is damage.
+fn is_cut_short(bytes: &[u8]) -> bool {
+    let written = bytes.iter().zip(MAGIC).take_while(|(byte, magic)| byte == magic).count();
+    bytes[written..].iter().all(|byte| *byte == 0)
 }
 
 /// Number, path and length of each segment, in order.

@@ -257,6 +257,25 @@ fn a_full_disk_is_passing_trouble_and_can_be_opened() {
     assert_eq!(range(&store, "a", 0, i64::MAX), bits(&[sample(1), sample(2)]));
 }
 
+/// A crash of the test of crashes was told as damage, one in some hundred.
+#[test]
+fn a_segment_whose_header_a_crash_cut_short_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    let segment = dir.path().join("log/0000000099.log");
+    let damaged = |bytes: &[u8]| {
+        std::fs::write(&segment, bytes).unwrap();
+        open(dir.path()).stats().damaged
+    };
+    for written in 0..8 {
+        let mut header = b"LMPDLOG1"[..written].to_vec();
+        header.resize(16, 0);
+        assert_eq!(damaged(&header), 0, "{written} bytes");
+    }
+    assert_eq!(damaged(b"LMPDLOG\0\0\0\0\0\0\0\0\0record"), 1);
+    assert_eq!(damaged(b"LMPDLOX1\0\0\0\0\0\0\0\0"), 1);
+}
+
 /// sled refuses a database whose segments have another size than it is asked for.
 #[test]
 fn a_database_with_the_segments_of_an_earlier_version_is_served() {
