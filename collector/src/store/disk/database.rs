@@ -7,7 +7,7 @@
 //! sled appends what is put to a segmented file, and writes a page anew as a whole when ten such pieces have come, or when it has
 //! more than sixteen keys. With our values each of those is a file of its own, and in the segments a hole is left that is closed
 //! late or never. Measured, bytes on disk by bytes handed over, values of 8 KB and 24 KB: all in one tree 2.5 of 0.3 MB, 1.4 to
-//! 1.7 of 3 MB, 1.3 of 100 MB; nine to a tree, so that no page is written twice, 1.02, 1.02 to 1.09 and 1.10, with less CPU.
+//! 1.7 of 3 MB, 1.3 of 100 MB; nine to a tree, so that no page is written twice, 1.02, 1.02 to 1.09 and 1.10.
 //! Each new tree writes the list of all once more, which is what bounds their number.
 //!
 //! Nothing walks a tree, because after damage sled's iterator repeats its error for ever while `get` still serves the rest.
