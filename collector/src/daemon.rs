@@ -168,7 +168,8 @@ impl Daemon {
             let broken = {
                 let mut servers = self.servers.lock();
                 let at = servers.iter().position(JoinHandle::is_finished);
-                at.map(|at| servers.remove(at))
+                // One that has ended because it was told to is no trouble; `stop` asks for it.
+                at.filter(|_| !self.shutdown.is_cancelled()).map(|at| servers.remove(at))
             };
             if let Some(thread) = self.store.broken() {
                 anyhow::bail!(

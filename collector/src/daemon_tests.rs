@@ -278,3 +278,23 @@ async fn the_end_of_a_thread_of_the_store_ends_the_daemon() {
     daemon.stop().await.unwrap();
     assert!(asked.elapsed() < STORE_ENDS_WITHIN, "nobody waits for a thread that is gone: {:?}", asked.elapsed());
 }
+
+/// SIGTERM ends the gRPC server at once; looking after the servers in that very moment, the daemon took it for broken, and ended
+/// without sealing anything.
+#[tokio::test]
+async fn a_server_that_ends_because_it_shall_is_not_broken() {
+    let place = Place::new();
+    let daemon = start(&place.args(&[])).await.unwrap();
+    daemon.shutdown.cancel();
+    let ended = async {
+        while !daemon.servers.lock().iter().any(JoinHandle::is_finished) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(20), ended).await.expect("the gRPC server ends");
+    // Whether the end or the servers are looked at first is left to chance.
+    for _ in 0..32 {
+        daemon.ended().await.unwrap();
+    }
+    daemon.stop().await.unwrap();
+}
