@@ -18,6 +18,7 @@ use super::group::{Group, Mark, State};
 use super::index::Index;
 use super::keeper::Asked;
 use super::log::Log;
+use super::names::Names;
 use super::sequences::Sequences;
 use super::tier::TIERS;
 use super::{AgentId, AppendError, GroupId, GroupKey, Lsn, Options, Refused, SequenceSet, SeriesKey, Slot, WriteMode};
@@ -205,7 +206,7 @@ impl Core {
     /// `payload` defines series that have these slots.
     fn define_slots(&self, group: GroupId, slots: Range<u32>, payload: Vec<u8>) {
         let mut definitions = self.definitions.lock();
-        self.log.push(entry::SERIES, payload);
+        self.log.push(entry::NAMES, payload);
         match definitions.last_mut() {
             Some(Definition::Series { group: last, slots: before }) if *last == group && before.end == slots.start => {
                 before.end = slots.end;
@@ -225,12 +226,14 @@ impl Core {
         let mut index = self.index.write();
         let mut state = group.state.lock();
         let mut found = Vec::with_capacity(series.len());
-        let mut new = Vec::new();
+        let mut new = Names::new();
         let mut admission = self.admission.lock();
         let now_ms = self.options.clock.now_ms();
         let mut begun = state.series.len() as u32;
+        let mut before: Option<&SeriesKey> = None;
         for key in series {
-            if let Some(meta) = &key.meta {
+            let is_described = |before: &SeriesKey| before.is_of_family(key);
+            if let Some(meta) = key.meta.as_ref().filter(|_| !before.replace(key).is_some_and(is_described)) {
                 index.describe(&key.labels, meta);
             }
             let known = index.look_up(&key.labels);
@@ -245,27 +248,25 @@ impl Core {
                 let slot = Slot(state.series.len() as u32);
                 let series = index.add(known, &key.labels, group.id, slot);
                 state.add_slot(series, now_ms);
-                entry::put_series(&mut new, slot, &key.labels, key.meta.as_ref());
+                new.put(slot, &key.labels, key.meta.as_ref());
                 slot
             }));
             if new.len() >= DEFINITIONS_BYTES {
-                self.define_some(group.id, &mut begun, &state, &mut new);
+                let names = std::mem::replace(&mut new, Names::new());
+                self.define_some(group.id, &mut begun, &state, names);
             }
         }
-        self.define_some(group.id, &mut begun, &state, &mut new);
+        self.define_some(group.id, &mut begun, &state, new);
         drop(admission);
         state.fit();
         found
     }
 
     /// Says what was defined from slot `begun` on.
-    fn define_some(&self, group: GroupId, begun: &mut u32, state: &State, series: &mut Vec<u8>) {
+    fn define_some(&self, group: GroupId, begun: &mut u32, state: &State, names: Names<'_>) {
         let slots = std::mem::replace(begun, state.series.len() as u32)..state.series.len() as u32;
-        if !slots.is_empty() {
-            let mut payload = Vec::with_capacity(series.len() + 10);
-            entry::put_series_head(&mut payload, group, slots.len());
-            payload.append(series);
-            self.define_slots(group, slots, payload);
+        if let Some(record) = names.record(group) {
+            self.define_slots(group, slots, record);
         }
     }
 

@@ -25,7 +25,8 @@ use super::OpenError;
 /// - 2 had no packed columns (pieces of kinds 4 and 5);
 /// - 3 had all of a series' name in the manifest (no record of kind 24), and databases with larger segments (disk.rs);
 /// - 4 had no tiers (partitions below 300,000,000, manifest records of kind 25);
-/// - 5 had one database in each partition, and all values in its default tree (disk.rs).
+/// - 5 had one database in each partition, and all values in its default tree (disk.rs), and all of a series' name in the log too
+///   (no record of kind 7 there).
 const FORMAT: u32 = 6;
 
 /// There while a copy is being made; what was not finished is not opened.

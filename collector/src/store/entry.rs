@@ -3,7 +3,7 @@
 //! ```text
 //! payload   u64 LE lsn, then by kind
 //! 1 group   varint group, 16 bytes agent, u8 mode (0 delta, 1 stated), string name
-//! 2 series  varint group, varint count, count x (varint slot, labels, meta)
+//! 2 series  varint group, varint count, count x (varint slot, labels, meta): of data formats up to 5, and read
 //!           labels  varint count, count x (string name, string value)
 //!           meta    u8 0, or u8 1, varint type, string help, string unit
 //! 3 batch   u8 0, or u8 1, 16 bytes agent, u64 epoch, u64 sequence; varint count, count x tick
@@ -14,6 +14,7 @@
 //! 4 silence signed time, varint count, count x (varint group, signed last tick)
 //! 5 forget  varint group, varint count, count x varint slot
 //! 6 erase   varint group, signed first and last time that is deleted, the slots as a roaring bitmap (its portable form)
+//! 7 names   series, as in names.rs
 //! ```
 //! The first tick of a run lies in the log as a key tick of all that is present, whatever its writer sent, so that a replay
 //! that begins there needs nothing older. Kinds 1, 2 and 5 lie in the manifest too, in the same form.
@@ -28,19 +29,22 @@ use roaring::RoaringBitmap;
 use super::bytes::{Reader, put_bytes, put_signed, put_varint};
 use super::erase::Erased;
 use super::group::Mark;
+use super::names;
 use super::{
     AgentId, FrameId, GroupId, GroupKey, Label, Labels, Meta, Run, SeriesKey, Slot, TickBatch, Value, WriteMode,
 };
 
 pub(super) const GROUP: u8 = 1;
-pub(super) const SERIES: u8 = 2;
+/// Nobody writes it any more.
+const SERIES: u8 = 2;
 pub(super) const BATCH: u8 = 3;
 pub(super) const SILENCE: u8 = 4;
 pub(super) const FORGET: u8 = 5;
 pub(super) const ERASE: u8 = 6;
+pub(super) const NAMES: u8 = 7;
 
 /// Kinds are 1 to this.
-pub(super) const KIND_MAX: u8 = ERASE;
+pub(super) const KIND_MAX: u8 = NAMES;
 
 const RAW: u64 = 0;
 const WHOLE: u64 = 1;
@@ -69,26 +73,6 @@ pub(super) fn put_group(out: &mut Vec<u8>, group: GroupId, key: &GroupKey, mode:
     out.extend_from_slice(&key.agent.0);
     out.push(u8::from(mode == WriteMode::Stated));
     put_bytes(out, key.name.as_bytes());
-}
-
-pub(super) fn put_series_head(out: &mut Vec<u8>, group: GroupId, count: usize) {
-    put_varint(out, u64::from(group.0));
-    put_varint(out, count as u64);
-}
-
-pub(super) fn put_series(out: &mut Vec<u8>, slot: Slot, labels: &Labels, meta: Option<&Meta>) {
-    put_varint(out, u64::from(slot.0));
-    put_varint(out, labels.len() as u64);
-    for label in labels.iter() {
-        put_bytes(out, label.name.as_bytes());
-        put_bytes(out, label.value.as_bytes());
-    }
-    out.push(u8::from(meta.is_some()));
-    if let Some(meta) = meta {
-        put_varint(out, meta.kind as u64);
-        put_bytes(out, meta.help.as_bytes());
-        put_bytes(out, meta.unit.as_bytes());
-    }
 }
 
 pub(super) fn put_batch_head(out: &mut Vec<u8>, frame: Option<&FrameId>, ticks: usize) {
@@ -198,6 +182,7 @@ pub(super) fn read(kind: u8, reader: &mut Reader<'_>) -> Option<Entry> {
             let slots = RoaringBitmap::deserialize_from(reader.0).ok()?;
             Some(Entry::Erase { group, erased: Erased { slots, from_ms, to_ms } })
         }
+        NAMES => names::read(reader),
         _ => None,
     }
 }
@@ -281,4 +266,30 @@ pub(super) fn read_values(reader: &mut Reader<'_>, count: usize) -> Option<Vec<(
         values.push((Slot(slot), value));
     }
     Some(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a log of data format 5 may hold at the first start of a newer build.
+    #[test]
+    fn series_with_their_whole_names_are_read() {
+        let mut record = vec![7, 2];
+        for (slot, host) in [(0, "a"), (3, "b")] {
+            record.extend([slot, 2]);
+            for text in ["__name__", "up", "host", host] {
+                put_bytes(&mut record, text.as_bytes());
+            }
+            record.extend([1, MetricType::Gauge as u8]);
+            put_bytes(&mut record, b"Whether it is there.");
+            put_bytes(&mut record, b"");
+        }
+        let Some(Entry::Series { group, series }) = read(SERIES, &mut Reader(&record)) else { panic!("not read") };
+        let read: Vec<_> = series.iter().map(|(slot, key)| (slot.0, key.labels.to_string())).collect();
+        assert_eq!(group, GroupId(7));
+        assert_eq!(read, [(0, r#"up{host="a"}"#.to_owned()), (3, r#"up{host="b"}"#.to_owned())]);
+        let meta = Meta { kind: MetricType::Gauge, help: "Whether it is there.".into(), unit: "".into() };
+        assert!(series.iter().all(|(_, key)| key.meta.as_ref() == Some(&meta)));
+    }
 }

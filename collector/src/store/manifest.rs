@@ -41,7 +41,7 @@ use super::bytes::{put_signed, put_varint};
 use super::entry;
 use super::files::{Disk, DiskFile};
 use super::group::{Mark, Seen};
-use super::names;
+use super::names::Names;
 use super::run::Carried;
 use super::sequences::Epochs;
 use super::{AgentId, GroupId, SeriesKey, Slot};
@@ -101,7 +101,9 @@ impl Transaction {
                 bytes <= NAMES_BYTES
             });
             let (some, others) = rest.split_at(fits.count().max(1));
-            record::append(&mut self.0, NAMES, |out| names::put(out, group, some));
+            let mut names = Names::new();
+            some.iter().for_each(|(slot, key)| names.put(*slot, &key.labels, key.meta.as_ref()));
+            names.record(group).into_iter().for_each(|record| self.raw(NAMES, &record));
             rest = others;
         }
     }

@@ -1,4 +1,4 @@
-//! Series definitions as the manifest keeps them: each says only what differs from the one before it.
+//! Series definitions as log and manifest keep them: each says only what differs from the one before it.
 //!
 //! ```text
 //! record  varint group, varint count, count x series
@@ -9,6 +9,8 @@
 //! ```
 //! Neighbours differ in a word or two: some fifteen bytes each, where names, labels and help texts have a hundred and more.
 
+use std::sync::Arc;
+
 use lampad_proto::v1::MetricType;
 
 use super::bytes::{Reader, put_bytes, put_signed, put_varint};
@@ -18,41 +20,73 @@ use super::{GroupId, Label, Labels, Meta, SeriesKey, Slot};
 /// Longest text that is put together on reading; a damaged record could ask for any.
 const TEXT_BYTES_MAX: usize = 1 << 20;
 
-pub(super) fn put(out: &mut Vec<u8>, group: GroupId, series: &[(Slot, SeriesKey)]) {
-    put_varint(out, u64::from(group.0));
-    put_varint(out, series.len() as u64);
-    let mut before = -1;
-    let mut labels = &Labels::empty();
-    let mut meta: Option<&Meta> = None;
-    for (slot, key) in series {
-        put_signed(out, i64::from(slot.0) - before - 1);
-        before = i64::from(slot.0);
-        put_varint(out, key.labels.len() as u64);
-        let mut predecessors = labels.iter();
-        for label in key.labels.iter() {
-            let (name, value) = predecessors.next().map_or(("", ""), |label| (&label.name, &label.value));
-            put_text(out, name, &label.name);
-            put_text(out, value, &label.value);
+/// The series of one record, put one after another.
+#[derive(Debug)]
+pub(super) struct Names<'a> {
+    bytes: Vec<u8>,
+    count: u64,
+    /// Slot of the series before, -1 at first.
+    before: i64,
+    labels: Option<&'a Labels>,
+    meta: Option<&'a Meta>,
+}
+
+impl<'a> Names<'a> {
+    pub fn new() -> Self {
+        Self { bytes: Vec::new(), count: 0, before: -1, labels: None, meta: None }
+    }
+
+    /// Bytes so far.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub fn put(&mut self, slot: Slot, labels: &'a Labels, meta: Option<&'a Meta>) {
+        let out = &mut self.bytes;
+        self.count += 1;
+        put_signed(out, i64::from(slot.0) - self.before - 1);
+        self.before = i64::from(slot.0);
+        put_varint(out, labels.len() as u64);
+        let mut predecessors = self.labels.replace(labels).into_iter().flat_map(Labels::iter);
+        for label in labels.iter() {
+            let before = predecessors.next();
+            put_text(out, before.map(|before| &before.name), &label.name);
+            put_text(out, before.map(|before| &before.value), &label.value);
         }
-        labels = &key.labels;
-        match &key.meta {
+        match meta {
             None => out.push(0),
-            same if same.as_ref() == meta => out.push(1),
+            same if same == self.meta => out.push(1),
             Some(new) => {
                 out.push(2);
                 put_varint(out, new.kind as u64);
                 put_bytes(out, new.help.as_bytes());
                 put_bytes(out, new.unit.as_bytes());
-                meta = Some(new);
+                self.meta = Some(new);
             }
         }
     }
+
+    /// The record; `None` where nothing was put.
+    pub fn record(self, group: GroupId) -> Option<Vec<u8>> {
+        let mut record = Vec::with_capacity(self.bytes.len() + 10);
+        put_varint(&mut record, u64::from(group.0));
+        put_varint(&mut record, self.count);
+        record.extend_from_slice(&self.bytes);
+        (self.count > 0).then_some(record)
+    }
 }
 
-fn put_text(out: &mut Vec<u8>, before: &str, text: &str) {
-    let common = before.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();
-    // Not within a letter, so that the rest is text too.
-    let common = (0..=common).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+fn put_text(out: &mut Vec<u8>, before: Option<&Arc<str>>, text: &Arc<str>) {
+    let common = match before {
+        None => 0,
+        // Texts are kept once, so mostly this is all that is looked at.
+        Some(before) if Arc::ptr_eq(before, text) => text.len(),
+        Some(before) => {
+            let common = before.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();
+            // Not within a letter, so that the rest is text too.
+            (0..=common).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
+        }
+    };
     put_varint(out, common as u64);
     put_bytes(out, &text.as_bytes()[common..]);
 }
@@ -122,8 +156,9 @@ mod tests {
     proptest! {
         #[test]
         fn definitions_come_back(wanted in prop::collection::vec(series(), 0..30), group: u32) {
-            let mut out = Vec::new();
-            put(&mut out, GroupId(group), &wanted);
+            let mut names = Names::new();
+            wanted.iter().for_each(|(slot, key)| names.put(*slot, &key.labels, key.meta.as_ref()));
+            let Some(out) = names.record(GroupId(group)) else { return Ok(()) };
             let Some(Entry::Series { group: found, series }) = read(&mut Reader(&out)) else { panic!("not read") };
             prop_assert_eq!(found, GroupId(group));
             let parts = |all: &[(Slot, SeriesKey)]| -> Vec<_> {

@@ -49,6 +49,13 @@ pub struct SeriesKey {
     pub meta: Option<Meta>,
 }
 
+impl SeriesKey {
+    /// Whether both are of one metric, and the same is said of it.
+    pub(super) fn is_of_family(&self, other: &Self) -> bool {
+        self.labels.metric() == other.labels.metric() && self.meta == other.meta
+    }
+}
+
 /// Why a series or a sample was not taken. The text names the thing and the way out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
