@@ -60,6 +60,8 @@ const NONE: u32 = u32::MAX;
 pub struct References {
     agent: AgentId,
     labels: Arc<[Label]>,
+    /// [`METRIC_NAME`], once for all series.
+    metric_name: Arc<str>,
     groups: Vec<Option<Group>>,
     /// Slot of each series, [`NONE`] where it was refused.
     slots: Vec<u32>,
@@ -68,7 +70,7 @@ pub struct References {
 impl References {
     /// `labels` are those of the agent.
     pub fn new(agent: AgentId, labels: Arc<[Label]>) -> Self {
-        Self { agent, labels, groups: Vec::new(), slots: Vec::new() }
+        Self { agent, labels, metric_name: METRIC_NAME.into(), groups: Vec::new(), slots: Vec::new() }
     }
 
     /// Registers what a dictionary added; what was refused for good comes back by reason. After an error the lane is half
@@ -128,9 +130,10 @@ impl References {
         let Some(Some(group)) = self.groups.get(series.group as usize) else {
             return Err(format!("group {} is unknown or was refused", series.group));
         };
-        let name = Label { name: METRIC_NAME.into(), value: definition.metric };
-        let labels = self.labels.iter().cloned().chain(group.labels.iter().cloned()).chain(definition.labels);
-        Ok(SeriesKey { labels: Labels::new(labels.chain([name])), meta: definition.meta })
+        let name = Label { name: self.metric_name.clone(), value: definition.metric };
+        // In this order most are sorted already: no series has a label of its own that is named as its metric is.
+        let labels = [name].into_iter().chain(self.labels.iter().cloned()).chain(group.labels.iter().cloned());
+        Ok(SeriesKey { labels: Labels::new(labels.chain(definition.labels)), meta: definition.meta })
     }
 
     fn define_series(

@@ -35,15 +35,15 @@ impl Labels {
             return Self(labels.into());
         }
         labels.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut unique: Vec<Label> = Vec::with_capacity(labels.len());
-        for label in labels {
-            match unique.last_mut() {
-                Some(last) if last.name == label.name => *last = label,
-                _ => unique.push(label),
+        labels.dedup_by(|later, first| {
+            let is_same = later.name == first.name;
+            if is_same {
+                std::mem::swap(later, first);
             }
-        }
-        unique.retain(|label| !label.value.is_empty());
-        Self(unique.into())
+            is_same
+        });
+        labels.retain(|label| !label.value.is_empty());
+        Self(labels.into())
     }
 
     /// Of labels that are in order, each name once, no empty value.

@@ -3,38 +3,32 @@
 //! A missing label counts as the empty string, so a condition that the empty string meets also takes the series without
 //! the label. What a regex matches of a label's values is kept until these change.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+mod name;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 
+use self::name::{Name, Names};
 use super::tested::{Key, Split, Tested, Untested, is_regex, key};
 use super::{Label, Labels, MatchOp, Matcher};
 
 /// Kept regex results; when full all are dropped, which costs one evaluation each.
 const CACHED_MAX: usize = 256;
 
-#[derive(Debug, Default)]
-struct Name {
-    /// Number of the label with each value.
-    values: BTreeMap<Arc<str>, u32>,
-    /// Series with the label.
-    any: RoaringBitmap,
-    /// Counts additions and removals of values.
-    version: u64,
-}
-
 #[derive(Debug)]
 struct Known {
     label: Label,
+    /// Number of its name.
+    name: u32,
     series: RoaringBitmap,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Postings {
-    names: BTreeMap<Arc<str>, Name>,
+    names: Names,
     /// Every label once, by number; who has many series says numbers.
     labels: Vec<Option<Known>>,
     free: Vec<u32>,
@@ -59,13 +53,15 @@ impl Postings {
         let before = std::mem::take(&mut self.last);
         let number = |(at, label): (usize, &Label)| {
             let same = before.get(at).copied().filter(|number| self.label(*number) == Some(label));
-            let number = same.unwrap_or_else(|| self.number(label));
+            let like = || before.get(at).and_then(|number| self.known(*number)).map(|known| known.name);
+            let number = match same {
+                Some(number) => number,
+                None => self.number(label, like()),
+            };
             self.bytes += MEMBER_BYTES;
-            if let Some(name) = self.names.get_mut(&label.name) {
-                name.any.insert(series);
-            }
             if let Some(Some(known)) = self.labels.get_mut(number as usize) {
                 known.series.insert(series);
+                self.names.by_number(known.name).into_iter().for_each(|name| _ = name.any.insert(series));
             }
             number
         };
@@ -73,26 +69,25 @@ impl Postings {
         self.last.clone()
     }
 
-    /// The number of a label, a new one where there is none.
-    fn number(&mut self, label: &Label) -> u32 {
-        let entry = self.names.entry(label.name.clone());
-        let shared_name = entry.key().clone();
-        let name = entry.or_default();
-        match name.values.entry(label.value.clone()) {
-            Entry::Occupied(there) => *there.get(),
-            Entry::Vacant(new) => {
-                name.version += 1;
-                self.bytes += VALUE_BYTES + label.value.len();
-                let label = Label { name: shared_name, value: new.key().clone() };
-                let known = Some(Known { label, series: RoaringBitmap::new() });
-                let number = self.free.pop().unwrap_or(self.labels.len() as u32);
-                match self.labels.get_mut(number as usize) {
-                    Some(place) => *place = known,
-                    None => self.labels.push(known),
-                }
-                *new.insert(number)
-            }
+    /// The number of a label, a new one where there is none; `like` is the number of a name that may be its own.
+    fn number(&mut self, label: &Label, like: Option<u32>) -> u32 {
+        let of_name = self.names.number(&label.name, like);
+        let shared_name = self.names.text(of_name);
+        let Some(name) = self.names.by_number(of_name) else { return u32::MAX };
+        if let Some(there) = name.values.get(&label.value) {
+            return *there;
         }
+        let number = self.free.pop().unwrap_or(self.labels.len() as u32);
+        name.version += 1;
+        name.values.insert(label.value.clone(), number);
+        self.bytes += VALUE_BYTES + label.value.len();
+        let label = Label { name: shared_name, value: label.value.clone() };
+        let known = Some(Known { label, name: of_name, series: RoaringBitmap::new() });
+        match self.labels.get_mut(number as usize) {
+            Some(place) => *place = known,
+            None => self.labels.push(known),
+        }
+        number
     }
 
     fn known(&self, number: u32) -> Option<&Known> {
@@ -111,14 +106,15 @@ impl Postings {
             let Some(Some(known)) = self.labels.get_mut(*number as usize) else { continue };
             self.bytes = self.bytes.saturating_sub(MEMBER_BYTES);
             known.series.remove(series);
-            let Some(name) = self.names.get_mut(&known.label.name) else { continue };
+            let of_name = known.name;
+            let Some(name) = self.names.by_number(of_name) else { continue };
             name.any.remove(series);
             if known.series.is_empty() {
                 let Label { name: of, value } = known.label.clone();
                 name.values.remove(&value);
                 name.version += 1;
                 if name.values.is_empty() {
-                    self.names.remove(&of);
+                    self.names.remove(of_name);
                 }
                 self.bytes = self.bytes.saturating_sub(VALUE_BYTES + value.len());
                 self.labels[*number as usize] = None;
