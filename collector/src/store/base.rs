@@ -3,8 +3,7 @@
 //! Ticks of one lane may go to different runs: one that is not newer than the newest run goes to an overlay, the next one to
 //! the newest run again. Each says only what has changed since the one before it, wherever that went.
 
-use std::collections::BTreeMap;
-
+use super::group::is_stale;
 use super::run::{Carried, Run};
 use super::{Slot, TickBatch, Value};
 
@@ -47,21 +46,28 @@ impl Base {
 }
 
 /// A tick as a key tick. `base` was present at the tick before it, `before` in the run to which it goes; of both, the stale
-/// marker ends what the tick does not go on with.
+/// marker ends what the tick does not go on with. All three ascend by slot, and so does what comes of them.
 pub(super) fn whole(before: &[Carried], base: &[Carried], tick: &TickBatch) -> Vec<(Slot, Value)> {
-    let ended = before.iter().chain(base).map(|carried| (Slot(carried.slot), Value::Float(lampad_proto::stale())));
-    let mut values: BTreeMap<Slot, Value> = ended.collect();
-    if !tick.key {
-        values.extend(base.iter().map(|carried| (Slot(carried.slot), carried.value.clone())));
-    }
-    for (slot, value) in &tick.values {
-        let ends = matches!(value, Value::Float(value) if lampad_proto::is_stale(*value));
+    let mut values = Vec::with_capacity(before.len().max(base.len()).max(tick.values.len()));
+    let (mut before, mut base) = (before.iter().peekable(), base.iter().peekable());
+    let mut said = tick.values.iter().peekable();
+    loop {
+        let heads = [before.peek(), base.peek()].map(|carried| carried.map(|carried| carried.slot));
+        let heads = heads.into_iter().chain([said.peek().map(|(slot, _)| slot.0)]);
+        let Some(slot) = heads.flatten().min() else { return values };
+        let was_there = before.next_if(|carried| carried.slot == slot).is_some();
+        let base = base.next_if(|carried| carried.slot == slot);
+        let is_known = was_there || base.is_some();
         // A key tick that comes out of the log may end what only its first reader knew of.
-        if !ends || tick.key || values.contains_key(slot) {
-            values.insert(*slot, value.clone());
+        let said = said.next_if(|(said, _)| said.0 == slot).map(|(_, value)| value);
+        let said = said.filter(|value| tick.key || is_known || !is_stale(value));
+        let goes_on = base.filter(|_| !tick.key).map(|carried| &carried.value);
+        match said.or(goes_on) {
+            Some(value) => values.push((Slot(slot), value.clone())),
+            None if is_known => values.push((Slot(slot), Value::Float(lampad_proto::stale()))),
+            None => {}
         }
     }
-    values.into_iter().collect()
 }
 
 #[cfg(test)]
