@@ -89,6 +89,8 @@ pub(super) struct Column {
     /// Base of the next decimal.
     base: f64,
     more: Option<Box<More>>,
+    /// Bytes before the last waypoint, 0 while there is none: with it a point is appended without a look at `more`.
+    waypoint_at: u32,
     last: Last,
     digits: u8,
 }
@@ -148,10 +150,10 @@ impl Column {
         self.more.as_ref().map_or(&[], |more| &more.waypoints)
     }
 
-    /// Bytes of waypoints set since the column had so many bytes.
+    /// Bytes of the waypoint that was set since the column had so many bytes, one point or two ago: they are too short for more.
     pub fn waypoint_bytes_since(&self, bytes: usize) -> usize {
-        let new = self.waypoints().iter().rev().take_while(|waypoint| waypoint.at as usize >= bytes).count();
-        new * size_of::<Waypoint>()
+        let is_new = self.waypoint_at > 0 && self.waypoint_at as usize >= bytes;
+        usize::from(is_new) * size_of::<Waypoint>()
     }
 
     /// The last waypoint whose point holds at this tick or before, and the bytes from there on.
@@ -181,10 +183,10 @@ impl Column {
     }
 
     fn gap(&mut self, tick: u32, class: u64) {
-        let since = self.bytes.len() - self.waypoints().last().map_or(0, |last| last.at as usize);
+        let since = self.bytes.len() - self.waypoint_at as usize;
         if since >= WAYPOINT_BYTES && self.last == Last::Float {
-            let waypoint =
-                Waypoint { at: self.bytes.len() as u32, tick: self.tick, base: self.base, digits: self.digits };
+            self.waypoint_at = self.bytes.len() as u32;
+            let waypoint = Waypoint { at: self.waypoint_at, tick: self.tick, base: self.base, digits: self.digits };
             self.more.get_or_insert_default().waypoints.push(waypoint);
         }
         put_varint(&mut self.bytes, u64::from(tick - self.tick) << 2 | class);
