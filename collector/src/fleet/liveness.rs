@@ -23,7 +23,7 @@ pub const UP_HELP: &str = "Whether the agent pushes: 1 while it does, 0 when it 
 /// How often every `up` gets a sample.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// How soon the end of a lease is noticed.
+/// How soon the end of a lease is noticed at the latest. Most leases are renewed long before, and nobody looks meanwhile.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Between two looks, when agents come and go: a thousand that come at once would cost a thousand looks at a thousand.
@@ -48,6 +48,8 @@ pub struct Liveness {
     /// What came of that.
     seen: Seen,
     samples: Vec<OwnSample>,
+    /// When the first of those who are up may be down, or the other way round.
+    due: Instant,
     forget_after: Duration,
 }
 
@@ -56,19 +58,18 @@ impl Liveness {
     pub fn new(registry: Arc<Registry>, sink: Arc<dyn Sink>, forget_after: Duration) -> Self {
         let own = Own::new(sink.clone(), "up");
         let (up, looked, seen, samples) = (HashSet::new(), (0, Vec::new()), BTreeMap::new(), Vec::new());
-        Self { registry, sink, own, started: Instant::now(), up, looked, seen, samples, forget_after }
+        let (started, due) = (Instant::now(), Instant::now());
+        Self { registry, sink, own, started, up, looked, seen, samples, due, forget_after }
     }
 
     pub async fn run(mut self, shutdown: CancellationToken) {
-        let mut look = tokio::time::interval(LOOK);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut wrote = None::<Instant>;
-        let mut again = Instant::now();
+        let (mut again, mut look) = (Instant::now(), Instant::now());
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = self.registry.changed() => tokio::time::sleep_until(again).await,
-                _ = look.tick() => {}
+                () = tokio::time::sleep_until(look) => {}
             }
             let now = Instant::now();
             again = now + LOOK_AGAIN;
@@ -78,16 +79,20 @@ impl Liveness {
                 }
                 wrote = Some(now);
             }
+            look = wrote.map_or(now, |wrote| wrote + EVERY).min(self.due).max(now + LOOK);
         }
     }
 
     /// Looks who lives now, and ends the series of those who no longer do; says whether any `up` has changed. Mostly none has,
-    /// and then nothing is made: this is done ten times a second.
+    /// and then nothing is made: this is done up to ten times a second.
     fn look(&mut self, now: Instant, now_ms: i64) -> bool {
         let revision = self.registry.revision();
         let mut agents = self.registry.unsorted();
+        self.due = now + EVERY;
         agents.retain(|agent| {
-            let is_up = agent.is_up(now);
+            let again = agent.look_again(now);
+            self.due = again.map_or(self.due, |again| again.min(self.due));
+            let is_up = again.is_some_and(|again| again > now);
             if is_up {
                 self.up.insert(agent.id);
             } else if self.up.remove(&agent.id) {
@@ -202,7 +207,9 @@ mod tests {
         assert!(lease.take_lapsed(), "its next tick must list everything");
 
         lease.seen();
+        let back = Instant::now();
         until("up again", || up(&recorder).get(DB1) == Some(&1.0)).await;
+        assert!(back.elapsed() < 3 * LOOK, "a stream that is open is looked at often while its agent is down");
         let stopped = Instant::now();
         lease.goodbye();
         drop(lease);

@@ -113,6 +113,13 @@ impl Agent {
         !state.ended && state.last_seen.is_some_and(|seen| now.duration_since(seen) < LEASE)
     }
 
+    /// When it must be looked at again: it is up until then, or down and may be up at any moment.
+    pub(super) fn look_again(&self, now: Instant) -> Option<Instant> {
+        let state = self.state.lock();
+        let ends = state.last_seen.map(|seen| seen + LEASE).filter(|ends| *ends > now && !state.ended);
+        ends.or(state.streaming.then_some(now))
+    }
+
     /// Whether there has been a stream since this collector started.
     pub fn was_seen(&self) -> bool {
         self.state.lock().last_seen.is_some()
