@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -123,17 +124,20 @@ async fn run(ingest: Arc<Ingest>, session: Session, upward: Streaming<Upward>, o
 
 async fn read(ingest: &Arc<Ingest>, session: Session, mut upward: Streaming<Upward>) -> Result<(), Status> {
     let mut durable = ingest.sink.durable();
+    // Made once: of each there is one list for all streams, and who makes one anew for every message waits for its lock.
+    let shutdown = ingest.shutdown.clone();
     let taken_over = session.lease().taken_over();
+    let (mut shutdown, mut taken_over) = (pin!(shutdown.cancelled()), pin!(taken_over.cancelled()));
     // Boxed, so that a heavy message can take the whole session to another thread and back.
     let mut session = Box::new(session);
     loop {
         let message = tokio::select! {
             biased;
-            () = ingest.shutdown.cancelled() => {
+            () = &mut shutdown => {
                 last_acks(&mut session, &mut durable).await;
                 return Err(Status::unavailable("the collector is shutting down; come again"));
             }
-            () = taken_over.cancelled() => {
+            () = &mut taken_over => {
                 return Err(Status::aborted("another stream with this agent id has taken over; see its address in the log"));
             }
             changed = durable.changed(), if session.awaits_durable() => {
