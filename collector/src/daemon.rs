@@ -165,12 +165,7 @@ impl Daemon {
                 () = self.shutdown.cancelled() => return Ok(()),
                 _ = look.tick() => {}
             }
-            let broken = {
-                let mut servers = self.servers.lock();
-                let at = servers.iter().position(JoinHandle::is_finished);
-                // One that has ended because it was told to is no trouble; `stop` asks for it.
-                at.filter(|_| !self.shutdown.is_cancelled()).map(|at| servers.remove(at))
-            };
+            let broken = self.broken_server();
             if let Some(thread) = self.store.broken() {
                 anyhow::bail!(
                     "the thread {thread} of the store has ended by itself, and without it nothing more is kept; the log says \
@@ -182,6 +177,13 @@ impl Daemon {
                 anyhow::bail!("a server has ended by itself; the log says more");
             }
         }
+    }
+
+    /// Takes out a server that has ended by itself. One that has because it was told to is no trouble; `stop` asks for it.
+    fn broken_server(&self) -> Option<serve::Server> {
+        let mut servers = self.servers.lock();
+        let at = servers.iter().position(JoinHandle::is_finished);
+        at.filter(|_| !self.shutdown.is_cancelled()).map(|at| servers.remove(at))
     }
 
     /// Reads the configuration, the token and the certificates again. What is invalid leaves all as it was.
