@@ -357,6 +357,18 @@ mod tests {
     }
 
     #[test]
+    fn each_waypoint_is_counted_once() {
+        let (mut column, mut bytes) = (Column::default(), 0);
+        for tick in 0..1000 {
+            let before = column.bytes.len();
+            column.set(tick, &Value::Float(f64::from(tick % 7)));
+            bytes += column.waypoint_bytes_since(before);
+        }
+        assert!(column.waypoints().len() > 5);
+        assert_eq!(bytes, size_of_val(column.waypoints()));
+    }
+
+    #[test]
     fn a_column_that_hardly_changes_takes_56_bytes() {
         let mut column = Column::default();
         [1e6, 17.25, 18.25].iter().zip(0..).for_each(|(value, tick)| column.set(tick, &Value::Float(*value)));
