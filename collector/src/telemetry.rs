@@ -277,6 +277,7 @@ fn store(stats: &StoreStats, out: &mut Out<'_>) {
         (counter("failed_flushes_total", "Flushes of the log that failed."), stats.flush_failures as f64),
         (counter("sealed_bytes_total", "Written to blocks."), stats.sealed_bytes as f64),
         (counter("block_read_bytes_total", "Read from blocks."), stats.read_bytes as f64),
+        (gauge("block_cached_bytes", "What queries have read from blocks and is kept."), stats.cached_bytes as f64),
         (counter("damaged_total", "Damaged records and values that were stepped over."), stats.damaged as f64),
         (gauge("disk_full", "1 while the disk is too full to take anything."), f64::from(u8::from(stats.disk_full))),
     ] {

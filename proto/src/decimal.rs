@@ -46,6 +46,13 @@ pub fn value(mantissa: i64, digits: u32) -> Option<f64> {
     inside.then(|| if digits == 0 { mantissa as f64 } else { mantissa as f64 / POWERS[digits as usize] })
 }
 
+/// Makes values of mantissas that are in the format, all of the same digits.
+pub fn scale(mantissas: &mut [f64], digits: u32) {
+    if let Some(power) = POWERS.get(digits as usize).filter(|_| digits > 0) {
+        mantissas.iter_mut().for_each(|mantissa| *mantissa /= power);
+    }
+}
+
 /// The value that follows `previous` by `delta` at `digits`; `None` when the input is outside the format.
 #[inline]
 pub fn apply(previous: f64, digits: u32, delta: i64) -> Option<f64> {
@@ -110,6 +117,14 @@ mod tests {
             for value in [value, value.next_down(), value.next_up()] {
                 prop_assert_eq!(round(value), value.round() as i64, "{}", value);
             }
+        }
+
+        #[test]
+        fn many_values_are_made_as_one_is(mantissas in prop::collection::vec(-MANTISSA_KEPT..=MANTISSA_KEPT, 0..9), digits in 0..=DIGITS_MAX) {
+            let mut scaled: Vec<f64> = mantissas.iter().map(|mantissa| *mantissa as f64).collect();
+            scale(&mut scaled, digits);
+            let wanted: Option<Vec<f64>> = mantissas.iter().map(|mantissa| value(*mantissa, digits)).collect();
+            prop_assert_eq!(Some(scaled), wanted);
         }
 
         #[test]

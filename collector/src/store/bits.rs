@@ -22,10 +22,35 @@ pub(super) fn put_packed(out: &mut Vec<u8>, width: u32, numbers: impl Iterator<I
     }
 }
 
-/// Reads back what [`put_packed`] wrote; `bytes` are [`packed_bytes`] long.
-pub(super) fn unpack(mut bytes: &[u8], width: u32, count: usize) -> impl Iterator<Item = u64> {
+/// Reads back what [`put_packed`] wrote, one number for each in `out`; `bytes` are [`packed_bytes`] long.
+pub(super) fn unpack(bytes: &[u8], width: u32, out: &mut [i64]) {
+    // A number that begins anywhere in a byte lies within eight bytes then.
+    if width > 56 {
+        return unpack_wide(bytes, width, out);
+    }
+    let (mask, width) = (mask(width), width as usize);
+    let whole = bytes.len().saturating_sub(7) * 8;
+    // So many begin where eight bytes are left.
+    let quick = if width == 0 { out.len() } else { whole.div_ceil(width).min(out.len()) };
+    let (first, rest) = out.split_at_mut(quick);
+    let mut bit = 0;
+    for number in first {
+        let word = bytes.get(bit / 8..).and_then(|bytes| bytes.first_chunk::<8>()).copied().unwrap_or_default();
+        *number = (u64::from_le_bytes(word) >> (bit % 8) & mask) as i64;
+        bit += width;
+    }
+    let tail = &bytes[(bit / 8).min(bytes.len())..];
+    let mut padded = [0; 16];
+    padded[..tail.len()].copy_from_slice(tail);
+    let held = u128::from_le_bytes(padded) >> (bit % 8);
+    for (at, number) in rest.iter_mut().enumerate() {
+        *number = (held >> (at * width)) as i64 & mask as i64;
+    }
+}
+
+fn unpack_wide(mut bytes: &[u8], width: u32, out: &mut [i64]) {
     let (mut held, mut bits) = (0u128, 0);
-    (0..count).map(move |_| {
+    for number in out {
         if bits < width {
             if let Some((word, rest)) = bytes.split_first_chunk::<8>() {
                 held |= u128::from(u64::from_le_bytes(*word)) << bits;
@@ -37,11 +62,10 @@ pub(super) fn unpack(mut bytes: &[u8], width: u32, count: usize) -> impl Iterato
                 }
             }
         }
-        let number = held as u64 & mask(width);
+        *number = (held as u64 & mask(width)) as i64;
         held >>= width;
         bits = bits.saturating_sub(width);
-        number
-    })
+    }
 }
 
 /// Bits that a number takes.
@@ -65,7 +89,9 @@ mod tests {
             let mut out = Vec::new();
             put_packed(&mut out, width, numbers.iter().copied());
             prop_assert_eq!(out.len(), packed_bytes(numbers.len(), width));
-            prop_assert_eq!(unpack(&out, width, numbers.len()).collect::<Vec<_>>(), numbers);
+            let mut read = vec![0; numbers.len()];
+            unpack(&out, width, &mut read);
+            prop_assert_eq!(read.iter().map(|number| *number as u64).collect::<Vec<_>>(), numbers);
         }
     }
 }

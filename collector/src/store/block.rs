@@ -176,10 +176,19 @@ impl Packer {
 
 /// A piece of a value, after the value's checksum was found right.
 pub(super) fn piece(value: &[u8], number: u32) -> Option<&[u8]> {
+    if is_whole(value) { piece_of(value, number) } else { None }
+}
+
+/// Whether a value is one, and its checksum is right.
+pub(super) fn is_whole(value: &[u8]) -> bool {
     let mut reader = Reader(value);
-    if reader.u8()? != VERSION || reader.u32()? != crc32fast::hash(value.get(5..)?) {
-        return None;
-    }
+    let head = reader.u8().zip(reader.u32());
+    head.is_some_and(|(version, check)| version == VERSION && check == crc32fast::hash(reader.0))
+}
+
+/// A piece of a value that is whole.
+pub(super) fn piece_of(value: &[u8], number: u32) -> Option<&[u8]> {
+    let mut reader = Reader(value.get(5..)?);
     let count = reader.count()?;
     let mut lengths = Vec::with_capacity(count);
     for _ in 0..count {

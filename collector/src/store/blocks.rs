@@ -1,4 +1,5 @@
-//! Reading sealed runs, by a small pool of threads: sled may wait for the disk, and no tokio worker shall.
+//! Reading sealed runs, by a small pool of threads: sled may wait for the disk, and no tokio worker shall. What was read is kept
+//! for a while (cache.rs).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -9,10 +10,11 @@ use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 
-use super::block::{Address, SealedRun, piece};
+use super::block::{Address, SealedRun, is_whole, piece_of};
+use super::cache::Cache;
 use super::column::Samples;
 use super::disk::Engine;
-use super::piece::{Head, read_head, read_part};
+use super::piece::{Head, UnpackedColumn, read_columns, read_head};
 use super::read::merge;
 use super::{Budget, GroupId, SelectError, Slot};
 
@@ -25,6 +27,13 @@ const WAITING_MAX: usize = 64;
 /// Values per job, so that a wide query lets others in between and holds few megabytes.
 const VALUES_PER_JOB: usize = 128;
 
+/// Values that are kept for those who ask again: a dashboard over the fleet reads so much, and memory is what databases want.
+const CACHE_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// The same of heads of runs, as they were read.
+const HEAD_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Partition and number.
 type Key = (u32, u32);
 type Values = HashMap<Key, Arc<[u8]>>;
 type Answer = Vec<(Key, io::Result<Option<Vec<u8>>>)>;
@@ -40,6 +49,8 @@ pub(super) struct Blocks {
     /// `None` once the store is dropped.
     jobs: Mutex<Option<SyncSender<Job>>>,
     readers: Mutex<Vec<JoinHandle<()>>>,
+    cache: Cache<Key, [u8]>,
+    heads: Cache<Address, Head>,
     damaged: AtomicU64,
     read_bytes: AtomicU64,
 }
@@ -50,8 +61,6 @@ pub(super) struct Wanted<'a> {
     pub slots: &'a [Slot],
     pub from_ms: i64,
     pub to_ms: i64,
-    /// Only the last sample counts, so only that is charged.
-    pub last: bool,
 }
 
 impl Blocks {
@@ -65,7 +74,9 @@ impl Blocks {
             readers.push(thread.spawn(move || serve(&*engine, &waiting))?);
         }
         let jobs = Mutex::new(Some(jobs));
-        Ok(Self { jobs, readers: Mutex::new(readers), damaged: AtomicU64::new(0), read_bytes: AtomicU64::new(0) })
+        let (cache, heads) = (Cache::new(CACHE_BYTES_MAX), Cache::new(HEAD_BYTES_MAX));
+        let (damaged, read_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Self { jobs, readers: Mutex::new(readers), cache, heads, damaged, read_bytes })
     }
 
     /// Ends the readers, and with them the hold on the engine.
@@ -86,17 +97,45 @@ impl Blocks {
         self.read_bytes.load(Ordering::Relaxed)
     }
 
-    /// Values by partition and number, for a backup; those that cannot be read are missing.
-    pub fn values(&self, keys: &[Key], budget: &Budget) -> Result<BTreeMap<Key, Arc<[u8]>>, SelectError> {
-        let address = |(partition, number): &Key| Address { partition: *partition, number: *number, piece: 0 };
-        Ok(self.fetch(keys.iter().map(address), budget)?.into_iter().collect())
+    /// Bytes of values that are kept for those who ask again.
+    pub fn cached_bytes(&self) -> usize {
+        self.cache.bytes() + self.heads.bytes()
     }
 
-    /// Reads values. One that cannot be read is counted and named, and is missing in the answer.
+    /// Values by partition and number, for a backup; those that cannot be read are missing. They push nothing out of the cache.
+    pub fn values(&self, keys: &[Key], budget: &Budget) -> Result<BTreeMap<Key, Arc<[u8]>>, SelectError> {
+        let mut found = BTreeMap::new();
+        self.read_values(keys, budget, |key, value| drop(found.insert(key, value)))?;
+        Ok(found)
+    }
+
+    /// Whole values, out of the cache where they are. One that cannot be read is counted and named, and is missing.
     fn fetch(&self, addresses: impl Iterator<Item = Address>, budget: &Budget) -> Result<Values, SelectError> {
         let keys: BTreeSet<Key> = addresses.map(|address| (address.partition, address.number)).collect();
-        let keys: Vec<Key> = keys.into_iter().collect();
-        let mut found = Values::new();
+        let (mut found, mut missing) = (Values::new(), Vec::new());
+        for key in keys {
+            match self.cache.get(key) {
+                Some(value) => drop(found.insert(key, value)),
+                None => missing.push(key),
+            }
+        }
+        self.read_values(&missing, budget, |key, value| {
+            if !is_whole(&value) {
+                return self.report(key, "its checksum is wrong");
+            }
+            self.cache.keep(key, &value, value.len());
+            found.insert(key, value);
+        })?;
+        Ok(found)
+    }
+
+    /// Has the readers read values, and says which there are.
+    fn read_values(
+        &self,
+        keys: &[Key],
+        budget: &Budget,
+        mut take: impl FnMut(Key, Arc<[u8]>),
+    ) -> Result<(), SelectError> {
         for wanted in keys.chunks(VALUES_PER_JOB) {
             budget.check()?;
             let gone = || SelectError::Storage("the store's readers have ended; restart the collector".into());
@@ -107,7 +146,7 @@ impl Blocks {
                 match value {
                     Ok(Some(value)) => {
                         self.read_bytes.fetch_add(value.len() as u64, Ordering::Relaxed);
-                        found.insert(key, value.into());
+                        take(key, value.into());
                     }
                     Ok(None) => self.report(key, "is missing"),
                     Err(error) if error.kind() == io::ErrorKind::InvalidData => self.report(key, &error.to_string()),
@@ -120,7 +159,7 @@ impl Blocks {
                 }
             }
         }
-        Ok(found)
+        Ok(())
     }
 
     fn report(&self, (partition, number): Key, what: &str) {
@@ -131,74 +170,173 @@ impl Blocks {
     fn piece<'a>(&self, values: &'a Values, address: Address) -> Option<&'a [u8]> {
         let key = (address.partition, address.number);
         let value = values.get(&key)?;
-        let found = piece(value, address.piece);
+        let found = piece_of(value, address.piece);
         if found.is_none() {
-            self.report(key, "its checksum is wrong");
+            self.report(key, "it lacks a piece");
         }
         found
     }
 
-    /// Adds the samples of sealed runs to `into` (one per wanted slot), and shows the ticks of each run that was read.
+    /// Adds the samples of sealed runs to `into` (one per wanted slot).
     pub fn read(
         &self,
         wanted: &Wanted<'_>,
         runs: &[Arc<SealedRun>],
         into: &mut [Samples],
         budget: &Budget,
-        mut ticks: impl FnMut(&[i64]),
     ) -> Result<(), SelectError> {
-        let near: Vec<&Arc<SealedRun>> =
-            runs.iter().filter(|run| run.max_ms >= wanted.from_ms && run.min_ms <= wanted.to_ms).collect();
-        if near.is_empty() {
-            return Ok(());
-        }
-        let place: HashMap<u32, usize> = wanted.slots.iter().enumerate().map(|(at, slot)| (slot.0, at)).collect();
-        let heads = self.fetch(near.iter().map(|run| run.head), budget)?;
-        for run in near {
-            let Some(piece) = self.piece(&heads, run.head) else { continue };
-            let Some(head) = read_head(piece, wanted.group.0) else {
-                self.report((run.head.partition, run.head.number), "the head of a run cannot be read");
-                continue;
-            };
-            ticks(&head.ticks);
-            self.read_run(wanted, run, &head, &place, into, budget)?;
+        for run in self.open(wanted, runs, budget)? {
+            for (at, into) in into.iter_mut().enumerate() {
+                let Some(column) = run.column(at) else { continue };
+                let mut more = Samples::default();
+                if !column.expand(run.ticks(), wanted.from_ms, wanted.to_ms, &mut more) {
+                    self.report_column(column);
+                }
+                budget.take_read(&more, false)?;
+                merge(into, more);
+            }
         }
         Ok(())
     }
 
-    fn read_run(
+    /// Reads the runs near the time that is wanted, as far as they have columns that are.
+    pub fn open(
+        &self,
+        wanted: &Wanted<'_>,
+        runs: &[Arc<SealedRun>],
+        budget: &Budget,
+    ) -> Result<Vec<OpenRun>, SelectError> {
+        let near: Vec<&Arc<SealedRun>> =
+            runs.iter().filter(|run| run.max_ms >= wanted.from_ms && run.min_ms <= wanted.to_ms).collect();
+        if near.is_empty() || wanted.slots.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut places: Vec<(u32, usize)> = wanted.slots.iter().enumerate().map(|(at, slot)| (slot.0, at)).collect();
+        places.sort_unstable();
+        let mut open = Vec::with_capacity(near.len());
+        for (run, head) in near.iter().zip(self.heads(wanted.group, &near, budget)?) {
+            if let Some(head) = head {
+                open.push(self.open_run(wanted, run, head, &Places(&places), budget)?);
+            }
+        }
+        Ok(open)
+    }
+
+    /// The heads of runs, as far as they can be read.
+    fn heads(
+        &self,
+        group: GroupId,
+        runs: &[&Arc<SealedRun>],
+        budget: &Budget,
+    ) -> Result<Vec<Option<Arc<Head>>>, SelectError> {
+        let mut heads: Vec<Option<Arc<Head>>> = runs.iter().map(|run| self.heads.get(run.head)).collect();
+        let unknown = || runs.iter().map(|run| run.head);
+        let missing = unknown().zip(&heads).filter(|(_, head)| head.is_none()).map(|(address, _)| address);
+        let values = self.fetch(missing, budget)?;
+        for (address, head) in unknown().zip(&mut heads).filter(|(_, head)| head.is_none()) {
+            let Some(piece) = self.piece(&values, address) else { continue };
+            let Some(read) = read_head(piece, group.0) else {
+                self.report((address.partition, address.number), "the head of a run cannot be read");
+                continue;
+            };
+            let read = Arc::new(read);
+            self.heads.keep(address, &read, read.bytes());
+            *head = Some(read);
+        }
+        Ok(heads)
+    }
+
+    fn open_run(
         &self,
         wanted: &Wanted<'_>,
         run: &SealedRun,
-        head: &Head,
-        place: &HashMap<u32, usize>,
-        into: &mut [Samples],
+        head: Arc<Head>,
+        places: &Places<'_>,
         budget: &Budget,
-    ) -> Result<(), SelectError> {
+    ) -> Result<OpenRun, SelectError> {
         let parts = run.parts.iter().zip(&head.parts);
         let parts: Vec<(Address, &Vec<u32>)> = parts
-            .filter(|(address, slots)| !address.is_lost() && slots.iter().any(|slot| place.contains_key(slot)))
+            .filter(|(address, slots)| !address.is_lost() && slots.iter().any(|slot| places.of(*slot).is_some()))
             .map(|(address, slots)| (*address, slots))
             .collect();
         let values = self.fetch(parts.iter().map(|(address, _)| *address), budget)?;
+        let mut columns: Vec<Option<OpenColumn>> = wanted.slots.iter().map(|_| None).collect();
         for (address, slots) in parts {
             let Some(piece) = self.piece(&values, address) else { continue };
-            let mut over = Ok(());
-            let span = (wanted.from_ms, wanted.to_ms);
-            let read = read_part(piece, wanted.group.0, slots, &head.ticks, span, |slot, read| {
-                let Some(at) = place.get(&slot).filter(|_| over.is_ok()) else { return true };
-                let mut more = Samples::default();
-                let whole = read(&mut more);
-                over = budget.take_read(&more, wanted.last);
-                merge(&mut into[*at], more);
-                whole
-            });
-            over?;
-            if read.is_none() {
-                self.report((address.partition, address.number), "a column cannot be read");
+            let Some(read) = read_columns(piece, wanted.group.0, slots) else {
+                self.report((address.partition, address.number), "a part cannot be read");
+                continue;
+            };
+            let value = &values[&(address.partition, address.number)];
+            for column in read {
+                if let Some(at) = places.of(column.slot) {
+                    columns[at] = Some(OpenColumn::of(column, value, address));
+                }
             }
         }
-        Ok(())
+        // Of the values only these: neighbours that share them are not what was asked for.
+        budget.take_bytes(columns.iter().flatten().map(|column| column.length as u64).sum())?;
+        Ok(OpenRun { head, columns })
+    }
+
+    /// A column whose bytes were no column.
+    pub fn report_column(&self, column: &OpenColumn) {
+        self.report((column.address.partition, column.address.number), "a column cannot be read");
+    }
+}
+
+/// A sealed run whose values are in memory.
+pub(super) struct OpenRun {
+    head: Arc<Head>,
+    /// Of each wanted slot.
+    columns: Vec<Option<OpenColumn>>,
+}
+
+/// Places of wanted slots, ascending by slot.
+struct Places<'a>(&'a [(u32, usize)]);
+
+impl Places<'_> {
+    fn of(&self, slot: u32) -> Option<usize> {
+        let at = self.0.binary_search_by_key(&slot, |(slot, _)| *slot).ok()?;
+        Some(self.0[at].1)
+    }
+}
+
+impl OpenRun {
+    pub fn ticks(&self) -> &[i64] {
+        &self.head.ticks
+    }
+
+    /// Of the wanted slot at this place.
+    pub fn column(&self, at: usize) -> Option<&OpenColumn> {
+        self.columns[at].as_ref()
+    }
+}
+
+/// A column in a value that it keeps in memory.
+pub(super) struct OpenColumn {
+    value: Arc<[u8]>,
+    /// Where its bytes lie in the value.
+    from: usize,
+    length: usize,
+    codec: u8,
+    through: u32,
+    address: Address,
+}
+
+impl OpenColumn {
+    fn of(column: UnpackedColumn<'_>, value: &Arc<[u8]>, address: Address) -> Self {
+        let UnpackedColumn { codec, through, bytes, .. } = column;
+        // The bytes are a part of the value.
+        let from = bytes.as_ptr() as usize - value.as_ptr() as usize;
+        Self { value: value.clone(), from, length: bytes.len(), codec, through, address }
+    }
+
+    /// Adds the samples in `[from_ms, to_ms]`; false when something cannot be read.
+    pub fn expand(&self, ticks: &[i64], from_ms: i64, to_ms: i64, out: &mut Samples) -> bool {
+        let bytes = &self.value[self.from..self.from + self.length];
+        let column = UnpackedColumn { slot: 0, codec: self.codec, through: self.through, bytes };
+        column.expand(ticks, from_ms, to_ms, out)
     }
 }
 

@@ -55,6 +55,8 @@ pub struct StoreStats {
     pub folded_bytes: u64,
     /// Bytes of sealed values that were read.
     pub read_bytes: u64,
+    /// Of these, bytes that are kept in memory.
+    pub cached_bytes: u64,
     /// Damaged records and values that were stepped over since the start.
     pub damaged: u64,
     pub disk_full: bool,
@@ -348,6 +350,7 @@ impl Core {
             sealed_bytes: get(&self.counters.sealed_bytes),
             folded_bytes: get(&self.counters.folded_bytes),
             read_bytes: self.blocks.read_bytes(),
+            cached_bytes: self.blocks.cached_bytes() as u64,
             damaged: get(&self.counters.damaged) + self.blocks.damaged(),
             disk_full: self.disk_full.load(Ordering::Relaxed),
         }

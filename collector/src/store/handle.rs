@@ -20,8 +20,8 @@ use super::manifest::{self, Header, Manifest};
 use super::readback::ReadBack;
 use super::seal::Sealer;
 use super::{
-    AgentId, AppendError, Batch, Budget, GroupId, GroupKey, Labels, Lsn, Matcher, Meta, OpenError, Options, Reach,
-    Refused, Select, SelectError, SequenceSet, Series, SeriesKey, Slot, Source, Visit, WindowSeries, WriteMode,
+    AgentId, AppendError, Batch, Budget, Each, GroupId, GroupKey, Labels, Lsn, Matcher, Meta, OpenError, Options,
+    Reach, Refused, Select, SelectError, SequenceSet, Series, SeriesKey, Slot, Source, Visit, WindowSeries, WriteMode,
 };
 
 /// Longest wait for the disk at the end.
@@ -243,6 +243,16 @@ impl Drop for Store {
 impl Source for Store {
     fn select(&self, matchers: &[Matcher], select: Select, budget: &Budget) -> Result<Vec<Series>, SelectError> {
         self.core.select(matchers, select, budget)
+    }
+
+    fn select_each(
+        &self,
+        matchers: &[Matcher],
+        select: Select,
+        budget: &Budget,
+        each: Each<'_>,
+    ) -> Result<(), SelectError> {
+        self.core.select_each(matchers, select, budget, each)
     }
 
     fn reach(&self) -> Reach {

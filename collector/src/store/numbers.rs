@@ -79,7 +79,7 @@ pub(super) fn read_list(reader: &mut Reader<'_>, out: &mut [i64]) -> Option<()> 
     }
     let count = out.len();
     let packed = reader.take(packed_bytes(count, width))?;
-    out.iter_mut().zip(unpack(packed, width, count)).for_each(|(out, number)| *out = number as i64);
+    unpack(packed, width, out);
     if head & EXCEPTIONS != 0 {
         for _ in 0..reader.count()? {
             let out = out.get_mut(usize::from(reader.u8()?))?;

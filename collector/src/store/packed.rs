@@ -177,16 +177,42 @@ fn every_tick(ticks: &[u32], steps: &[i64]) -> Vec<i64> {
 pub(super) struct PackedPoints<'a> {
     reader: Reader<'a>,
     before: Before,
-    block: Vec<(u32, f64)>,
+    block: Block,
     at: usize,
     points: Option<Points<'a>>,
+    /// Of what lies before this tick only the last point is wanted.
+    from_tick: u32,
     pub damaged: bool,
+}
+
+/// The numbers of a block as they were read.
+#[derive(Default)]
+struct Block {
+    /// Of the first one.
+    tick: u32,
+    /// Ticks from the one before; none where all are 1.
+    gaps: Vec<i64>,
+    values: Vec<f64>,
 }
 
 impl<'a> PackedPoints<'a> {
     pub fn new(bytes: &'a [u8]) -> Self {
-        let before = Before::default();
-        Self { reader: Reader(bytes), before, block: Vec::new(), at: 0, points: None, damaged: false }
+        Self::from(bytes, 0)
+    }
+
+    /// Without most of the points before a tick: of blocks that end there or before only the last point is handed out.
+    pub fn from(bytes: &'a [u8], from_tick: u32) -> Self {
+        let (reader, before, block) = (Reader(bytes), Before::default(), Block::default());
+        Self { reader, before, block, at: 0, points: None, from_tick, damaged: false }
+    }
+
+    /// Reads the next block where nothing is left of the one before.
+    fn load(&mut self) {
+        while self.at >= self.block.values.len() && self.points.is_none() && !self.reader.is_empty() && !self.damaged {
+            self.block.values.clear();
+            self.at = 0;
+            self.damaged = self.read_block().is_none();
+        }
     }
 
     fn read_block(&mut self) -> Option<()> {
@@ -200,31 +226,81 @@ impl<'a> PackedPoints<'a> {
             return None;
         }
         let count = usize::try_from(self.reader.varint()?).ok()?.checked_add(1).filter(|n| *n <= BLOCK_NUMBERS)?;
-        let mut tick = self.before.tick.checked_add(self.reader.varint32()?)?;
+        let tick = self.before.tick.checked_add(self.reader.varint32()?)?;
         let before = match self.before.number {
             Some((form, number)) if form == what => number,
             _ => 0,
         };
-        let mut number = before.wrapping_add(self.reader.signed()?);
-        let mut gaps = [1i64; BLOCK_NUMBERS];
+        let number = before.wrapping_add(self.reader.signed()?);
+        self.block.gaps.clear();
+        let mut last = tick.checked_add(count as u32 - 1)?;
         if form & EVERY_TICK == 0 {
-            read_list(&mut self.reader, &mut gaps[1..count])?;
+            self.block.gaps.resize(count - 1, 0);
+            read_list(&mut self.reader, &mut self.block.gaps)?;
+            last = end_of(tick, &self.block.gaps)?;
         }
         let mut steps = [0i64; BLOCK_NUMBERS];
-        read_list(&mut self.reader, &mut steps[1..count])?;
-        self.block.clear();
-        self.at = 0;
-        self.block.push((tick, value(what, number)?));
-        for (gap, step) in gaps[1..count].iter().zip(&steps[1..count]) {
-            tick = tick.checked_add(u32::try_from(*gap).ok()?)?;
-            number = number.wrapping_add(*step);
-            self.block.push((tick, value(what, number)?));
-        }
-        self.before = Before { tick, number: Some((what, number)) };
+        let steps = &mut steps[..count];
+        read_list(&mut self.reader, &mut steps[1..])?;
+        self.block.tick = tick;
+        let number = match last <= self.from_tick {
+            true => self.block.fill_last(what, (last, number), steps)?,
+            false => self.block.fill(what, number, steps)?,
+        };
+        self.before = Before { tick: last, number: Some((what, number)) };
         Some(())
     }
 }
 
+/// The last tick behind so many gaps.
+fn end_of(tick: u32, gaps: &[i64]) -> Option<u32> {
+    gaps.iter().try_fold(tick, |tick, gap| tick.checked_add(u32::try_from(*gap).ok()?))
+}
+
+impl Block {
+    /// The last value alone, which holds from `last` on.
+    fn fill_last(&mut self, what: u8, (last, first): (u32, i64), steps: &[i64]) -> Option<i64> {
+        let number = steps.iter().fold(first, |number, step| number.wrapping_add(*step));
+        self.gaps.clear();
+        self.tick = last;
+        self.values.push(value(what, number)?);
+        Some(number)
+    }
+
+    /// Values of the numbers that follow `number` by these steps, the first of which is 0; says the last number. Those before
+    /// one that is outside the format are there all the same.
+    fn fill(&mut self, what: u8, first: i64, steps: &[i64]) -> Option<i64> {
+        let (mut number, mut widest) = (first, 0);
+        self.values.extend(steps.iter().map(|step| {
+            number = number.wrapping_add(*step);
+            widest = number.unsigned_abs().max(widest);
+            number as f64
+        }));
+        if what != BITS && value(what, widest as i64).is_some() {
+            decimal::scale(&mut self.values, u32::from(what));
+            return Some(number);
+        }
+        self.values.clear();
+        let mut number = first;
+        for step in steps {
+            number = number.wrapping_add(*step);
+            self.values.push(value(what, number)?);
+        }
+        Some(number)
+    }
+
+    /// The value at this place, and its tick: `self.tick` goes along.
+    fn take(&mut self, at: usize) -> Option<(u32, f64)> {
+        let value = *self.values.get(at)?;
+        if at > 0 {
+            // They were added up when the block was read.
+            self.tick = self.tick.wrapping_add(self.gaps.get(at - 1).map_or(1, |gap| *gap as u32));
+        }
+        Some((self.tick, value))
+    }
+}
+
+#[inline]
 fn value(what: u8, number: i64) -> Option<f64> {
     match what {
         BITS => Some(f64::from_bits(number as u64)),
@@ -236,6 +312,15 @@ impl<'a> Walk<'a> for PackedPoints<'a> {
     fn is_damaged(&self) -> bool {
         self.damaged
     }
+
+    fn run(&mut self) -> Option<(u32, &[f64])> {
+        self.load();
+        if self.at > 0 || !self.block.gaps.is_empty() || self.block.values.is_empty() {
+            return None;
+        }
+        self.at = self.block.values.len();
+        Some((self.block.tick, &self.block.values))
+    }
 }
 
 impl<'a> Iterator for PackedPoints<'a> {
@@ -243,28 +328,25 @@ impl<'a> Iterator for PackedPoints<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if let Some((tick, value)) = self.block.get(self.at) {
+            self.load();
+            if let Some((tick, value)) = self.block.take(self.at) {
                 self.at += 1;
-                return Some((*tick, Point::Float(*value)));
+                return Some((tick, Point::Float(value)));
             }
-            if let Some(points) = &mut self.points {
-                if let Some((tick, point)) = points.next() {
-                    self.before = Before { tick, number: None };
-                    return Some((tick, point));
-                }
-                self.damaged |= points.damaged;
-                self.points = None;
+            let points = self.points.as_mut()?;
+            if let Some((tick, point)) = points.next() {
+                self.before = Before { tick, number: None };
+                return Some((tick, point));
             }
-            if self.reader.is_empty() || self.damaged {
-                return None;
-            }
-            self.damaged = self.read_block().is_none();
+            self.damaged |= points.damaged;
+            self.points = None;
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::column::{Samples, expand_points};
     use super::*;
     use lampad_proto::Number;
     use proptest::prelude::*;
@@ -325,9 +407,33 @@ mod tests {
             }
         }
 
+        /// Whole blocks at once, and without those that end before the time that is asked for.
         #[test]
-        fn garbage_never_panics(mut bytes: Vec<u8>, form in 0u8..0x40) {
+        fn samples_are_those_of_codec_one(
+            stretches in prop::collection::vec(stretch(), 1..5),
+            (from, to) in (0i64..700, 0i64..700),
+            through in 0u32..900,
+        ) {
+            let values = stretches.concat();
+            let column = column(&values);
+            let ticks: Vec<i64> = (0..values.len() as i64).collect();
+            // It is of the last point.
+            let last = Points::new(&column.bytes).last().map_or(0, |(tick, _)| tick + 1);
+            if let Some(packed) = pack(&column.bytes) {
+                let (mut wanted, mut found) = (Samples::default(), Samples::default());
+                let points = Points::new(&column.bytes);
+                prop_assert!(expand_points(points, through.max(last), &ticks, from, to, &mut wanted));
+                let points = PackedPoints::from(&packed, from.min(values.len() as i64) as u32);
+                prop_assert!(expand_points(points, through.max(last), &ticks, from, to, &mut found));
+                let bits = |samples: &Samples| samples.floats.iter().map(|s| (s.timestamp_ms, s.value.to_bits())).collect::<Vec<_>>();
+                prop_assert_eq!(bits(&found), bits(&wanted));
+            }
+        }
+
+        #[test]
+        fn garbage_never_panics(mut bytes: Vec<u8>, form in 0u8..0x40, from: u32) {
             PackedPoints::new(&bytes).for_each(drop);
+            expand_points(PackedPoints::from(&bytes, from), 9, &[1, 2, 3, 4], 2, 3, &mut Samples::default());
             bytes.insert(0, form);
             PackedPoints::new(&bytes).for_each(drop);
         }

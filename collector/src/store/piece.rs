@@ -89,6 +89,14 @@ pub(super) struct Head {
     pub parts: Vec<Vec<u32>>,
 }
 
+impl Head {
+    /// Memory that it takes.
+    pub fn bytes(&self) -> usize {
+        let slots: usize = self.parts.iter().map(|slots| size_of_val(&**slots) + size_of::<Vec<u32>>()).sum();
+        size_of_val(&*self.ticks) + slots
+    }
+}
+
 pub(super) fn read_head(piece: &[u8], group: u32) -> Option<Head> {
     let mut reader = Reader(piece);
     let kind = reader.u8()?;
@@ -133,10 +141,24 @@ pub(super) struct UnpackedColumn<'a> {
 impl<'a> UnpackedColumn<'a> {
     /// Its points; of a codec that is not known, none, and damaged.
     pub fn points(&self) -> AnyPoints<'a> {
+        self.points_from(0)
+    }
+
+    /// Those from a tick on, and what holds there.
+    fn points_from(&self, tick: u32) -> AnyPoints<'a> {
         match self.codec {
             POINTS => AnyPoints::Points(Points::new(self.bytes)),
-            PACKED => AnyPoints::Packed(Box::new(PackedPoints::new(self.bytes))),
+            PACKED => AnyPoints::Packed(Box::new(PackedPoints::from(self.bytes, tick))),
             _ => AnyPoints::Unknown,
+        }
+    }
+
+    /// Adds the samples in `[from_ms, to_ms]`; false when something cannot be read.
+    pub fn expand(&self, ticks: &[i64], from_ms: i64, to_ms: i64, out: &mut Samples) -> bool {
+        let from_tick = ticks.partition_point(|tick| *tick < from_ms) as u32;
+        match self.points_from(from_tick) {
+            AnyPoints::Packed(points) => expand_points(*points, self.through, ticks, from_ms, to_ms, out),
+            points => expand_points(points, self.through, ticks, from_ms, to_ms, out),
         }
     }
 
@@ -203,8 +225,7 @@ pub(super) fn read_part(
 ) -> Option<()> {
     let mut whole = true;
     for column in read_columns(piece, group, slots)? {
-        whole &=
-            take(column.slot, &mut |out| expand_points(column.points(), column.through, ticks, from_ms, to_ms, out));
+        whole &= take(column.slot, &mut |out| column.expand(ticks, from_ms, to_ms, out));
     }
     whole.then_some(())
 }

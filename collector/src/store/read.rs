@@ -1,25 +1,26 @@
 //! The store as queries see it: which series match, and their samples out of memory and blocks.
 //!
-//! A group is read under its lock, so a select sees each group in one state. Places of one series and runs of one group are
-//! merged by time; of two samples with one time the one that was stored first counts.
+//! A group is seen under its lock, so a select has each group in one state (reading.rs). Series are handed out as soon as their
+//! samples are read, those with places in several groups at the end: they are merged by time; of two samples with one time the
+//! one that was stored first counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rayon::prelude::*;
 use roaring::RoaringBitmap;
 
-use super::blocks;
 use super::column::Samples;
 use super::core::Core;
-use super::erase::hide;
 use super::group::{FORGOTTEN, Group, Mark, State};
 use super::index::Index;
-use super::run::{Run, RunCopy, has_tick_in};
+use super::reading::{Asked, Wanted};
+use super::run::has_tick_in;
 use super::{
-    Budget, GroupId, Labels, Latest, METRIC_NAME, Matcher, Meta, Sample, Select, SelectError, Series, Slot, Value,
-    Visit,
+    Budget, Each, GroupId, Labels, Latest, METRIC_NAME, Matcher, Meta, Sample, Select, SelectError, Series, Slot,
+    Value, Visit,
 };
 
 /// A series without a sample for longer than this has no current value, as in an instant query.
@@ -34,159 +35,87 @@ const SERIES_BYTES: u64 = 512;
 /// From so many series on, groups are read in parallel; fewer are read before other threads have woken.
 const PARALLEL_SERIES: usize = 1024;
 
-/// Samples of one wanted series from one group.
-pub(super) type Wanted = (usize, Slot);
 pub(super) type ByGroup = BTreeMap<GroupId, Vec<Wanted>>;
+
+/// The series that match, and where their samples lie.
+pub(super) struct Matching {
+    pub labels: Vec<Labels>,
+    pub by_group: ByGroup,
+    /// Series with samples in more than one group.
+    pub several: BTreeSet<usize>,
+}
 
 impl Core {
     pub fn select(&self, matchers: &[Matcher], select: Select, budget: &Budget) -> Result<Vec<Series>, SelectError> {
-        let (from_ms, to_ms) = match select {
-            Select::Range { from_ms, to_ms } | Select::Last { from_ms, to_ms } => (from_ms, to_ms),
-        };
-        let from_ms = from_ms.max(self.oldest_ms(self.options.clock.now_ms()));
-        let last = matches!(select, Select::Last { .. });
-        let (labels, by_group) = self.wanted(matchers, budget)?;
-        let mut found: Vec<Samples> = vec![Samples::default(); labels.len()];
-        let read = |(group, wanted): (GroupId, Vec<Wanted>)| {
-            budget.check()?;
-            // Bound first: a `match` would hold the groups' lock until the disk has answered, and with it all who append.
-            let group = self.groups.read().get(group).cloned();
-            match group {
-                Some(group) => self.read_group(&group, &wanted, from_ms, to_ms, last, budget),
-                None => Ok(Vec::new()),
-            }
-        };
-        let of_groups: Result<Vec<_>, SelectError> = match labels.len() < PARALLEL_SERIES {
-            true => by_group.into_iter().map(read).collect(),
-            false => by_group.into_par_iter().map(read).collect(),
-        };
-        for samples in of_groups? {
-            for (series, samples) in samples {
-                let into = &mut found[series];
-                if into.len() == 0 {
-                    *into = samples;
-                } else {
-                    merge(into, samples);
-                }
-            }
-        }
-        let series = labels.into_iter().zip(found).filter(|(_, samples)| samples.len() > 0);
-        Ok(series
-            .map(|(labels, mut samples)| {
-                if last {
-                    keep_last(&mut samples);
-                }
-                Series { labels, floats: samples.floats, histograms: samples.histograms }
-            })
-            .collect())
+        let found = Mutex::new(Vec::new());
+        self.select_each(matchers, select, budget, &|at, series| {
+            let empty = Series { labels: series.labels.clone(), floats: Vec::new(), histograms: Vec::new() };
+            let series = std::mem::replace(series, empty);
+            found.lock().push((at, series));
+        })?;
+        let mut found = found.into_inner();
+        found.sort_unstable_by_key(|(at, _)| *at);
+        Ok(found.into_iter().map(|(_, series)| series).collect())
     }
 
-    pub(super) fn wanted(&self, matchers: &[Matcher], budget: &Budget) -> Result<(Vec<Labels>, ByGroup), SelectError> {
+    pub fn select_each(
+        &self,
+        matchers: &[Matcher],
+        select: Select,
+        budget: &Budget,
+        each: Each<'_>,
+    ) -> Result<(), SelectError> {
+        let (Select::Range { from_ms, to_ms } | Select::Last { from_ms, to_ms }) = select;
+        let from_ms = from_ms.max(self.oldest_ms(self.options.clock.now_ms()));
+        let asked = Asked { from_ms, to_ms, last: matches!(select, Select::Last { .. }) };
+        let Matching { labels, by_group, several } = self.wanted(matchers, budget)?;
+        let hand_out = |at: usize, samples: &mut Samples| {
+            if asked.last {
+                keep_last(samples);
+            }
+            let Samples { floats, histograms } = std::mem::take(samples);
+            let mut series = Series { labels: labels[at].clone(), floats, histograms };
+            each(at, &mut series);
+            *samples = Samples { floats: series.floats, histograms: series.histograms };
+        };
+        let parts: Mutex<BTreeMap<(usize, GroupId), Samples>> = Mutex::default();
+        let read = |(id, wanted): (GroupId, Vec<Wanted>)| {
+            budget.check()?;
+            // Bound first: a `match` would hold the groups' lock until the disk has answered, and with it all who append.
+            let group = self.groups.read().get(id).cloned();
+            let Some(group) = group else { return Ok(()) };
+            self.read_group(&group, &wanted, asked, budget, &mut |at, samples| match several.contains(&at) {
+                true => drop(parts.lock().insert((at, id), std::mem::take(samples))),
+                false => hand_out(at, samples),
+            })
+        };
+        match labels.len() < PARALLEL_SERIES {
+            true => by_group.into_iter().try_for_each(read)?,
+            false => by_group.into_par_iter().try_for_each(read)?,
+        }
+        let mut whole: BTreeMap<usize, Samples> = BTreeMap::new();
+        for ((at, _), samples) in parts.into_inner() {
+            merge(whole.entry(at).or_default(), samples);
+        }
+        whole.into_iter().for_each(|(at, mut samples)| hand_out(at, &mut samples));
+        Ok(())
+    }
+
+    pub(super) fn wanted(&self, matchers: &[Matcher], budget: &Budget) -> Result<Matching, SelectError> {
         let (index, found) = self.found(&[matchers], budget)?;
         budget.take_series(found.len())?;
-        let mut labels = Vec::new();
-        let mut by_group = ByGroup::new();
+        let (mut labels, mut by_group, mut several) = (Vec::new(), ByGroup::new(), BTreeSet::new());
         for series in &found {
             let Some(of_series) = index.labels(series) else { continue };
-            for (group, slot) in index.places(series) {
+            for (place, (group, slot)) in index.places(series).enumerate() {
                 by_group.entry(group).or_default().push((labels.len(), slot));
+                if place > 0 {
+                    several.insert(labels.len());
+                }
             }
             labels.push(of_series);
         }
-        Ok((labels, by_group))
-    }
-
-    pub(super) fn read_group(
-        &self,
-        group: &Group,
-        wanted: &[Wanted],
-        from_ms: i64,
-        to_ms: i64,
-        last: bool,
-        budget: &Budget,
-    ) -> Result<Vec<(usize, Samples)>, SelectError> {
-        let oldest_ms = self.oldest_ms(self.options.clock.now_ms());
-        let state = group.state.lock();
-        let mut found = Vec::with_capacity(wanted.len());
-        if from_ms > to_ms
-            || state.span().is_none_or(|(min, max)| max.max(state.last_mark_ms()) < from_ms || min > to_ms)
-        {
-            return Ok(found);
-        }
-        let marks: Vec<Mark> = state
-            .marks
-            .iter()
-            .filter(|mark| (from_ms..=to_ms).contains(&mark.at_ms) && mark.after_ms >= oldest_ms)
-            .copied()
-            .collect();
-        let late_ms = state.sealed.iter().filter(|run| !run.live).map(|run| run.max_ms).max();
-        let plain = |at_ms| last && marks.is_empty() && state.is_plain() && late_ms.is_none_or(|late| late < at_ms);
-        let mut slow = Vec::new();
-        for (series, slot) in wanted {
-            let near = |at_ms: i64| (from_ms..=to_ms).contains(&at_ms) && !state.is_erased(slot.0, at_ms);
-            match state.current(slot.0).filter(|(at_ms, _)| near(*at_ms) && plain(*at_ms)) {
-                Some((at_ms, value)) => {
-                    budget.take(1)?;
-                    found.push((*series, one(at_ms, value)));
-                }
-                None => slow.push((*series, *slot)),
-            }
-        }
-        if slow.is_empty() {
-            return Ok(found);
-        }
-        // Who was present when the agent fell silent is told by the sample at that tick.
-        let low_ms = marks.iter().map(|mark| mark.after_ms).fold(from_ms, i64::min);
-        // Only bytes are copied under the lock, or a wide query would hold up those who append.
-        let frozen = state.frozen.clone();
-        let slots: Vec<Slot> = slow.iter().map(|(_, slot)| *slot).collect();
-        let near = |run: &&Run| run.span().is_some_and(|(min, max)| max >= low_ms && min <= to_ms);
-        let growing: Vec<RunCopy> = state.growing().filter(near).map(|run| run.copy(&slots, low_ms)).collect();
-        let mut late = vec![Samples::default(); slow.len()];
-        for (slot, into) in slots.iter().zip(&mut late) {
-            state.late(slot.0, low_ms, to_ms, into);
-        }
-        let mut marks: Vec<Mark> = marks.into_iter().filter(|mark| state.is_silent(mark)).collect();
-        let (sealed, erased) = (state.sealed.clone(), state.erased.clone());
-        drop(state);
-        let mut head = vec![Samples::default(); slow.len()];
-        let add = |into: &mut Samples, expand: &dyn Fn(&mut Samples) -> bool| {
-            if into.len() == 0 {
-                expand(into);
-                return budget.take_read(into, last);
-            }
-            let mut more = Samples::default();
-            expand(&mut more);
-            budget.take_read(&more, last)?;
-            merge(into, more);
-            Ok(())
-        };
-        for run in frozen.iter().flat_map(|frozen| &frozen.runs).filter(near) {
-            for (slot, into) in slots.iter().zip(&mut head) {
-                add(into, &|more| run.expand(slot.0, low_ms, to_ms, more))?;
-            }
-        }
-        for run in &growing {
-            for (at, into) in head.iter_mut().enumerate() {
-                add(into, &|more| run.expand(at, low_ms, to_ms, more))?;
-            }
-        }
-        head.iter_mut().zip(late).for_each(|(into, late)| merge(into, late));
-        // Blocks were stored before what is in memory, so theirs is the first value of a time.
-        let mut samples = vec![Samples::default(); slow.len()];
-        let wanted = blocks::Wanted { group: group.id, slots: &slots, from_ms: low_ms, to_ms, last };
-        self.blocks.read(&wanted, &sealed, &mut samples, budget, |ticks| {
-            marks.retain(|mark| !has_tick_in(ticks, mark.after_ms, mark.at_ms));
-        })?;
-        for (((series, slot), mut samples), head) in slow.into_iter().zip(samples).zip(head) {
-            merge(&mut samples, head);
-            // Before the marks, because a deleted sample does not end, and after them, because their own times may be deleted.
-            hide(&erased, slot.0, &mut samples);
-            finish(&mut samples, &marks, from_ms);
-            hide(&erased, slot.0, &mut samples);
-            found.push((series, samples));
-        }
-        Ok(found)
+        Ok(Matching { labels, by_group, several })
     }
 
     /// Groups without times near the range.
@@ -315,22 +244,13 @@ impl Far {
 }
 
 impl State {
-    fn last_mark_ms(&self) -> i64 {
+    pub(super) fn last_mark_ms(&self) -> i64 {
         self.marks.last().map_or(i64::MIN, |mark| mark.at_ms)
     }
 
     /// Whether no tick in memory contradicts the mark.
-    fn is_silent(&self, mark: &Mark) -> bool {
+    pub(super) fn is_silent(&self, mark: &Mark) -> bool {
         !self.runs().any(|run| has_tick_in(&run.ticks, mark.after_ms, mark.at_ms))
-    }
-}
-
-fn one(timestamp_ms: i64, value: Value) -> Samples {
-    let float = |value| Samples { floats: vec![Sample { timestamp_ms, value }], histograms: Vec::new() };
-    match value {
-        Value::Float(value) => float(value),
-        Value::Integer(value) => float(value.as_f64()),
-        Value::Histogram(histogram) => Samples { floats: Vec::new(), histograms: vec![(timestamp_ms, histogram)] },
     }
 }
 

@@ -3,6 +3,8 @@
 //! The newest data of a group is one run; late data makes further ones. A run grows in memory, is then frozen, and is sealed
 //! into blocks as it is. What silence means depends on the group's `WriteMode`.
 
+use std::ops::Range;
+
 use super::column::{Column, OPEN, Points, Samples, Waypoint, expand_points, heap_bytes, value_at};
 use super::{Slot, Value};
 
@@ -182,12 +184,16 @@ impl Run {
     /// What is needed for samples from this time on.
     pub fn copy(&self, slots: &[Slot], from_ms: i64) -> RunCopy {
         let low = self.ticks.partition_point(|tick| *tick < from_ms);
+        let mut bytes = Vec::new();
         let column = |slot: &Slot| {
             let column = self.column(slot.0)?;
-            let (start, bytes) = column.tail_at(low);
-            Some(Tail { start, bytes: bytes.to_vec(), through: column.through })
+            let (start, tail) = column.tail_at(low);
+            let from = bytes.len();
+            bytes.extend_from_slice(tail);
+            Some(Tail { start, bytes: from..bytes.len(), through: column.through })
         };
-        RunCopy { ticks: self.ticks.clone(), columns: slots.iter().map(column).collect() }
+        let columns = slots.iter().map(column).collect();
+        RunCopy { ticks: self.ticks.clone(), columns, bytes }
     }
 
     /// What one series has at this time, to the last digit.
@@ -209,16 +215,18 @@ impl Run {
 /// Ticks and some columns of a run as they were.
 #[derive(Debug)]
 pub(super) struct RunCopy {
-    ticks: Vec<i64>,
+    pub ticks: Vec<i64>,
     /// Of each wanted slot.
     columns: Vec<Option<Tail>>,
+    /// Of all columns.
+    bytes: Vec<u8>,
 }
 
 /// The end of a column as it was.
 #[derive(Debug)]
 struct Tail {
     start: Option<Waypoint>,
-    bytes: Vec<u8>,
+    bytes: Range<usize>,
     through: u32,
 }
 
@@ -227,7 +235,8 @@ impl RunCopy {
     pub fn expand(&self, at: usize, from_ms: i64, to_ms: i64, out: &mut Samples) -> bool {
         match &self.columns[at] {
             Some(Tail { start, bytes, through }) => {
-                expand_points(Points::from(*start, bytes), *through, &self.ticks, from_ms, to_ms, out)
+                let points = Points::from(*start, &self.bytes[bytes.clone()]);
+                expand_points(points, *through, &self.ticks, from_ms, to_ms, out)
             }
             None => true,
         }

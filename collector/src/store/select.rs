@@ -115,17 +115,24 @@ impl Budget {
 
     /// Takes what was read of a series; of the last sample alone where only that is wanted. Histograms that stay the same
     /// share their memory and count once.
-    pub(super) fn take_read(&self, samples: &Samples, last: bool) -> Result<(), SelectError> {
-        if !samples.histograms.is_empty() {
+    pub(super) fn take_read(&self, read: &Samples, last: bool) -> Result<(), SelectError> {
+        self.take_added(read, (0, 0), last)
+    }
+
+    /// The same of what was added to so many floats and histograms.
+    pub(super) fn take_added(&self, read: &Samples, before: (usize, usize), last: bool) -> Result<(), SelectError> {
+        let histograms = &read.histograms[before.1..];
+        if !histograms.is_empty() {
             let mut before = None;
-            let distinct = samples.histograms.iter().map(|(_, histogram)| histogram).filter(|histogram| {
+            let distinct = histograms.iter().map(|(_, histogram)| histogram).filter(|histogram| {
                 let same = before.is_some_and(|before| Arc::ptr_eq(before, histogram));
                 before = Some(*histogram);
                 !same
             });
             self.take_bytes(distinct.map(|histogram| histogram_bytes(histogram)).sum())?;
         }
-        self.take(if last { samples.len().min(1) } else { samples.len() } as u64)
+        let samples = read.floats.len() - before.0 + histograms.len();
+        self.take(if last { samples.min(1) } else { samples } as u64)
     }
 
     /// Whether the query may go on.
@@ -185,10 +192,26 @@ pub struct Meta {
     pub unit: Arc<str>,
 }
 
+/// Takes a series and the place that it has among all. Its samples' memory is used again, unless they are taken out.
+pub type Each<'a> = &'a (dyn Fn(usize, &mut Series) + Sync);
+
 /// Where queries read. A call sees one state: what is sealed, deleted or appended meanwhile does not change its answer.
 pub trait Source: Send + Sync {
     /// The series that meet all matchers and have a sample in the time, in no order.
     fn select(&self, matchers: &[Matcher], select: Select, budget: &Budget) -> Result<Vec<Series>, SelectError>;
+
+    /// The same, series by series while others are still read, by several threads at once: who makes little of each series need
+    /// not hold the samples of all. Places are those of [`Source::select`], ascending, though not without gaps.
+    fn select_each(
+        &self,
+        matchers: &[Matcher],
+        select: Select,
+        budget: &Budget,
+        each: Each<'_>,
+    ) -> Result<(), SelectError> {
+        self.select(matchers, select, budget)?.iter_mut().enumerate().for_each(|(at, series)| each(at, series));
+        Ok(())
+    }
 
     /// How far back there are raw samples, and what there is of times before. Where nothing is said, all samples there are.
     fn reach(&self) -> Reach {

@@ -15,7 +15,8 @@ use super::blocks;
 use super::column::Samples;
 use super::core::Core;
 use super::group::Group;
-use super::read::Wanted;
+use super::read::Matching;
+use super::reading::{Asked, Wanted};
 use super::tier::{TIERS, Tier};
 use super::window::{COLUMNS, Cut, GROUP, GROUP_COLUMNS, Window, assemble, column_of, cut};
 use super::{Budget, GroupId, Labels, Matcher, Sample, SelectError, Series, Slot};
@@ -176,7 +177,7 @@ impl Core {
         budget: &Budget,
         read: impl Fn(&Group, &[Wanted]) -> Result<Vec<(usize, Found)>, SelectError> + Send + Sync,
     ) -> Result<Vec<(Labels, Found)>, SelectError> {
-        let (labels, by_group) = self.wanted(matchers, budget)?;
+        let Matching { labels, by_group, .. } = self.wanted(matchers, budget)?;
         let mut all: Vec<Found> = vec![Found::default(); labels.len()];
         let by_group: Vec<(GroupId, Vec<Wanted>)> = by_group.into_iter().collect();
         let of_groups: Result<Vec<_>, SelectError> = by_group
@@ -261,12 +262,12 @@ impl Core {
         budget: &Budget,
     ) -> Result<Vec<(usize, Found)>, SelectError> {
         let from_ms = from_ms.saturating_add(1).max(self.oldest_ms(self.options.clock.now_ms()));
-        let found = self.read_group(group, wanted, from_ms, to_ms, false, budget)?;
-        let mut cuts = Vec::with_capacity(found.len());
-        for (series, samples) in &found {
-            cuts.push((*series, Found { cuts: charged(cut(samples, tier), budget)?, is_odd: false }));
-        }
-        Ok(cuts)
+        let mut cuts = Vec::with_capacity(wanted.len());
+        self.read_group(group, wanted, Asked { from_ms, to_ms, last: false }, budget, &mut |series, samples| {
+            cuts.push((series, charged(cut(samples, tier), budget)));
+        })?;
+        let found = |(series, cuts)| Ok((series, Found { cuts: cuts?, is_odd: false }));
+        cuts.into_iter().map(found).collect()
     }
 
     /// Windows of the tier that lie between the bounds of `split`, without those of which something was deleted.
@@ -288,9 +289,8 @@ impl Core {
         let mut columns = vec![Samples::default(); slots.len()];
         // Ends of windows that begin at the lower bound or after it.
         let from_ms = split.low_ms.saturating_add(tier.window_ms);
-        let wanted_columns =
-            blocks::Wanted { group: group.id, slots: &slots, from_ms, to_ms: split.high_ms, last: false };
-        self.blocks.read(&wanted_columns, &split.runs, &mut columns, budget, |_| {})?;
+        let wanted_columns = blocks::Wanted { group: group.id, slots: &slots, from_ms, to_ms: split.high_ms };
+        self.blocks.read(&wanted_columns, &split.runs, &mut columns, budget)?;
         let (of_group, of_series) = columns.split_at(GROUP_COLUMNS as usize);
         let mut found = Vec::new();
         for ((series, slot), columns) in wanted.iter().zip(of_series.chunks(COLUMNS as usize)) {

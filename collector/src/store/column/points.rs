@@ -20,11 +20,49 @@ pub enum Point<'a> {
 pub trait Walk<'a>: Iterator<Item = (u32, Point<'a>)> {
     /// Whether it ended early, at something that cannot be read.
     fn is_damaged(&self) -> bool;
+
+    /// The next points at once, where these are floats of one tick after the other, and the tick of the first. Where nothing is
+    /// said, points come one by one.
+    fn run(&mut self) -> Option<(u32, &[f64])> {
+        None
+    }
 }
+
+/// Points that are read at once, at most.
+const RUN_POINTS: usize = 256;
+
+/// A decimal one tick on.
+const NEXT_DECIMAL: u64 = 1 << 2 | DECIMAL;
 
 impl<'a> Walk<'a> for Points<'a> {
     fn is_damaged(&self) -> bool {
         self.damaged
+    }
+
+    /// Counters have a decimal at each tick, of the digits in force: nothing but sums of what is read.
+    fn run(&mut self) -> Option<(u32, &[f64])> {
+        let (mut mantissa, mut reader) = (self.mantissa?, self.reader);
+        self.values.clear();
+        while self.values.len() < RUN_POINTS {
+            let before = reader;
+            match reader.short_pair() {
+                Some((NEXT_DECIMAL, delta))
+                    if (mantissa + unzigzag(delta)).unsigned_abs() <= decimal::MANTISSA_KEPT as u64 =>
+                {
+                    mantissa += unzigzag(delta);
+                    self.values.push(mantissa as f64);
+                }
+                _ => {
+                    reader = before;
+                    break;
+                }
+            }
+        }
+        let (first, last) = (self.tick.checked_add(1)?, self.tick.checked_add(self.values.len() as u32)?);
+        decimal::scale(&mut self.values, self.digits);
+        self.base = *self.values.last()?;
+        (self.reader, self.tick, self.mantissa, self.whole) = (reader, last, Some(mantissa), 0);
+        Some((first, &self.values))
     }
 }
 
@@ -40,6 +78,8 @@ pub struct Points<'a> {
     whole: u64,
     /// The waypoint's own point, which comes first.
     held: Option<f64>,
+    /// Those that were read at once.
+    values: Vec<f64>,
     pub damaged: bool,
 }
 
@@ -53,6 +93,7 @@ impl<'a> Points<'a> {
             mantissa: None,
             whole: 0,
             held: None,
+            values: Vec::new(),
             damaged: false,
         }
     }

@@ -1,5 +1,6 @@
 //! From points to samples: one per tick for as long as a point holds.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use lampad_proto::v1::Histogram;
@@ -19,6 +20,17 @@ pub struct Samples {
 impl Samples {
     pub fn len(&self) -> usize {
         self.floats.len() + self.histograms.len()
+    }
+
+    /// Keeps the memory for others.
+    pub fn clear(&mut self) {
+        self.floats.clear();
+        self.histograms.clear();
+    }
+
+    pub fn last_ms(&self) -> Option<i64> {
+        let float = self.floats.last().map(|sample| sample.timestamp_ms);
+        float.max(self.histograms.last().map(|(at_ms, _)| *at_ms))
     }
 }
 
@@ -41,45 +53,88 @@ pub fn expand_points<'a>(
     let low = ticks.partition_point(|tick| *tick < from_ms);
     let high = ticks.partition_point(|tick| *tick <= to_ms);
     let end = (through as usize).min(ticks.len()).min(high);
-    let mut next = points.next();
-    while let Some((tick, point)) = next {
+    let mut filling = Filling { ticks: &ticks[..high], low, out };
+    filling.make_room(end);
+    // What holds until the next point.
+    let mut held: Option<(u32, Point<'a>)> = None;
+    loop {
+        if let Some((first, values)) = points.run() {
+            let (Some((last, _)), at) = (values.split_last(), first as usize) else { continue };
+            let whole = held.take().is_none_or(|(tick, point)| filling.hold(tick, point, at));
+            filling.each(at, values);
+            held = Some((first.saturating_add(values.len() as u32 - 1), Point::Float(*last)));
+            if !whole || at >= high {
+                return whole;
+            }
+            continue;
+        }
+        let Some((tick, point)) = points.next() else { break };
+        if held.replace((tick, point)).is_some_and(|(before, point)| !filling.hold(before, point, tick as usize)) {
+            return false;
+        }
         if tick as usize >= high {
             return true;
         }
-        next = points.next();
-        let until = next.map_or(end, |(tick, _)| (tick as usize).min(high));
-        let span = (tick as usize).max(low)..until;
+    }
+    held.is_none_or(|(tick, point)| filling.hold(tick, point, end)) && !points.is_damaged()
+}
+
+/// Samples that are put out tick by tick.
+struct Filling<'a> {
+    /// Up to the last that is wanted.
+    ticks: &'a [i64],
+    /// The first that is wanted.
+    low: usize,
+    out: &'a mut Samples,
+}
+
+impl Filling<'_> {
+    /// Of columns nearly all are floats at most of their ticks.
+    fn make_room(&mut self, end: usize) {
+        self.out.floats.reserve(end.saturating_sub(self.low));
+    }
+
+    /// One sample for each of the values, the first of which is at tick number `at`. The last one is left to what follows.
+    fn each(&mut self, at: usize, values: &[f64]) {
+        let from = self.low.saturating_sub(at);
+        let ticks = self.ticks.get(at.max(self.low)..).unwrap_or_default();
+        let values = values[..values.len() - 1].get(from..).unwrap_or_default();
+        let samples = ticks.iter().zip(values);
+        self.out.floats.extend(samples.map(|(tick, value)| Sample { timestamp_ms: *tick, value: *value }));
+    }
+
+    /// The samples of a point that holds from a tick until before another one. False where it cannot be read.
+    #[inline]
+    fn hold(&mut self, tick: u32, point: Point<'_>, until: usize) -> bool {
+        let tick = tick as usize;
+        let span = tick.max(self.low)..until.min(self.ticks.len());
         match point {
             Point::Absent => {}
             Point::Ended => {
-                let tick = tick as usize;
-                if (low..high).contains(&tick) {
-                    out.floats.push(Sample { timestamp_ms: ticks[tick], value: lampad_proto::stale() });
+                if let Some(at_ms) = self.ticks.get(tick).filter(|_| tick >= self.low) {
+                    self.out.floats.push(Sample { timestamp_ms: *at_ms, value: lampad_proto::stale() });
                 }
             }
             _ if span.is_empty() => {}
-            Point::Float(value) => {
-                if out.floats.is_empty() {
-                    out.floats.reserve(end.saturating_sub(span.start));
-                }
-                if span.len() == 1 {
-                    out.floats.push(Sample { timestamp_ms: ticks[span.start], value });
-                    continue;
-                }
-                out.floats.extend(ticks[span].iter().map(|tick| Sample { timestamp_ms: *tick, value }));
-            }
-            Point::Integer(value) => {
-                let value = value.as_f64();
-                out.floats.extend(ticks[span].iter().map(|tick| Sample { timestamp_ms: *tick, value }));
-            }
+            Point::Float(value) => self.floats(span, value),
+            Point::Integer(value) => self.floats(span, value.as_f64()),
             Point::Histogram(bytes) => {
                 let Ok(histogram) = Histogram::decode(bytes) else { return false };
                 let histogram = Arc::new(histogram);
-                out.histograms.extend(ticks[span].iter().map(|tick| (*tick, histogram.clone())));
+                let samples = self.ticks[span].iter().map(|tick| (*tick, histogram.clone()));
+                self.out.histograms.extend(samples);
             }
         }
+        true
     }
-    !points.is_damaged()
+
+    #[inline]
+    fn floats(&mut self, span: Range<usize>, value: f64) {
+        if span.len() == 1 {
+            return self.out.floats.push(Sample { timestamp_ms: self.ticks[span.start], value });
+        }
+        self.out.floats.extend(self.ticks[span].iter().map(|tick| Sample { timestamp_ms: *tick, value }));
+    }
 }
 
 /// The value at a tick to the last digit, which [`expand`] rounds; `None` where there is none. The stale marker is a value.

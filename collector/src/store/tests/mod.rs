@@ -10,6 +10,7 @@ mod integers;
 mod journal;
 mod model;
 mod operate;
+mod reading;
 mod tended;
 mod trouble;
 
