@@ -323,11 +323,9 @@ fn instant(eval: &Eval<'_>, expr: &Expr, at_ms: i64) -> Result<Output, QueryErro
         Value::Scalar(cells) => Output::Scalar { at_ms, value: cells[0] },
         Value::Text(text) => Output::Text { at_ms, text },
         Value::Rows(rows) => {
-            let mut rows = finished(eval, rows)?;
+            let mut rows = finished(rows);
             rows.retain(|row| !is_absent(row.cells[0]));
-            if !expr.orders() {
-                rows.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
-            }
+            let rows = if expr.orders() { eval.merge(rows)? } else { sorted(eval, rows)? };
             Output::Vector { at_ms, rows }
         }
     })
@@ -345,20 +343,27 @@ fn range(eval: &Eval<'_>, expr: &Expr, steps: Steps) -> Result<Output, QueryErro
         Value::Scalar(cells) => vec![Row::new(Labels::empty(), cells)],
         Value::Text(_) => Vec::new(),
         Value::Rows(rows) => {
-            let mut rows = finished(eval, rows)?;
+            let mut rows = finished(rows);
             rows.retain(Row::has_any);
-            rows.sort_by(|a, b| a.labels.cmp(&b.labels));
-            rows
+            sorted(eval, rows)?
         }
     };
     Ok(Output::Matrix { steps, rows })
 }
 
 /// Takes away the names whose removal was put off.
-fn finished(eval: &Eval<'_>, mut rows: Vec<Row>) -> Result<Vec<Row>, QueryError> {
+fn finished(mut rows: Vec<Row>) -> Vec<Row> {
     for row in rows.iter_mut().filter(|row| row.drop_name) {
         row.labels = without_name(&row.labels);
         row.drop_name = false;
     }
-    eval.merge(rows)
+    rows
+}
+
+/// Sorts rows by their labels, and joins those of equal labels.
+fn sorted(eval: &Eval<'_>, mut rows: Vec<Row>) -> Result<Vec<Row>, QueryError> {
+    // They mostly come host by host, and such runs are found.
+    rows.sort_by(|a, b| a.labels.cmp(&b.labels));
+    let apart = rows.windows(2).all(|pair| pair[0].labels != pair[1].labels);
+    if apart { Ok(rows) } else { eval.merge(rows) }
 }

@@ -35,6 +35,7 @@ impl<'a> Pace<'a> {
     }
 
     /// Before or after `cells` were looked at.
+    #[inline]
     pub fn work(&mut self, cells: usize) -> Result<(), QueryError> {
         self.cells += cells;
         if self.cells >= PACE_CELLS {
@@ -83,12 +84,18 @@ pub struct ByStep {
 }
 
 impl ByStep {
+    #[inline]
     pub fn at(&self, step: usize) -> &[f64] {
         &self.cells[step * self.width..(step + 1) * self.width]
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &[f64]> {
         (0..self.steps).map(|step| self.at(step))
+    }
+
+    /// Whether there are no arguments.
+    pub fn has_none(&self) -> bool {
+        self.width == 0
     }
 
     /// Steps.

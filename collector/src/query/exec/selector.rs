@@ -1,8 +1,9 @@
 //! Samples from the store: the last one before each step, or all of a range.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use lampad_proto::is_stale;
+use parking_lot::Mutex;
 use rayon::prelude::*;
 
 use crate::query::QueryError;
@@ -70,9 +71,45 @@ impl Eval<'_> {
     pub fn fetch(&self, selector: &Selector, select: Select) -> Result<Vec<Series>, QueryError> {
         // In the store's order: whoever hands rows out sorts them, and most rows are never handed out.
         let found = self.source.select(&selector.matchers, select, self.budget)?;
-        let converted = found.iter().flat_map(|series| distinct(&series.histograms));
-        self.budget.take_bytes(converted.map(|(_, histogram)| Histogram::bytes_of(histogram)).sum())?;
+        found.iter().try_for_each(|series| self.convertible(series))?;
         Ok(found)
+    }
+
+    /// Makes rows of series while others are read, in the store's order. What is made must be within the query's budget.
+    pub fn each_series(
+        &self,
+        selector: &Selector,
+        select: Select,
+        make: impl Fn(&mut Series) -> Result<Option<Row>, QueryError> + Sync,
+    ) -> Result<Vec<Row>, QueryError> {
+        let rows = Mutex::new(Vec::new());
+        let failed = OnceLock::new();
+        let read = self.source.select_each(&selector.matchers, select, self.budget, &|at, series| {
+            match self.convertible(series).and_then(|()| make(series)) {
+                Ok(row) => rows.lock().extend(row.map(|row| (at, row))),
+                Err(error) => {
+                    // The first one is told, and nothing more is read.
+                    drop(failed.set(error));
+                    self.budget.cancel();
+                }
+            }
+        });
+        if let Some(error) = failed.into_inner() {
+            return Err(error);
+        }
+        read?;
+        let mut rows = rows.into_inner();
+        rows.sort_unstable_by_key(|(at, _)| *at);
+        Ok(rows.into_iter().map(|(_, row)| row).collect())
+    }
+
+    /// Takes what a series' histograms take once they are converted.
+    fn convertible(&self, series: &Series) -> Result<(), QueryError> {
+        if series.histograms.is_empty() {
+            return Ok(());
+        }
+        let bytes = distinct(&series.histograms).map(|(_, histogram)| Histogram::bytes_of(histogram)).sum();
+        Ok(self.budget.take_bytes(bytes)?)
     }
 
     pub fn instant_rows(&self, selector: &Selector, steps: Steps) -> Result<Vec<Row>, QueryError> {
@@ -107,41 +144,20 @@ impl Eval<'_> {
         } else {
             Select::Range { from_ms, to_ms: last_ms }
         };
-        let mut series = self.fetch(selector, select)?;
-        self.add_thinned(selector, (from_ms, last_ms), &mut series)?;
-        self.take_rows(series.len(), steps)?;
-        let rows = map_rows(series, steps.count, |series| {
-            let samples = &series.floats;
-            let mut next = 0;
-            let mut cells = Vec::with_capacity(steps.count);
-            for step_ms in steps.iter() {
-                let at_ms = ends.at(step_ms);
-                while next < samples.len() && samples[next].timestamp_ms <= at_ms {
-                    next += 1;
-                }
-                let seen = next.checked_sub(1).map(|index| &samples[index]);
-                let live = seen.filter(|s| s.timestamp_ms > at_ms - self.lookback_ms && !is_stale(s.value));
-                cells.push(live.map_or_else(absent, &cell));
+        let row = |series: &Series| {
+            self.take_rows(1, steps)?;
+            let row = looked_back_row(series, ends, steps, self.lookback_ms, &cell, &histogram_cell);
+            Ok(Some(row).filter(Row::has_any))
+        };
+        let rows = match self.has_thinned(from_ms, last_ms) {
+            false => self.each_series(selector, select, |series| row(series))?,
+            true => {
+                let mut series = self.fetch(selector, select)?;
+                self.add_thinned(selector, (from_ms, last_ms), &mut series)?;
+                let rows: Result<Vec<_>, QueryError> = series.iter().map(row).collect();
+                rows?.into_iter().flatten().collect()
             }
-            let mut row = Row::new(series.labels, cells);
-            let histograms = converted(&series.histograms);
-            let mut next = 0;
-            for (step, step_ms) in steps.iter().enumerate().filter(|_| !histograms.is_empty()) {
-                let at_ms = ends.at(step_ms);
-                while next < histograms.len() && histograms[next].0 <= at_ms {
-                    next += 1;
-                }
-                let Some((seen_ms, histogram)) = next.checked_sub(1).map(|index| &histograms[index]) else { continue };
-                let float = samples.partition_point(|sample| sample.timestamp_ms <= at_ms).checked_sub(1);
-                let is_last = float.is_none_or(|index| samples[index].timestamp_ms < *seen_ms);
-                if is_last && *seen_ms > at_ms - self.lookback_ms {
-                    let live = !is_stale(histogram.sum);
-                    row.set(step, live.then(|| histogram_cell(*seen_ms, histogram.clone())));
-                }
-            }
-            row
-        });
-        let rows: Vec<Row> = rows.into_iter().filter(Row::has_any).collect();
+        };
         let present = |row: &Row| row.cells.iter().filter(|cell| !is_absent(**cell)).count() as u64;
         self.notes.count_samples(rows.iter().map(present).sum());
         Ok(rows)
@@ -157,14 +173,7 @@ impl Eval<'_> {
                 let (before_ms, after_ms) = self.beyond(selector.edges);
                 let select = Select::Range { from_ms: first_ms - range_ms - before_ms + 1, to_ms: last_ms + after_ms };
                 self.note_gone(first_ms - range_ms, selector.place);
-                let points = self.fetch(selector, select)?.into_iter().map(|mut series| {
-                    if series.floats.iter().any(|sample| is_stale(sample.value)) {
-                        series.floats.retain(|sample| !is_stale(sample.value));
-                    }
-                    let mut histograms = converted(&series.histograms);
-                    histograms.retain(|(_, histogram)| !is_stale(histogram.sum));
-                    Points { labels: series.labels, samples: series.floats, histograms, drop_name: false }
-                });
+                let points = self.fetch(selector, select)?.into_iter().map(|mut series| points_of(&mut series));
                 let points = points.filter(|p| !p.samples.is_empty() || !p.histograms.is_empty()).collect();
                 Ok(Ranged { points, ends, range_ms, edges: selector.edges })
             }
@@ -209,6 +218,57 @@ impl Eval<'_> {
             Points { labels: row.labels, samples, histograms, drop_name: row.drop_name }
         }))
     }
+}
+
+/// A series' samples as ranges have them: where it ended there is none. Takes them out of the series.
+pub fn points_of(series: &mut Series) -> Points {
+    if series.floats.iter().any(|sample| is_stale(sample.value)) {
+        series.floats.retain(|sample| !is_stale(sample.value));
+    }
+    let mut histograms = converted(&series.histograms);
+    histograms.retain(|(_, histogram)| !is_stale(histogram.sum));
+    let samples = std::mem::take(&mut series.floats);
+    Points { labels: series.labels.clone(), samples, histograms, drop_name: false }
+}
+
+/// The last sample before each step, unless it is too old or says that the series ended.
+fn looked_back_row(
+    series: &Series,
+    ends: Ends,
+    steps: Steps,
+    lookback_ms: i64,
+    cell: impl Fn(&Sample) -> f64,
+    histogram_cell: impl Fn(i64, Arc<Histogram>) -> Cell,
+) -> Row {
+    let samples = &series.floats;
+    let mut next = 0;
+    let mut cells = Vec::with_capacity(steps.count);
+    for step_ms in steps.iter() {
+        let at_ms = ends.at(step_ms);
+        while next < samples.len() && samples[next].timestamp_ms <= at_ms {
+            next += 1;
+        }
+        let seen = next.checked_sub(1).map(|index| &samples[index]);
+        let live = seen.filter(|s| s.timestamp_ms > at_ms - lookback_ms && !is_stale(s.value));
+        cells.push(live.map_or_else(absent, &cell));
+    }
+    let mut row = Row::new(series.labels.clone(), cells);
+    let histograms = converted(&series.histograms);
+    let mut next = 0;
+    for (step, step_ms) in steps.iter().enumerate().filter(|_| !histograms.is_empty()) {
+        let at_ms = ends.at(step_ms);
+        while next < histograms.len() && histograms[next].0 <= at_ms {
+            next += 1;
+        }
+        let Some((seen_ms, histogram)) = next.checked_sub(1).map(|index| &histograms[index]) else { continue };
+        let float = samples.partition_point(|sample| sample.timestamp_ms <= at_ms).checked_sub(1);
+        let is_last = float.is_none_or(|index| samples[index].timestamp_ms < *seen_ms);
+        if is_last && *seen_ms > at_ms - lookback_ms {
+            let live = !is_stale(histogram.sum);
+            row.set(step, live.then(|| histogram_cell(*seen_ms, histogram.clone())));
+        }
+    }
+    row
 }
 
 /// A subquery may hand out one sample several times, or skip the one with the reset: only the counts tell of resets then.

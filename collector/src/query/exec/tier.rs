@@ -122,6 +122,12 @@ impl Eval<'_> {
         Ok((rows, odd.into_iter().map(|series| series.labels).collect()))
     }
 
+    /// Whether something is left in a tier of samples of this time that are gone.
+    pub fn has_thinned(&self, from_ms: i64, to_ms: i64) -> bool {
+        let reach = self.source.reach();
+        from_ms < reach.raw_ms && reach.older().any(|tier| tier.oldest_ms < to_ms)
+    }
+
     /// Adds to the samples of an instant selector what is left of those that are gone.
     pub fn add_thinned(
         &self,
@@ -130,9 +136,6 @@ impl Eval<'_> {
         series: &mut Vec<Series>,
     ) -> Result<(), QueryError> {
         let reach = self.source.reach();
-        if from_ms >= reach.raw_ms || reach.older().all(|tier| tier.oldest_ms >= to_ms) {
-            return Ok(());
-        }
         let found = self.source.thinned(&selector.matchers, from_ms, to_ms, self.budget)?;
         if !found.is_empty() {
             let text = "before that, only the first and the last sample of each window is known";

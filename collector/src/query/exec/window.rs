@@ -1,13 +1,15 @@
 //! Slides a window along each series' samples and lets a function make one cell per step.
 
-use crate::query::functions::{Floats, Function, Histograms, Mixed, Window};
-use crate::query::plan::{Edges, Place};
+use crate::query::functions::{Extrapolation, Floats, Function, Histograms, Mixed, Window};
+use crate::query::length::Length;
+use crate::query::plan::{Edges, Place, Selector};
 use crate::query::value::{Cell, Points, Row, Steps, absent, is_float, stored};
 use crate::query::{Expr, QueryError};
+use crate::store::Select;
 
 use super::aggregate::check_quantile;
 use super::pace::{ByStep, Pace};
-use super::selector::{Ends, Ranged, map_rows};
+use super::selector::{Ends, Ranged, map_rows, points_of};
 use super::{Eval, Here};
 
 impl Eval<'_> {
@@ -28,9 +30,16 @@ impl Eval<'_> {
             ("quantile_over_time", Some(place)) => self.notes.at(*place),
             _ => self.notes.at(place_of(range)),
         };
+        let is_smoothing = function.name == "double_exponential_smoothing";
         let raw = |steps: Steps| {
+            if let Expr::Range { selector, range } = range.without_parens()
+                && selector.edges == Edges::Plain
+                && !is_smoothing
+            {
+                return self.windows_of_series(body, mixed, (selector, range), args, here, steps);
+            }
             let ranged = self.ranged(range, steps)?;
-            if function.name == "double_exponential_smoothing" && !ranged.points.is_empty() {
+            if is_smoothing && !ranged.points.is_empty() {
                 check_factors(args)?;
             }
             match ranged.edges {
@@ -70,69 +79,96 @@ impl Eval<'_> {
         let Ranged { points, ends, range_ms, .. } = ranged;
         self.take_rows(points.len(), steps)?;
         let by_step = self.by_step(args, steps)?;
-        // With `@` every step sees the same window; only arguments and the step's own time can make cells differ.
-        let once = ends.is_fixed() && args.is_empty();
-        let rows = map_rows(points, steps.count * 8, |points| {
-            if !points.histograms.is_empty() {
-                let windows = Windows { ends, range_ms, by_step: &by_step, here, steps };
-                return self.mixed_windows(body, mixed, points, &windows);
-            }
-            let mut cells = vec![absent(); steps.count];
-            let (mut from, mut to) = (0, 0);
-            // The last sample that is lower than the one before.
-            let mut dropped_at = 0;
-            let mut looked_at = 0;
-            let mut pace = Pace::new(self.budget);
-            for (step, cell) in cells.iter_mut().enumerate() {
-                // What was looked at in the last window, and 64 for the step itself: it is seen each 256 short windows.
-                if pace.work(to - from + 64).is_err() {
-                    break; // the check after the loop tells why
-                }
-                let step_ms = steps.at(step);
-                let to_ms = ends.at(step_ms);
-                let from_ms = to_ms - range_ms;
-                let samples = &points.samples;
-                while to < samples.len() && samples[to].timestamp_ms <= to_ms {
-                    if to > 0 && samples[to].value < samples[to - 1].value {
-                        dropped_at = to;
-                    }
-                    to += 1;
-                }
-                while from < to && samples[from].timestamp_ms <= from_ms {
-                    from += 1;
-                }
-                if from == to {
-                    continue;
-                }
-                looked_at += (to - from) as u64;
-                let (samples, args, grows) = (&samples[from..to], by_step.at(step), dropped_at <= from);
-                let window = Window { samples, from_ms, to_ms, step_ms, args, grows };
-                if let Some(value) = body(&window) {
-                    *cell = stored(value);
-                }
-                if once {
-                    break;
-                }
-            }
-            self.notes.count_samples(looked_at);
-            if once {
-                let first = cells[0];
-                cells.fill(first);
-            }
-            Ok(Row::new(points.labels, cells).dropping(points.drop_name))
-        });
+        let windows = Windows { body, mixed, ends, range_ms, by_step: &by_step, here, steps };
+        let rows = map_rows(points, steps.count * 8, |points| self.row_of(&points, &windows));
         self.budget.check()?;
         rows.into_iter().filter(|row| row.as_ref().map_or(true, Row::has_any)).collect()
     }
 
-    /// As [`Self::windows_of`], for one series with histograms.
-    fn mixed_windows(
+    /// The same of a range selector: each series is done with as soon as it is read.
+    fn windows_of_series(
         &self,
         body: Floats,
         mixed: Option<Histograms>,
-        points: Points,
-        windows: &Windows<'_>,
-    ) -> Result<Row, QueryError> {
+        (selector, range): (&Selector, &Length),
+        args: &[Vec<f64>],
+        here: Here<'_>,
+        steps: Steps,
+    ) -> Result<Vec<Row>, QueryError> {
+        let (ends, range_ms) = (self.ends(&selector.shift)?, self.positive_ms(range)?);
+        let (first_ms, last_ms) = ends.span(steps);
+        self.note_gone(first_ms - range_ms, selector.place);
+        let by_step = self.by_step(args, steps)?;
+        let windows = Windows { body, mixed, ends, range_ms, by_step: &by_step, here, steps };
+        let select = Select::Range { from_ms: first_ms - range_ms + 1, to_ms: last_ms };
+        let rows = self.each_series(selector, select, |series| {
+            self.take_rows(1, steps)?;
+            let points = points_of(series);
+            let row = self.row_of(&points, &windows)?;
+            // Whoever reads the next series has use for the memory.
+            series.floats = points.samples;
+            Ok(Some(row).filter(Row::has_any))
+        })?;
+        self.budget.check()?;
+        Ok(rows)
+    }
+
+    fn row_of(&self, points: &Points, windows: &Windows<'_>) -> Result<Row, QueryError> {
+        if !points.histograms.is_empty() {
+            return self.mixed_windows(points, windows);
+        }
+        let Windows { body, ends, range_ms, by_step, steps, .. } = *windows;
+        // With `@` every step sees the same window; only arguments and the step's own time can make cells differ.
+        let once = ends.is_fixed() && by_step.has_none();
+        let mut cells = vec![absent(); steps.count];
+        let (mut from, mut to) = (0, 0);
+        // The last sample that is lower than the one before.
+        let mut dropped_at = 0;
+        let mut looked_at = 0;
+        let extrapolation = Extrapolation::default();
+        let mut pace = Pace::new(self.budget);
+        for (step, cell) in cells.iter_mut().enumerate() {
+            // What was looked at in the last window, and 64 for the step itself: it is seen each 256 short windows.
+            if pace.work(to - from + 64).is_err() {
+                break; // whoever gathers the rows looks at the budget once more
+            }
+            let step_ms = steps.at(step);
+            let to_ms = ends.at(step_ms);
+            let from_ms = to_ms - range_ms;
+            let samples = &points.samples;
+            while to < samples.len() && samples[to].timestamp_ms <= to_ms {
+                if to > 0 && samples[to].value < samples[to - 1].value {
+                    dropped_at = to;
+                }
+                to += 1;
+            }
+            while from < to && samples[from].timestamp_ms <= from_ms {
+                from += 1;
+            }
+            if from == to {
+                continue;
+            }
+            looked_at += (to - from) as u64;
+            let (samples, args, grows) = (&samples[from..to], by_step.at(step), dropped_at <= from);
+            let extrapolation = &extrapolation;
+            let window = Window { samples, from_ms, to_ms, step_ms, args, grows, extrapolation };
+            if let Some(value) = body(&window) {
+                *cell = stored(value);
+            }
+            if once {
+                break;
+            }
+        }
+        self.notes.count_samples(looked_at);
+        if once {
+            let first = cells[0];
+            cells.fill(first);
+        }
+        Ok(Row::new(points.labels.clone(), cells).dropping(points.drop_name))
+    }
+
+    /// As [`Self::row_of`], for a series with histograms.
+    fn mixed_windows(&self, points: &Points, windows: &Windows<'_>) -> Result<Row, QueryError> {
         let metric = points.labels.metric().map_or("", |name| name);
         let mut row = Row::blank(points.labels.clone(), windows.steps.count).dropping(points.drop_name);
         for step in 0..windows.steps.count {
@@ -146,15 +182,17 @@ impl Eval<'_> {
                 continue;
             }
             self.notes.count_samples((samples.len() + histograms.len()) as u64);
-            let floats = Window { samples, from_ms, to_ms, step_ms, args: windows.by_step.at(step), grows: false };
+            let (args, grows) = (windows.by_step.at(step), false);
+            let extrapolation = &Extrapolation::default();
+            let floats = Window { samples, from_ms, to_ms, step_ms, args, grows, extrapolation };
             let window = Mixed { floats, histograms, metric, here: windows.here };
-            let cell = match mixed {
+            let cell = match windows.mixed {
                 Some(mixed) if !histograms.is_empty() => mixed(&window),
                 _ => {
                     if !samples.is_empty() && !histograms.is_empty() {
                         window.note_ignored();
                     }
-                    if samples.is_empty() { None } else { body(&window.floats).map(Cell::Float) }
+                    if samples.is_empty() { None } else { (windows.body)(&window.floats).map(Cell::Float) }
                 }
             };
             if let Some(Cell::Histogram(histogram)) = &cell {
@@ -208,8 +246,10 @@ fn check_factors(args: &[Vec<f64>]) -> Result<(), QueryError> {
     Ok(())
 }
 
-/// Where the windows of all steps lie.
+/// Where the windows of all steps lie, and what makes a cell of each.
 struct Windows<'a> {
+    body: Floats,
+    mixed: Option<Histograms>,
     ends: Ends,
     range_ms: i64,
     by_step: &'a ByStep,

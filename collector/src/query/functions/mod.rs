@@ -23,6 +23,7 @@ use super::plan::Kind;
 use super::value::Cell;
 
 pub use over_time::quantile;
+pub use rate::Extrapolation;
 pub use windows::{OverWindows, Stretch, over_windows, overflows};
 
 /// The samples of one series that one step looks at, and where the window lies.
@@ -37,6 +38,8 @@ pub struct Window<'a> {
     pub args: &'a [f64],
     /// Known to hold no sample that is lower than the one before: a counter without a reset. False where nobody looked.
     pub grows: bool,
+    /// Of this series.
+    pub extrapolation: &'a Extrapolation,
 }
 
 /// A window of a series that has histograms, with or without numbers among them.

@@ -1,5 +1,7 @@
 //! Functions over the samples of a window.
 
+use std::cmp::Ordering;
+
 use crate::store::Sample;
 
 use super::Window;
@@ -96,12 +98,17 @@ pub fn quantile(q: f64, values: &mut [f64]) -> f64 {
     if q > 1.0 {
         return f64::INFINITY;
     }
-    values.sort_unstable_by(|a, b| b.is_nan().cmp(&a.is_nan()).then(a.total_cmp(b)));
     let rank = q * (values.len() - 1) as f64;
     let lower = rank.floor() as usize;
-    let upper = (lower + 1).min(values.len() - 1);
     let weight = rank - rank.floor();
-    values[lower] * (1.0 - weight) + values[upper] * weight
+    // Of all the order only two neighbours are wanted.
+    let (_, lower, above) = values.select_nth_unstable_by(lower, nan_first);
+    let upper = above.iter().copied().min_by(nan_first).unwrap_or(*lower);
+    *lower * (1.0 - weight) + upper * weight
+}
+
+fn nan_first(a: &f64, b: &f64) -> Ordering {
+    b.is_nan().cmp(&a.is_nan()).then(a.total_cmp(b))
 }
 
 /// Holt's linear method: a smoothed value and a smoothed trend. Factors are checked by the caller.
@@ -119,4 +126,26 @@ pub fn smooth(window: &Window<'_>) -> Option<f64> {
         smoothed = value_factor * sample.value + (1.0 - value_factor) * (smoothed + trend);
     }
     Some(smoothed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_quantile_is_that_of_all_values_in_order(
+            mut values in prop::collection::vec(prop_oneof![8 => -9i8..9, 1 => Just(100i8)].prop_map(|v| if v == 100 { f64::NAN } else { f64::from(v) }), 1..30),
+            q in 0.0..=1.0f64,
+        ) {
+            let mut sorted = values.clone();
+            sorted.sort_by(nan_first);
+            let rank = q * (sorted.len() - 1) as f64;
+            let (lower, weight) = (rank.floor() as usize, rank - rank.floor());
+            let wanted = sorted[lower] * (1.0 - weight) + sorted[(lower + 1).min(sorted.len() - 1)] * weight;
+            let found = quantile(q, &mut values);
+            prop_assert!(found == wanted || (found.is_nan() && wanted.is_nan()), "{} instead of {}", found, wanted);
+        }
+    }
 }

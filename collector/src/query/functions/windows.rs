@@ -6,7 +6,7 @@
 use crate::store::Window;
 
 use super::kahan::Sum;
-use super::rate::{Ends, extrapolated};
+use super::rate::{Ends, Extrapolation, extrapolated};
 
 /// The windows of one series that one step looks at.
 pub struct Stretch<'a> {
@@ -56,7 +56,7 @@ impl Stretch<'_> {
             from_ms: self.from_ms,
             to_ms: self.to_ms,
         };
-        extrapolated(&ends, difference, counter, seconds)
+        extrapolated(&ends, difference, counter, seconds, &Extrapolation::default())
     }
 }
 
