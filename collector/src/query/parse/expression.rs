@@ -110,8 +110,9 @@ impl Tokens<'_> {
     pub fn number_literal(&mut self) -> Parsed<f64> {
         let token = self.peek();
         let value = match token.kind {
-            Kind::Number => literal::number(token.text)
-                .ok_or_else(|| self.wrong(format!("error parsing number: {:?} is not one", token.text)))?,
+            Kind::Number => literal::number(token.text).map_err(|reason| {
+                self.wrong(format!("error parsing number: strconv.ParseFloat: parsing {:?}: {reason}", token.text))
+            })?,
             Kind::Duration => literal::duration(token.text).map_err(|reason| self.wrong(reason))?,
             Kind::Word if token.is_word("inf") => f64::INFINITY,
             Kind::Word if token.is_word("nan") => f64::NAN,

@@ -1,7 +1,14 @@
 //! Numbers, durations and strings as Go reads them.
 
-/// `1e3`, `0x1f`, `1_000`, `017` (octal), `.5`; NaN and Inf are words and read elsewhere.
-pub fn number(text: &str) -> Option<f64> {
+/// `1e3`, `0x1f`, `1_000`, `017` (octal), `.5`; NaN and Inf are words and read elsewhere. The reason is worded as Go has it.
+pub fn number(text: &str) -> Result<f64, &'static str> {
+    match digits(text) {
+        Some(number) if number.is_infinite() => Err("value out of range"),
+        found => found.ok_or("invalid syntax"),
+    }
+}
+
+fn digits(text: &str) -> Option<f64> {
     let parted = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
     let digit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_hexdigit());
     for (at, _) in parted.match_indices('_') {
@@ -142,11 +149,19 @@ mod tests {
         for (text, value) in
             [("1_000", 1000.0), ("0x_1F", 31.0), ("017", 15.0), ("08", 8.0), ("1e-3", 0.001), (".5", 0.5), ("1.", 1.0)]
         {
-            assert_eq!(number(text), Some(value), "{text}");
+            assert_eq!(number(text), Ok(value), "{text}");
         }
         for text in ["1__0", "1_", "0x", "1_.5", "1.2.3"] {
-            assert_eq!(number(text), None, "{text}");
+            assert_eq!(number(text), Err("invalid syntax"), "{text}");
         }
+    }
+
+    #[test]
+    fn what_no_float_holds_is_no_number() {
+        for text in ["1e400", "9e999"] {
+            assert_eq!(number(text), Err("value out of range"), "{text}");
+        }
+        assert_eq!(number("1e-400"), Ok(0.0));
     }
 
     #[test]

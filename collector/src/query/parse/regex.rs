@@ -55,9 +55,12 @@ pub fn anchored(pattern: &str, states: &mut States) -> Result<Regex, String> {
         .map_err(|error| format!("error parsing regexp: {}: `{pattern}`", last_line(&error.to_string())))
 }
 
-/// The library draws the pattern and an arrow before it says what is wrong.
+/// The library draws the pattern and an arrow before it says what is wrong. What is wrong most often is worded as Go has it.
 fn last_line(text: &str) -> &str {
-    text.lines().last().unwrap_or_default().trim_start_matches("error: ")
+    match text.lines().last().unwrap_or_default().trim_start_matches("error: ") {
+        "unclosed group" => "missing closing )",
+        other => other,
+    }
 }
 
 /// What a group that is still open counts so far.

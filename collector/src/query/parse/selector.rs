@@ -54,7 +54,8 @@ impl Tokens<'_> {
                 }
                 // No stored value is anything but UTF-8, so that what is not matches none.
                 let value = String::from_utf8_lossy(&self.text_literal()?).into_owned();
-                selector.matchers.push(matcher(label, op, value, self.states)?);
+                let made = matcher(label, op, value, self.states);
+                selector.matchers.push(made.map_err(|reason| wrong(token.place, reason))?);
             } else if token.kind == Kind::Quoted {
                 if let Some(name) = &selector.name {
                     let message = format!("metric name must not be set twice: {name:?} or {label:?}");
@@ -83,8 +84,8 @@ fn named(name: &str) -> Matcher {
     Matcher { name: METRIC_NAME.to_owned(), op: MatchOp::Equal, value: name.to_owned() }
 }
 
-fn matcher(name: String, op: Token<'_>, value: String, states: &mut States) -> Parsed<Matcher> {
-    let mut regex = || anchored(&value, states).map_err(|reason| wrong(op.place, reason));
+fn matcher(name: String, op: Token<'_>, value: String, states: &mut States) -> Result<Matcher, String> {
+    let mut regex = || anchored(&value, states);
     let op = match op.text {
         "=" => MatchOp::Equal,
         "!=" => MatchOp::NotEqual,

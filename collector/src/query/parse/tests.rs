@@ -118,6 +118,12 @@ fn errors_are_prometheus_own() {
         ("a[5m] anchored smoothed", "1:16: parse error: anchored and smoothed modifiers cannot be used together"),
         ("\"\\q\"", "1:1: parse error: unknown escape sequence in \"\\q\""),
         ("\"a", "1:1: parse error: unterminated quoted string"),
+        (
+            "a + 1e400",
+            "1:5: parse error: error parsing number: strconv.ParseFloat: parsing \"1e400\": value out of range",
+        ),
+        (".5.5", "1:1: parse error: error parsing number: strconv.ParseFloat: parsing \".5.5\": invalid syntax"),
+        ("a{b=~\"(\"}", "1:3: parse error: error parsing regexp: missing closing ): `(`"),
         // Once read as a duration of no length, again and again.
         (".5m", "1:1: parse error: unexpected character: '.'"),
     ] {
