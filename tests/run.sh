@@ -9,71 +9,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Package, and the program by which we see that it is there.
-NEEDED=(
-    mariadb-server:mariadbd
-    prometheus:promtool
-    prometheus-node-exporter:prometheus-node-exporter
-    prometheus-mysqld-exporter:prometheus-mysqld-exporter
-    systemd:systemd-analyze
-    python3-venv:python3
-    strace:strace
-    openssl:openssl
-    curl:curl
-    # libFuzzer is C++, see collector/fuzz.
-    g++:c++
-)
-
 say() { printf '== %s\n' "$*"; }
 
-# Debian's python3 can make environments only with the package python3-venv.
-python_ok() { python3 -c 'import venv, ensurepip' >/dev/null 2>&1; }
-
-there() {
-    case $1 in
-    python3-venv) python_ok ;;
-    *) PATH=$PATH:/usr/sbin:/sbin command -v "$2" >/dev/null ;;
-    esac
-}
-
-missing() {
-    local entry
-    for entry in "${NEEDED[@]}"; do
-        there "${entry%%:*}" "${entry#*:}" || echo "${entry%%:*}"
-    done
-}
-
-# invoke-rc.d asks policy-rc.d before it starts a service; 101 forbids it. One that the machine already has stays.
-install_packages() {
-    local root=() policy=/usr/sbin/policy-rc.d forbidden=0
-    if [ "$(id -u)" != 0 ]; then
-        command -v sudo >/dev/null || { echo "tests/run.sh: needs root or sudo to install: $*" >&2; exit 1; }
-        root=(sudo)
-    fi
-    if [ ! -e $policy ]; then
-        printf '#!/bin/sh\nexit 101\n' | "${root[@]}" tee $policy >/dev/null
-        "${root[@]}" chmod 755 $policy
-        trap "${root[*]} rm -f $policy" EXIT
-        forbidden=1
-    fi
-    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq
-    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
-    # Not left to the trap: this script ends by becoming cargo.
-    if [ "$forbidden" = 1 ]; then
-        "${root[@]}" rm -f $policy
-        trap - EXIT
-    fi
-}
-
-mapfile -t packages < <(missing)
-if [ ${#packages[@]} -gt 0 ]; then
-    if [ "${LAMPAD_NO_INSTALL:-}" = 1 ]; then
-        echo "tests/run.sh: not there, and not to be installed: ${packages[*]}" >&2
-        exit 1
-    fi
-    say "installing, without starting any service: ${packages[*]}"
-    install_packages "${packages[@]}"
-fi
+tests/install.sh tests
 
 # Python's gRPC for the example of a custom pusher, in an environment under target/.
 venv=target/python

@@ -12,6 +12,7 @@ grpc=${LAMPAD_TRY_GRPC:-127.0.0.1:9391}
 dir=target/try
 wait_seconds=60
 
+tests/install.sh build
 cargo build --release -p lampad-collector -p lampad-agent
 mkdir -p $dir
 

@@ -10,10 +10,11 @@ use lampad_collector::logging;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Columns grow on the threads that take frames and go on the one that seals: glibc's allocator keeps what is freed in arenas
-/// of the former, and took a fifth of the time in which a million series were defined.
+/// Columns grow in step on the threads that take frames, and go on the one that seals; what an allocator keeps of that is most of
+/// what the collector has resident. Measured, 100,000 series and 3,600 ticks as fast as they come, MiB at the end and after 3 s, and
+/// CPU s: jemalloc, set as in `.cargo/config.toml`, 144, 103 and 24; mimalloc 210, 190 and 25. glibc's took half as much CPU again.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Threads for work that waits or computes long: queries, scrapes, key frames of large servers. The unit allows 512 tasks.
 const BLOCKING_THREADS_MAX: usize = 128;
