@@ -37,7 +37,7 @@ pub(super) trait Engine: fmt::Debug + Send + Sync {
     fn partitions(&self) -> io::Result<Vec<u32>>;
 }
 
-/// Bytes written to a database, or read from it, after which it is closed when it is idle. sled's cache has 256 parts, each of
+/// Bytes written to a database, or read from it, after which it is flushed, and closed when it is idle. sled's cache has 256 parts, each of
 /// which keeps its last page however large, and a page holds nine of our values, or sixteen: one partition had 60 MiB resident with
 /// a capacity of 4 MiB. With the number of those that are open this bounds what all have in memory.
 const PASSED_MAX: u64 = 4 * 1024 * 1024;
@@ -120,16 +120,20 @@ impl Sled {
         Ok(Some(db))
     }
 
-    /// Notes bytes that went through a database, and closes it when they were many and nobody uses it now.
-    fn pass(&self, place: Place, bytes: u64) {
+    /// Notes bytes that went through a database, and closes it when they were many and nobody uses it now. Says whether it must be
+    /// flushed before.
+    fn pass(&self, place: Place, bytes: u64) -> bool {
         let mut open = self.open.lock();
-        let Some(database) = open.by_place.get_mut(&place) else { return };
+        let Some(database) = open.by_place.get_mut(&place) else { return false };
         database.passed += bytes;
-        if database.passed > PASSED_MAX && database.is_idle() {
+        let were_many = database.passed > PASSED_MAX;
+        if were_many && database.is_idle() {
             let closing = open.by_place.remove(&place);
             drop(open);
             drop(closing);
+            return false;
         }
+        were_many && database.unflushed
     }
 
     /// Takes a database out; it is closed by whoever lets go of it last, and nobody waits for that with the lock.
@@ -150,7 +154,19 @@ impl Sled {
             values.iter().try_for_each(|(number, value)| db.put(*number, value))
         });
         self.written(place, put)?;
-        self.pass(place, values.iter().map(|(_, value)| value.len() as u64).sum());
+        if self.pass(place, values.iter().map(|(_, value)| value.len() as u64).sum()) {
+            self.flush_in(place)?;
+        }
+        Ok(())
+    }
+
+    fn flush_in(&self, place: Place) -> io::Result<()> {
+        let flushed = guarded(|| self.db(place, false)?.map_or(Ok(()), |db| db.flush()));
+        self.written(place, flushed)?;
+        if let Some(open) = self.open.lock().by_place.get_mut(&place) {
+            open.unflushed = false;
+        }
+        self.pass(place, 0);
         Ok(())
     }
 
@@ -177,15 +193,7 @@ impl Engine for Sled {
     }
 
     fn flush(&self, partition: u32) -> io::Result<()> {
-        for place in self.open_of(partition, |open| open.unflushed) {
-            let flushed = guarded(|| self.db(place, false)?.map_or(Ok(()), |db| db.flush()));
-            self.written(place, flushed)?;
-            if let Some(open) = self.open.lock().by_place.get_mut(&place) {
-                open.unflushed = false;
-            }
-            self.pass(place, 0);
-        }
-        Ok(())
+        self.open_of(partition, |open| open.unflushed).into_iter().try_for_each(|place| self.flush_in(place))
     }
 
     fn get(&self, partition: u32, number: u32) -> io::Result<Option<Vec<u8>>> {
@@ -250,16 +258,17 @@ mod tests {
     }
 
     #[test]
-    fn a_database_through_which_much_has_passed_is_closed_once_that_is_flushed() {
+    fn a_database_through_which_much_has_passed_is_flushed_and_closed() {
         let dir = tempfile::tempdir().unwrap();
         let engine = Sled::new(dir.path());
         let is_open = || engine.open.lock().by_place.contains_key(&(1, 0));
         let many = u32::try_from(PASSED_MAX).unwrap() / 32_768 + 2;
         let values: Vec<(u32, Vec<u8>)> = (0..many).map(|number| (number, vec![number as u8; 32_768])).collect();
-        engine.put(1, &values).unwrap();
+        let (some, others) = values.split_at(2);
+        engine.put(1, some).unwrap();
         assert!(is_open(), "what is not flushed stays open");
-        engine.flush(1).unwrap();
-        assert!(!is_open());
+        engine.put(1, others).unwrap();
+        assert!(!is_open(), "a long checkpoint must not have all its values in memory");
         let mut was_closed = false;
         for (number, value) in values {
             assert!(engine.get(1, number).unwrap() == Some(value), "{number}");
