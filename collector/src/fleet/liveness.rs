@@ -74,7 +74,7 @@ impl Liveness {
             let now = Instant::now();
             again = now + LOOK_AGAIN;
             if self.look(now, now_ms()) || wrote.is_none_or(|at| now.duration_since(at) >= EVERY) {
-                if let Err(error) = self.own.write(now_ms(), self.samples.iter().cloned()) {
+                if let Err(error) = self.own.write(now_ms(), &self.samples) {
                     tracing::debug!(%error, "up is not written");
                 }
                 wrote = Some(now);

@@ -71,6 +71,11 @@ impl Labels {
         Self { list, headless: false }
     }
 
+    /// Whether both are in the same memory; equal ones need not be.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.list, &other.list) && self.headless == other.headless
+    }
+
     fn as_slice(&self) -> &[Label] {
         &self.list[usize::from(self.headless)..]
     }

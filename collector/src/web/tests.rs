@@ -42,7 +42,7 @@ impl Site {
         let meta = Meta { kind, help: "Help.".into(), unit: "".into() };
         let labels = Labels::from_pairs([(METRIC_NAME, name), ("instance", "a\"b")]);
         let group: &'static str = Box::leak(name.to_owned().into_boxed_str());
-        Own::new(self.store.clone(), group).write(now_ms(), [OwnSample { labels, meta, value }]).unwrap();
+        Own::new(self.store.clone(), group).write(now_ms(), &[OwnSample { labels, meta, value }]).unwrap();
     }
 }
 
