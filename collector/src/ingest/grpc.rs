@@ -35,9 +35,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 const LAST_ACKS_WITHIN: Duration = Duration::from_secs(2);
 
 /// What one stream may have on its way to us unread, in bytes: this much, times the number of agents, is the most that stuck
-/// streams can cost, and what those take that are asked to wait. Over a way of 50 ms it is more than a megabyte a second.
-const STREAM_WINDOW_BYTES: u32 = 64 << 10;
-const CONNECTION_WINDOW_BYTES: u32 = 128 << 10;
+/// streams can cost, and what those take that are asked to wait. Over a way of 50 ms it is 600 KB a second; an agent makes one.
+const STREAM_WINDOW_BYTES: u32 = 32 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 64 << 10;
 
 /// Streams and calls on one connection; an agent needs one.
 const CALLS_PER_CONNECTION: u32 = 64;
