@@ -6,9 +6,9 @@
 //! invented samples apart by asking the API.
 
 mod encode;
-pub mod flat_out;
 pub mod host;
 mod plan;
+pub mod pushed;
 pub mod recording;
 mod run;
 pub mod stuck;

@@ -1,6 +1,7 @@
 //! What taking samples in costs.
 //!
-//! Each server gets an empty directory and the same samples as fast as it takes them. CPU is user and system time of its
+//! Each server gets an empty directory and the same samples as fast as it takes them; with `--paced` a tick a second, of all hosts
+//! at the same moment, for a load that comes drop by drop costs each server more. CPU is user and system time of its
 //! process, from the first sample until all are answered, and until it has ended after SIGTERM. Memory is its resident set
 //! half way, when all is answered, and at its peak. Disk is what its data directory holds after the end; Prometheus keeps its
 //! head as a write-ahead log there. With `--growth` each server takes the first half of the ticks a second time, into another
@@ -9,7 +10,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use lampad_tests::load::flat_out::{Amount, native, remote_write};
+use lampad_tests::load::pushed::{Amount, native, remote_write};
 use lampad_tests::servers::{Server, installed};
 use lampad_tests::{Collector, Cost, Process, Signal, until};
 
@@ -33,6 +34,9 @@ pub struct Args {
     /// Connections for remote write
     #[arg(long, default_value_t = 4)]
     connections: u32,
+    /// A tick a second, as in life
+    #[arg(long)]
+    paced: bool,
     /// Measure also what the second half of the ticks adds on disk
     #[arg(long)]
     growth: bool,
@@ -80,7 +84,8 @@ impl Taker {
 }
 
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    let amount = Amount { hosts: args.hosts, series: args.series, ticks: args.ticks, groups: args.groups };
+    let Args { hosts, series, ticks, groups, paced, .. } = args;
+    let amount = Amount { hosts, series, ticks, groups, paced };
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
     println!("{} series, {} ticks, {} samples\n", args.hosts * args.series, args.ticks, amount.samples());
     println!(

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lampad_tests::load::flat_out::{Amount, native};
+use lampad_tests::load::pushed::{Amount, native};
 use lampad_tests::{Collector, Cost};
 
 #[derive(clap::Args)]
@@ -23,7 +23,8 @@ pub struct Args {
 }
 
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    let amount = Amount { hosts: args.hosts, series: args.series, ticks: args.ticks, groups: args.groups };
+    let Args { hosts, series, ticks, groups, .. } = args;
+    let amount = Amount { hosts, series, ticks, groups, paced: false };
     println!("{} series, {} ticks\n", args.hosts * args.series, args.ticks);
     let mut collector = Collector::start().await?;
     native(&collector.grpc_url(), amount).await?;

@@ -7,7 +7,10 @@
 //! until it was on disk.
 //!
 //! With an interval the start, when all agents come at once and define all their series, is told apart from what follows it: it
-//! ends when each of them has had all that it sent acked once, what came due meanwhile included.
+//! ends when each of them has had all that it sent acked once, what came due meanwhile included. The seconds with the longest
+//! acks are told one by one.
+
+mod worst;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -67,6 +70,8 @@ struct Apart {
     /// p50 and p99.
     queryable_ms: [f64; 2],
     durable_ms: [f64; 2],
+    /// Rows of a table.
+    worst: Vec<String>,
 }
 
 impl Apart {
@@ -91,11 +96,14 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         "| changed % | seconds | CPU s per 1 M samples | RSS MiB half way | at the end | index B/series | wire B/sample | disk B/sample | queryable p99 ms | durable p99 ms |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|");
-    let (mut steady, mut paced) = (Vec::new(), Vec::new());
+    let (mut steady, mut paced, mut worst) = (Vec::new(), Vec::new(), Vec::new());
     for change in &args.change {
         let (whole, apart) = measure(&args, *change, args.ticks).await?;
         println!("{}", whole.row(*change));
-        paced.extend(apart.map(|apart| apart.row(*change)));
+        if let Some(apart) = apart {
+            paced.push(apart.row(*change));
+            worst.extend(apart.worst.iter().map(|row| format!("| {change} {row}")));
+        }
         if args.steady {
             let (half, _) = measure(&args, *change, args.ticks / 2).await?;
             steady.push((*change, whole.less(&half)));
@@ -108,6 +116,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         );
         println!("|---|---|---|---|---|---|---|");
         paced.iter().for_each(|row| println!("{row}"));
+        println!("\nThe seconds with the longest acks, from the first connection on:\n");
+        println!("| changed % | second | frames | durable p50 / p99 ms |\n|---|---|---|---|");
+        worst.iter().for_each(|row| println!("{row}"));
     }
     if args.steady {
         println!("\nOf the second half of the ticks alone, without connections, names and first values:\n");
@@ -162,6 +173,7 @@ async fn measure(args: &Args, change: u8, ticks: u64) -> anyhow::Result<(Figures
     let mut collector = Collector::start().await?;
     let pid = collector.process.id();
     let (before, begin) = (Cost::of(pid)?, Instant::now());
+    let begin_ms = jiff::Timestamp::now().as_millisecond();
     let begun = Arc::new(AtomicU32::new(0));
     let paced = args.interval_ms != 0;
     let plan = Plan {
@@ -208,6 +220,7 @@ async fn measure(args: &Args, change: u8, ticks: u64) -> anyhow::Result<(Figures
                 / plan.interval.as_secs_f64(),
             queryable_ms: since(&api, "queryable", at).await?,
             durable_ms: since(&api, "durable", at).await?,
+            worst: worst::rows(&api, begin_ms, jiff::Timestamp::now().as_millisecond()).await?,
         }),
         None => None,
     };
@@ -237,11 +250,11 @@ async fn quantile_ms(api: &Api, of: &str) -> anyhow::Result<f64> {
     api.value(&query).await
 }
 
-/// p50 and p99 over the frames since then. The collector writes its metrics once a second: what came in the last one of the
-/// start is counted in.
+/// p50 and p99 over the frames since then. The collector writes its metrics once a second, so what has just been acked is in the
+/// next ones.
 async fn since(api: &Api, of: &str, at: jiff::Timestamp) -> anyhow::Result<[f64; 2]> {
     let buckets = format!("lampad_collector_{of}_seconds_bucket");
-    let at = at.as_second();
+    let at = at.as_second() + 2;
     let ms = |q: f64| format!("1000 * histogram_quantile({q}, {buckets} - {buckets} @ {at})");
     Ok([api.value(&ms(0.5)).await?, api.value(&ms(0.99)).await?])
 }

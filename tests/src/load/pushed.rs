@@ -1,6 +1,7 @@
-//! The same samples pushed flat out in two ways: over the streaming protocol, and as Prometheus' remote write.
+//! The same samples pushed in two ways: over the streaming protocol, and as Prometheus' remote write; as fast as they are taken,
+//! or tick by tick, those of all hosts at the same moment.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use futures::future::try_join_all;
@@ -30,6 +31,16 @@ pub struct Amount {
     pub ticks: u32,
     /// Groups into which a host's series are dealt.
     pub groups: u32,
+    /// Ticks come due once a second; else at once.
+    pub paced: bool,
+}
+
+/// When the ticks of a run come due.
+#[derive(Clone, Copy)]
+struct Clock {
+    begin: Instant,
+    start_ms: i64,
+    paced: bool,
 }
 
 impl Amount {
@@ -37,10 +48,23 @@ impl Amount {
         u64::from(self.hosts) * u64::from(self.series) * u64::from(self.ticks)
     }
 
-    /// Time of the first tick, so that the last one is some seconds old.
-    fn start_ms(&self) -> i64 {
+    /// What comes at once ends some seconds ago.
+    fn clock(&self) -> Clock {
         let now_s = jiff::Timestamp::now().as_second();
-        (now_s - i64::from(self.ticks) - 10) * 1000
+        let start_s = if self.paced { now_s } else { now_s - i64::from(self.ticks) - 10 };
+        Clock { begin: Instant::now(), start_ms: start_s * 1000, paced: self.paced }
+    }
+}
+
+impl Clock {
+    fn ms(&self, tick: u32) -> i64 {
+        self.start_ms + i64::from(tick) * 1000
+    }
+
+    async fn due(&self, tick: u32) {
+        if self.paced {
+            tokio::time::sleep_until((self.begin + Duration::from_secs(tick.into())).into()).await;
+        }
     }
 }
 
@@ -54,16 +78,16 @@ fn metric(series: u32) -> String {
 
 /// Pushes over one stream per host; returns when everything is acked.
 pub async fn native(url: &str, amount: Amount) -> anyhow::Result<()> {
-    let start_ms = amount.start_ms();
+    let clock = amount.clock();
     try_join_all((0..amount.hosts).map(|host| {
         let url = url.to_owned();
-        async move { tokio::spawn(stream(url, amount, host, start_ms)).await? }
+        async move { tokio::spawn(stream(url, amount, host, clock)).await? }
     }))
     .await?;
     Ok(())
 }
 
-async fn stream(url: String, amount: Amount, host: u32, start_ms: i64) -> anyhow::Result<()> {
+async fn stream(url: String, amount: Amount, host: u32, clock: Clock) -> anyhow::Result<()> {
     let mut client = IngestClient::connect(url).await?;
     let (outbox, requests) = mpsc::channel(2);
     outbox.send(hello(host)).await?;
@@ -75,7 +99,8 @@ async fn stream(url: String, amount: Amount, host: u32, start_ms: i64) -> anyhow
     let mut before = values.clone();
     for tick in 0..amount.ticks {
         values.step();
-        let frame = frame(amount, tick, start_ms, &before, &values);
+        clock.due(tick).await;
+        let frame = frame(amount, tick, clock.ms(tick), &before, &values);
         outbox.send(frame).await.context("the collector ended the stream")?;
         before.clone_from(&values);
         while u64::from(tick) + 1 >= acked + u64::from(welcome.window_frames) {
@@ -140,11 +165,11 @@ fn dictionary(amount: Amount) -> Upward {
     up(Up::Dictionary(Dictionary { lane: Lane::Live.into(), reset: true, groups, metrics, series, symbols }))
 }
 
-fn frame(amount: Amount, tick: u32, start_ms: i64, before: &Host, values: &Host) -> Upward {
+fn frame(amount: Amount, tick: u32, base_ms: i64, before: &Host, values: &Host) -> Upward {
     up(Up::Frame(Frame {
         lane: Lane::Live.into(),
         sequence: u64::from(tick) + 1,
-        base_ms: start_ms + i64::from(tick) * 1000,
+        base_ms,
         sent_ms: jiff::Timestamp::now().as_millisecond(),
         ticks: (0..amount.groups).map(|group| group_tick(amount, group, tick == 0, before, values)).collect(),
     }))
@@ -172,23 +197,24 @@ fn group_tick(amount: Amount, group: u32, key: bool, before: &Host, values: &Hos
 
 /// Pushes as remote write 1.0, a request per host and tick, over so many connections.
 pub async fn remote_write(url: &str, amount: Amount, connections: u32) -> anyhow::Result<()> {
-    let start_ms = amount.start_ms();
+    let clock = amount.clock();
     try_join_all((0..connections).map(|connection| {
         let url = url.to_owned();
-        async move { tokio::spawn(requests(url, amount, (connection, connections), start_ms)).await? }
+        async move { tokio::spawn(requests(url, amount, (connection, connections), clock)).await? }
     }))
     .await?;
     Ok(())
 }
 
-async fn requests(url: String, amount: Amount, (first, step): (u32, u32), start_ms: i64) -> anyhow::Result<()> {
+async fn requests(url: String, amount: Amount, (first, step): (u32, u32), clock: Clock) -> anyhow::Result<()> {
     let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
     let numbers = (first..amount.hosts).step_by(step as usize);
     let mut hosts: Vec<(Host, Vec<Vec<WriteLabel>>)> = numbers
         .map(|host| (Host::new(host, amount.series), (0..amount.series).map(|series| labels(host, series)).collect()))
         .collect();
     for tick in 0..amount.ticks {
-        let timestamp = start_ms + i64::from(tick) * 1000;
+        clock.due(tick).await;
+        let timestamp = clock.ms(tick);
         for (host, labels) in &mut hosts {
             host.step();
             let series = labels.iter_mut().zip(0..).map(|(labels, number)| WriteSeries {
