@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use lampad_agent::module::ModuleError;
 use lampad_agent::modules::mysql::{
-    Address, MysqlSettings, Secret, Session, Surroundings, Target, Tls, TlsMode, log_in,
+    Address, MysqlSettings, Secret, Session, Surroundings, Target, Tls, TlsMode, discovery, log_in,
 };
 use lampad_tests::mariadb::Server;
 use rand::rngs::StdRng;
@@ -68,6 +68,45 @@ async fn any_password_works() -> Result<()> {
             let session = Session::new(settings, Surroundings::default());
             session.ping().await.with_context(|| format!("password {password:?} in a URL, seed {seed}"))?;
         }
+    }
+    Ok(())
+}
+
+/// A value as somebody may write it behind `password =`, on one line.
+fn random_value(random: &mut StdRng) -> String {
+    let alphabet: Vec<char> = r#"ab""''\\## ;=[]nrsté"#.chars().chain(['\t', '\r']).collect();
+    (0..random.random_range(0..=12)).filter_map(|_| alphabet.choose(random).copied()).collect()
+}
+
+/// The password that an option file gives us.
+fn password_in(file: &std::path::Path) -> Result<Option<String>> {
+    let settings = MysqlSettings { option_file: Some(file.into()), ..MysqlSettings::default() };
+    let targets = discovery::targets(&settings, &Surroundings { user: "u".into(), ..Surroundings::default() })?;
+    Ok(targets[0].password.as_ref().map(|password| password.reveal().to_owned()))
+}
+
+/// `password=p#ss` was taken as a whole, where the clients see a comment.
+#[test]
+fn option_files_say_to_us_what_they_say_to_the_clients() -> Result<()> {
+    const CLIENTS: &str = "my_print_defaults";
+    if !lampad_tests::needs::program(CLIENTS) {
+        return Ok(());
+    }
+    let seed: u64 = rand::random();
+    let mut random = StdRng::seed_from_u64(seed);
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("my.cnf");
+    for _ in 0..500 {
+        let value = random_value(&mut random);
+        // MySQL's client programs print no password, so the value has another name for them.
+        std::fs::write(&file, format!("[client]\npassword = {value}\nnote = {value}\n"))?;
+        let defaults = format!("--defaults-file={}", file.display());
+        let printed = std::process::Command::new(CLIENTS).args([&defaults, "client"]).output()?;
+        let printed = String::from_utf8(printed.stdout)?;
+        let (_, theirs) = printed.rsplit_once("--note=").with_context(|| printed.clone())?;
+        let theirs = theirs.strip_suffix('\n').unwrap_or(theirs);
+        let ours = password_in(&file).with_context(|| format!("{value:?}, seed {seed}"))?.unwrap_or_default();
+        anyhow::ensure!(ours == theirs, "{value:?} is {ours:?} to us and {theirs:?} to the clients, seed {seed}");
     }
     Ok(())
 }

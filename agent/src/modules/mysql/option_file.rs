@@ -1,10 +1,12 @@
 //! Option files of the MySQL clients: `~/.my.cnf` and what it includes.
 //!
 //! Source: groups `[client]`, `[client-server]`, `[client-mariadb]` and, last and so strongest, `[lampad]`.
-//! Shape:  `name = value` or a bare `name`; `-` and `_` are the same; values may be quoted with `'` or `"` and use the
-//!         escapes `\b \t \n \r \s \\ \" \'`; a line that begins with `#` or `;` is a comment, and so is what follows
-//!         ` #` behind an unquoted value; `!include FILE` and `!includedir DIR` (its `*.cnf`, by name) read further files.
-//! Errors: a file that exists and cannot be read or is not UTF-8 is named; lines of other groups are left alone.
+//! Shape:  `name = value` or a bare `name`; `-` and `_` are the same; a value within two `'` or two `"` is what stands between
+//!         them; the escapes are `\b \t \n \r \s \\ \" \'`; a line that begins with `#` or `;` is a comment, and so is what
+//!         follows a `#` outside of quotes, also without a blank before it: my_print_defaults(1) tells the same values.
+//!         `!include FILE` and `!includedir DIR` (its `*.cnf`, by name) read further files.
+//! Errors: a file that exists and cannot be read is named, and a line for us that is not UTF-8, which is what the driver takes a
+//!         password in; comments and lines of other groups are left alone.
 
 use std::path::{Path, PathBuf};
 
@@ -17,6 +19,8 @@ pub enum OptionFileError {
     Read { path: PathBuf, cause: std::io::Error },
     #[error("{}: files include each other more than {DEPTH_MAX} deep; remove the loop", path.display())]
     Loop { path: PathBuf },
+    #[error("{}:{line}: this is not UTF-8; write the value in UTF-8, a password with ALTER USER as well", path.display())]
+    NotText { path: PathBuf, line: usize },
 }
 
 /// What the groups for us said; of several values for one name the last counts, `[lampad]` above the others.
@@ -45,10 +49,15 @@ impl Options {
             return Err(OptionFileError::Loop { path: path.to_owned() });
         }
         let read = |cause| OptionFileError::Read { path: path.to_owned(), cause };
-        let text = std::fs::read_to_string(path).map_err(read)?;
+        let bytes = std::fs::read(path).map_err(read)?;
         let mut group = Group::Other;
-        for line in text.lines().map(str::trim) {
-            if line.is_empty() || line.starts_with(['#', ';']) {
+        for (at, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
+            let line = match std::str::from_utf8(line) {
+                Ok(line) => trimmed(line),
+                Err(_) if group == Group::Other || is_comment(line) => continue,
+                Err(_) => return Err(OptionFileError::NotText { path: path.to_owned(), line: at + 1 }),
+            };
+            if line.is_empty() || is_comment(line.as_bytes()) {
                 continue;
             }
             if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
@@ -60,15 +69,19 @@ impl Options {
             } else if let Some(file) = directive(line, "!include") {
                 self.read_into(&beside(path, file), depth + 1)?;
             } else if group != Group::Other {
-                let (name, value) = line.split_once('=').unwrap_or((line, ""));
-                let entry = (name.trim().to_ascii_lowercase().replace('_', "-"), value_of(value));
-                match group {
-                    Group::Lampad => self.lampad.push(entry),
-                    _ => self.client.push(entry),
-                }
+                self.keep(group, without_comment(line));
             }
         }
         Ok(())
+    }
+
+    fn keep(&mut self, group: Group, line: &str) {
+        let (name, value) = line.split_once('=').unwrap_or((line, ""));
+        let entry = (trimmed(name).to_ascii_lowercase().replace('_', "-"), value_of(value));
+        match group {
+            Group::Lampad => self.lampad.push(entry),
+            _ => self.client.push(entry),
+        }
     }
 }
 
@@ -105,19 +118,40 @@ fn cnf_files(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The value as written behind `=`: without quotes or comment, escapes resolved.
+/// Without blanks of ASCII at its ends; a password may end in others.
+fn trimmed(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_ascii_whitespace() || c == '\u{b}')
+}
+
+fn is_comment(line: &[u8]) -> bool {
+    matches!(line.trim_ascii_start().first(), Some(b'#' | b';'))
+}
+
+/// The line up to a `#` that stands in no quotes. Within them a quote may be escaped.
+fn without_comment(line: &str) -> &str {
+    let (mut quote, mut escaped) = (None, false);
+    for (at, next) in line.char_indices() {
+        match next {
+            '"' | '\'' if !escaped => match quote {
+                None => quote = Some(next),
+                Some(open) if open == next => quote = None,
+                Some(_) => {}
+            },
+            '#' if quote.is_none() => return &line[..at],
+            _ => {}
+        }
+        escaped = quote.is_some() && next == '\\' && !escaped;
+    }
+    line
+}
+
+/// The value as written behind `=`: without quotes, escapes resolved.
 fn value_of(written: &str) -> String {
-    let written = written.trim();
-    let quote = written.chars().next().filter(|first| matches!(first, '"' | '\''));
+    let written = trimmed(written);
+    let within = |quote| written.strip_prefix(quote)?.strip_suffix(quote);
+    let mut chars = within('"').or_else(|| within('\'')).unwrap_or(written).chars();
     let mut value = String::with_capacity(written.len());
-    let mut chars = written.chars().skip(usize::from(quote.is_some())).peekable();
     while let Some(next) = chars.next() {
-        if Some(next) == quote {
-            return value;
-        }
-        if quote.is_none() && next == '#' && value.ends_with(char::is_whitespace) {
-            break;
-        }
         if next != '\\' {
             value.push(next);
             continue;
@@ -134,34 +168,54 @@ fn value_of(written: &str) -> String {
             None => value.push('\\'),
         }
     }
-    if quote.is_some() {
-        // The quote was never closed, so it was meant as a character.
-        return written.to_owned();
-    }
-    value.trim_end().to_owned()
+    value
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// What a line of ours says.
+    fn read(written: &str) -> String {
+        let mut options = Options::default();
+        options.keep(Group::Client, without_comment(&format!("x={written}")));
+        options.get("x").unwrap().to_owned()
+    }
+
     #[test]
     fn values_are_unquoted_as_the_clients_do() {
         let table = [
-            (r#"plain"#, "plain"),
+            ("plain", "plain"),
             (r#"  spaced  "#, "spaced"),
             (r#""p#ss; w'rd""#, "p#ss; w'rd"),
             (r#"'a"b' # note"#, "a\"b"),
-            (r#"p#ss"#, "p#ss"),
-            (r#"pass # note"#, "pass"),
+            (r#""p#s" # note"#, "p#s"),
+            ("p#ss", "p"),
+            ("pass # note", "pass"),
             (r#""a\"b\\c\sd\te""#, "a\"b\\c d\te"),
-            (r#"C:\x"#, r"C:\x"),
+            (r#""a"b""#, "a\"b"),
+            ("'it''s'", "it''s"),
+            (r#"a"b"#, "a\"b"),
+            (r#""a" b"#, "\"a\" b"),
+            (r"C:\x", r"C:\x"),
             (r#""open"#, "\"open"),
+            (r#"""#, "\""),
             ("", ""),
         ];
         for (written, expected) in table {
-            assert_eq!(value_of(written), expected, "{written}");
+            assert_eq!(read(written), expected, "{written}");
         }
+    }
+
+    #[test]
+    fn only_what_is_for_us_has_to_be_text() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("my.cnf");
+        std::fs::write(&file, b"# caf\xe9\n[mysqld]\nx=\xff\n[client]\n ; \xe9\nuser=a\n").unwrap();
+        assert_eq!(Options::read(&file).unwrap().get("user"), Some("a"));
+        std::fs::write(&file, b"[client]\npassword=\xe9\n").unwrap();
+        let error = Options::read(&file).unwrap_err().to_string();
+        assert!(error.contains("my.cnf:2: this is not UTF-8"), "{error}");
     }
 
     proptest::proptest! {
@@ -179,7 +233,7 @@ mod tests {
                 }
             }
             written.push('"');
-            proptest::prop_assert_eq!(value_of(&written), password);
+            proptest::prop_assert_eq!(read(&written), password);
         }
     }
 
