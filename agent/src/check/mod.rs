@@ -26,16 +26,22 @@ pub async fn check(settings: &MysqlSettings, around: &Surroundings) -> Report {
         match look_at(&target, settings, around).await {
             Ok(found) => return Report::Connected(found),
             Err(error @ LoginError::Refused { .. }) => {
-                return Report::Refused {
-                    account: Account::new(&target.user, "localhost"),
-                    target,
-                    detail: error.to_string(),
-                };
+                let detail = error.to_string();
+                return Report::Refused { account: account_to_make(&target.user, &detail), target, detail };
             }
             Err(error) => tried.push((target, error.to_string())),
         }
     }
     Report::Absent { tried }
+}
+
+/// The account that would be let in: on the host as the server calls it where it says so, and never the administrator's, which
+/// nobody should hand to an agent.
+fn account_to_make(user: &str, refusal: &str) -> Account {
+    // Access denied for user 'u'@'HOST'; Host 'HOST' is not allowed to connect.
+    let before = [format!("'{user}'@'"), "Host '".to_owned()];
+    let host = before.iter().find_map(|before| refusal.split_once(before)?.1.split_once('\''));
+    Account::new(if user == "root" { "lampad" } else { user }, host.map_or("localhost", |(host, _)| host))
 }
 
 async fn look_at(target: &Target, settings: &MysqlSettings, around: &Surroundings) -> Result<Found, LoginError> {
@@ -120,5 +126,22 @@ fn verdict(module: &str, outcome: Result<(), ModuleError>, server: &Server, miss
         (Err(ModuleError::Absent { what }), _) => Verdict::NotHere(what),
         (Err(_), Some(right)) => Verdict::Denied(right),
         (Err(error), None) => Verdict::Failed(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_account_to_make_is_on_the_host_that_the_server_sees() {
+        for (user, refusal, account) in [
+            ("u", "1045 (28000): Access denied for user 'u'@'web1' (using password: YES); create", "'u'@'web1'"),
+            ("root", "1698 (28000): Access denied for user 'root'@'localhost'", "'lampad'@'localhost'"),
+            ("u", "1130 (HY000): Host '10.0.0.7' is not allowed to connect to this MariaDB server", "'u'@'10.0.0.7'"),
+            ("u", "TLS: certificate", "'u'@'localhost'"),
+        ] {
+            assert_eq!(account_to_make(user, refusal).to_string(), account, "{refusal}");
+        }
     }
 }

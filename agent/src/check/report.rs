@@ -86,14 +86,12 @@ impl fmt::Display for Report {
             Self::Connected(found) => found.fmt(out),
             Self::Refused { target, account, detail } => {
                 writeln!(out, "MySQL: {target}: {detail}")?;
-                let account = match &*target.user {
-                    // Nobody should hand the administrator's account to an agent.
-                    "root" => Account::new("lampad", "localhost"),
-                    _ => account.clone(),
-                };
-                writeln!(out, "\nAn account for the agent, made by an administrator:")?;
-                create_user(out, "MariaDB 10.5.9 and later", &account, &Server::new("10.11.0-MariaDB", ""))?;
-                create_user(out, "MySQL, and MariaDB before 10.5", &account, &Server::new("8.4.0", ""))?;
+                writeln!(
+                    out,
+                    "\nAn account for the agent, made by an administrator; one that is there gets this password by ALTER USER:"
+                )?;
+                create_user(out, "MariaDB 10.5.9 and later", account, &Server::new("10.11.0-MariaDB", ""))?;
+                create_user(out, "MySQL, and MariaDB before 10.5", account, &Server::new("8.4.0", ""))?;
                 writeln!(out, "\nThen name it in ~/.my.cnf ([client] user, password), or by --mysql or LAMPAD_MYSQL.")
             }
             Self::Absent { tried } => {
@@ -124,7 +122,7 @@ impl fmt::Display for Found {
                 Verdict::Ok => ("ok", String::new()),
                 Verdict::Denied(right) => ("denied", format!("needs {}", right.name())),
                 Verdict::SilentlyEmpty(right) => {
-                    ("silently empty", format!("needs {} to see other sessions", right.name()))
+                    ("silently empty", format!("needs {} to see all {}", right.name(), rights::hidden_without(*right)))
                 }
                 Verdict::NotHere(what) => ("not here", what.clone()),
                 Verdict::SwitchedOff(what) => ("switched off", what.clone()),

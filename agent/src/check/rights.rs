@@ -81,6 +81,15 @@ async fn sees_too_few_tables(connection: &mut MySqlConnection, server: &Server) 
     matches!(counts[..], [Some(there), Some(seen)] if seen < there) || matches!(counts[..], [None, Some(0)])
 }
 
+/// What a server leaves out of its answers to an account that lacks a right.
+pub fn hidden_without(right: Right) -> &'static str {
+    match right {
+        Right::Process => "sessions",
+        Right::Tables => "tables",
+        _ => "rows",
+    }
+}
+
 /// A right as a privilege list and what it is on, as GRANT and SHOW GRANTS write them.
 pub fn privileges(right: Right, settings: &MysqlSettings) -> (&'static [&'static str], String) {
     match right {
