@@ -10,6 +10,7 @@ use lampad_agent::modules::mysql::{Extra, MysqlSettings, Secret, Session, Surrou
 use lampad_agent::tick::Tick;
 use lampad_proto::Number;
 use lampad_tests::mariadb::Server;
+use sqlx::ConnectOptions;
 
 /// Far above what any step takes on a busy machine; a condition not met by then never will be.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -117,6 +118,46 @@ async fn modules_that_are_off_by_default_sample() -> Result<()> {
                 Err(error) => bail!("{}: {error}", entry.spec.name),
             }
         }
+        Ok(())
+    })
+    .await
+}
+
+/// The sums of the others named columns that only other servers have.
+#[tokio::test]
+async fn what_is_beyond_the_budget_is_told_together() -> Result<()> {
+    let flags = ["--performance-schema=ON", "--loose-userstat=1", "--skip-name-resolve"];
+    with_each_server(&flags, |server| async move {
+        server
+            .execute(
+                "CREATE USER a@localhost; CREATE USER b@'127.0.0.1'; CREATE DATABASE d;
+                 CREATE TABLE d.t (i INT AUTO_INCREMENT PRIMARY KEY); CREATE TABLE d.u (i INT AUTO_INCREMENT PRIMARY KEY);
+                 USE d; INSERT INTO t VALUES (1); INSERT INTO u VALUES (1); SELECT * FROM t, u",
+            )
+            .await?;
+        let _over_the_socket = server.root().username("a").connect().await?;
+        let tcp = sqlx::mysql::MySqlConnectOptions::new().host("127.0.0.1").port(server.port()).username("b");
+        let _over_tcp = tcp.connect().await?;
+        let extra = Extra::ALL.iter().copied().filter(|extra| *extra != Extra::Heartbeat).collect();
+        let settings =
+            MysqlSettings { extra, objects_max: 1, statement_deadline: PATIENCE, ..settings(server.dsn()) };
+        let mut with_others = BTreeSet::new();
+        for entry in &mut modules_on(&session(settings)) {
+            match sample(entry).await {
+                Ok(samples) if samples.keys().any(|series| series.starts_with("lampad_mysql_other_objects")) => {
+                    with_others.insert(entry.spec.name);
+                }
+                Ok(_) => {}
+                Err(error) if error.is_absence() => {}
+                Err(error) => bail!("{}: {error}", entry.spec.name),
+            }
+        }
+        let mut expected = vec!["mysql.statements", "mysql.table_io_waits", "mysql.tables", "mysql.user"];
+        if server.is_mariadb() {
+            expected.extend(["mysql.user_statistics", "mysql.client_statistics", "mysql.table_statistics"]);
+        }
+        let missing: Vec<_> = expected.iter().filter(|name| !with_others.contains(*name)).collect();
+        assert!(missing.is_empty(), "{missing:?} tell of no others: {with_others:?}");
         Ok(())
     })
     .await

@@ -32,6 +32,8 @@ pub struct Server {
     pub thread_per_connection: bool,
     /// The plugin that counts statements by duration is there and counts.
     pub query_response_time: bool,
+    /// It also counts statements that read and those that write apart (MariaDB from 11.5 on, Percona Server 5.6 and 5.7).
+    pub query_response_time_split: bool,
 }
 
 impl Server {
@@ -52,6 +54,7 @@ impl Server {
             binary_log: false,
             thread_per_connection: false,
             query_response_time: false,
+            query_response_time_split: false,
         }
     }
 

@@ -153,6 +153,15 @@ macro_rules! activity {
                 "concurrent_connections",
             ),
             Family::new($exceeded.labels($label), "max_statement_time_exceeded"),
+            // From MariaDB 11.5 on; untyped, as all columns that the exporter has no family for.
+            Family::new(
+                Desc::untyped(concat!("mysql_info_schema_", $who, "_statistics_key_read_hits"), HITS).labels($label),
+                "key_read_hits",
+            ),
+            Family::new(
+                Desc::untyped(concat!("mysql_info_schema_", $who, "_statistics_key_read_misses"), MISSES).labels($label),
+                "key_read_misses",
+            ),
             $(Family::new(
                 Desc::counter(
                     concat!("mysql_info_schema_", $who, "_statistics_", $suffix),
@@ -196,6 +205,8 @@ macro_rules! activity {
     };
 }
 
+const HITS: &str = "Reads by a key that found a row.";
+const MISSES: &str = "Reads by a key that found none.";
 const EXCEEDED: &str = "Statements ended for lasting longer than they may.";
 
 const BY_USER: &[&str] = &["user"];

@@ -7,6 +7,7 @@ use sqlx::mysql::{MySqlConnection, MySqlDatabaseError};
 use sqlx::{ConnectOptions, Connection};
 
 use super::dialect::Server;
+use super::response_time;
 use super::rows::Rows;
 use super::server_thread::ServerThread;
 use super::target::{Address, Target, TlsMode};
@@ -102,6 +103,9 @@ async fn introduce(
     server.thread_per_connection = find("thread_handling") == "one-thread-per-connection";
     server.binary_log = find("log_bin") == "ON";
     server.query_response_time = matches!(find("query_response_time_stats"), "ON" | "1");
+    if server.query_response_time {
+        server.query_response_time_split = !Rows::fetch(connection, response_time::SPLIT).await?.is_empty();
+    }
 
     let me = Rows::fetch(connection, "SELECT CONNECTION_ID() AS id, CURRENT_USER() AS account").await?;
     let me = me.iter().next().ok_or(sqlx::Error::RowNotFound)?;

@@ -1,8 +1,8 @@
 //! Statements by duration, where the server counts them.
 //!
 //! Source: information_schema.query_response_time of the plugin of that name (MariaDB, Percona Server), when
-//!         `query_response_time_stats` is on at login. Percona 5.6 and 5.7 split reads and writes; that split is not read.
-//! Shape:  a classic histogram: `_bucket` by `le`, `_sum`, `_count`.
+//!         `query_response_time_stats` is on at login; where the plugin parts reads from writes, its tables `_read` and `_write` too.
+//! Shape:  a classic histogram of all statements, and one of each part: `_bucket` by `le`, `_sum`, `_count`.
 //! Units:  seconds.
 //! Errors: `Absent` where there is no such plugin, or it does not count.
 
@@ -12,33 +12,53 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use lampad_proto::v1::MetricType;
 
-use super::rows::Rows;
+use super::dialect::Server;
+use super::rows::Row;
 use super::session::Session;
 use crate::module::{Desc, Module, ModuleError};
 use crate::tick::Tick;
 
-const HELP: &str = "The number of all queries by duration they took to execute.";
-const STATEMENT: &str = "SELECT TIME, COUNT, TOTAL FROM INFORMATION_SCHEMA.QUERY_RESPONSE_TIME";
+/// Asked at login: has a row where the plugin parts reads from writes.
+pub const SPLIT: &str = "SELECT plugin_name FROM information_schema.plugins \
+                         WHERE plugin_name = 'QUERY_RESPONSE_TIME_READ' AND plugin_status = 'ACTIVE'";
+
+/// What is counted apart, as the family's name has it, the table that has it, and the help.
+const PARTS: [(&str, &str, &str); 3] = [
+    ("", "", "The number of all queries by duration they took to execute."),
+    ("read_", "_READ", "The number of read queries by duration they took to execute."),
+    ("write_", "_WRITE", "The number of write queries by duration they took to execute."),
+];
 
 pub struct ResponseTime {
     session: Arc<Session>,
+    histograms: [Histogram; 3],
+}
+
+impl ResponseTime {
+    pub fn new(session: Arc<Session>) -> Self {
+        Self { session, histograms: PARTS.map(|(part, _, help)| Histogram::new(part, help)) }
+    }
+}
+
+struct Histogram {
+    part: &'static str,
     bucket: Desc,
     sum: Desc,
     count: Desc,
 }
 
-impl ResponseTime {
-    pub fn new(session: Arc<Session>) -> Self {
-        let part = |suffix: &str| {
-            let name = format!("mysql_info_schema_query_response_time_seconds{suffix}");
-            Desc::named(MetricType::Histogram, name, HELP)
+impl Histogram {
+    fn new(part: &'static str, help: &'static str) -> Self {
+        let family = |suffix: &str| {
+            let name = format!("mysql_info_schema_{part}query_response_time_seconds{suffix}");
+            Desc::named(MetricType::Histogram, name, help)
         };
-        Self { session, bucket: part("_bucket").labels(&["le"]), sum: part("_sum"), count: part("_count") }
+        Self { part, bucket: family("_bucket").labels(&["le"]), sum: family("_sum"), count: family("_count") }
     }
 
-    fn push(&self, rows: &Rows, out: &mut Tick) {
+    fn push<'a>(&self, rows: impl Iterator<Item = Row<'a>>, out: &mut Tick) {
         let (mut count, mut sum) = (0.0, 0.0);
-        for row in rows.iter() {
+        for row in rows {
             count += row.number("count").unwrap_or(0.0);
             sum += row.number("total").unwrap_or(0.0);
             // The last row, TOO LONG, has no bound: it counts for +Inf only.
@@ -50,6 +70,18 @@ impl ResponseTime {
         out.push(&self.sum, &[], sum);
         out.push(&self.count, &[], count);
     }
+}
+
+/// All tables at once, so that the parts are of one moment.
+fn statement(server: &Server) -> Result<Cow<'static, str>, ModuleError> {
+    if !server.query_response_time {
+        return Err(ModuleError::Absent { what: "the plugin query_response_time, switched on".into() });
+    }
+    let parts = if server.query_response_time_split { &PARTS[..] } else { &PARTS[..1] };
+    let select = |(part, table, _): &(&str, &str, &str)| {
+        format!("SELECT '{part}' AS part, TIME, COUNT, TOTAL FROM INFORMATION_SCHEMA.QUERY_RESPONSE_TIME{table}")
+    };
+    Ok(Cow::Owned(parts.iter().map(select).collect::<Vec<_>>().join(" UNION ALL ")))
 }
 
 /// As Prometheus' client for Go writes bounds, so that both give the same series: exponents below 1e-4 and from 1e21 on, of
@@ -67,17 +99,18 @@ fn bound_label(bound: f64) -> String {
 #[async_trait]
 impl Module for ResponseTime {
     fn descs(&self) -> Vec<Desc> {
-        vec![self.bucket.clone(), self.sum.clone(), self.count.clone()]
+        let of = |one: &Histogram| [one.bucket.clone(), one.sum.clone(), one.count.clone()];
+        self.histograms.iter().flat_map(of).collect()
     }
 
     async fn sample(&mut self, out: &mut Tick) -> Result<(), ModuleError> {
-        let answer = self.session.query("query_response_time", |server| {
-            if server.query_response_time {
-                return Ok(Cow::Borrowed(STATEMENT));
+        let answer = self.session.query("query_response_time", statement).await?;
+        for histogram in &self.histograms {
+            let mut rows = answer.rows.iter().filter(|row| row.get("part") == Some(histogram.part)).peekable();
+            if rows.peek().is_some() {
+                histogram.push(rows, out);
             }
-            Err(ModuleError::Absent { what: "the plugin query_response_time, switched on".into() })
-        });
-        self.push(&answer.await?.rows, out);
+        }
         Ok(())
     }
 }

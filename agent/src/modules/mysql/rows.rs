@@ -43,6 +43,11 @@ impl Rows {
         self.cells.is_empty()
     }
 
+    /// Whether there is such a column, in any case; without rows the answer does not say.
+    pub fn has(&self, name: &str) -> bool {
+        self.columns.iter().any(|column| column.eq_ignore_ascii_case(name))
+    }
+
     /// The first two columns of each row, as SHOW STATUS and SHOW VARIABLES answer.
     pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         self.iter().filter_map(|row| Some((row.at(0)?, row.at(1)?)))

@@ -15,7 +15,7 @@ use lampad_proto::v1::MetricType;
 
 use super::budget::{Budget, Key, Numbers, Object, Sum, Told, rows_wanted};
 use super::dialect::{Right, Server};
-use super::rows::Row;
+use super::rows::{Row, Rows};
 use super::session::Session;
 use crate::module::{Desc, Module, ModuleError, Tier};
 use crate::tick::Tick;
@@ -140,7 +140,8 @@ impl TableModule {
             self.budget.forget_others();
             return Ok(());
         }
-        let answer = self.session.query(table.collector, |server| sums(table, server)).await?;
+        let columns = columns_of(table, &answer.rows);
+        let answer = self.session.query(table.collector, move |server| sums(table, &columns, server)).await?;
         let Some(sums) = answer.rows.iter().next() else { return Ok(()) };
         let others = sums.number("objects").unwrap_or(0.0) - self.budget.len() as f64;
         out.push(&OTHER_OBJECTS, &[table.collector], others.max(0.0));
@@ -200,11 +201,17 @@ fn push(table: &Table, labels: &[&str], numbers: impl Iterator<Item = Option<Num
     }
 }
 
-/// The sums of all columns over all rows of the table's statement.
-fn sums(table: &Table, server: &Server) -> Statement {
+/// Of the columns of all families those that this server has; others differ between versions.
+fn columns_of(table: &Table, rows: &Rows) -> Vec<&'static str> {
     let mut columns: Vec<&str> = table.families.iter().map(|family| family.column).collect();
     columns.sort_unstable();
     columns.dedup();
+    columns.retain(|column| rows.has(column));
+    columns
+}
+
+/// The sums of these columns over all rows of the table's statement.
+fn sums(table: &Table, columns: &[&str], server: &Server) -> Statement {
     let sums: String = columns.iter().map(|column| format!(", SUM({column}) AS {column}")).collect();
     let statement = (table.statement)(server)?;
     Ok(Cow::Owned(format!("SELECT COUNT(*) AS objects{sums} FROM ({statement}) AS rows_of_table")))
