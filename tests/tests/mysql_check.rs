@@ -131,6 +131,44 @@ async fn what_nobody_needs_is_taken_away_and_all_stays_green() -> Result<()> {
     Ok(())
 }
 
+/// SELECT on everything was asked for, to tell sizes that can be had without.
+#[tokio::test]
+async fn sizes_of_tables_take_no_right_to_read_them() -> Result<()> {
+    for server in servers().await? {
+        server
+            .execute(
+                "CREATE USER 'lampad'@'localhost' IDENTIFIED BY 'secret'; CREATE DATABASE shop;
+                 CREATE TABLE shop.`or``ders` (a INT AUTO_INCREMENT PRIMARY KEY)",
+            )
+            .await?;
+        let settings = MysqlSettings { extra: vec![Extra::Tables], ..everything(&server).await? };
+        let around = Surroundings::default();
+        let bare = check(&settings, &around).await;
+        let hidden = "silently empty  mysql.tables               needs SHOW VIEW ON *.* to see all tables";
+        assert!(bare.to_string().contains(hidden), "{bare}");
+        for grant in bare.grants() {
+            server.execute(&grant).await.context(grant)?;
+        }
+        let granted = check(&settings, &around).await;
+        assert!(granted.is_ok() && granted.revokes().is_empty(), "{granted}");
+        // What reads columns and rows of tables is told that this is too little.
+        let deeper = MysqlSettings { extra: vec![Extra::Tables, Extra::AutoIncrement], ..settings.clone() };
+        let report = check(&deeper, &around).await;
+        assert_eq!(report.grants(), ["GRANT SELECT ON *.* TO 'lampad'@'localhost';"], "{report}");
+        server.execute(&report.grants()[0]).await?;
+        assert!(check(&deeper, &around).await.is_ok());
+        // And whoever does not read them need not be able to.
+        let over = check(&settings, &around).await;
+        for statement in over.revokes().iter().cloned().chain(over.grants()) {
+            server.execute(&statement).await.context(statement)?;
+        }
+        assert!(over.revokes().iter().any(|statement| statement.contains("REVOKE SELECT ON *.*")), "{over}");
+        let least = check(&settings, &around).await;
+        assert!(least.is_ok() && least.revokes().is_empty(), "{least}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn what_is_switched_off_is_neither_denied_nor_empty() -> Result<()> {
     let server = Server::mariadb(&[]).await?;

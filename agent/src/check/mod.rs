@@ -51,29 +51,19 @@ async fn look_at(target: &Target, settings: &MysqlSettings, around: &Surrounding
     let _ = sqlx::Connection::close(link.connection).await;
     let sampled = try_modules(&Session::new(settings.clone(), around.clone())).await;
     let mut link = log_in(target, settings.statement_deadline).await?;
-    let mut wanted: Vec<Right> = Vec::new();
-    for (module, outcome) in &sampled {
-        // What is not on this server buys nothing.
-        if !outcome.as_ref().is_err_and(ModuleError::is_absence) {
-            for right in rights::needed(module, &server) {
-                if !wanted.contains(&right) {
-                    wanted.push(right);
-                }
-            }
-        }
-    }
-    let wanted = rights::without_implied(&wanted);
-    let mut missing = Vec::new();
+    let wanted = wanted(&sampled, &server);
+    let mut lacking = Vec::new();
     for right in &wanted {
         if rights::is_missing(&mut link.connection, *right, &server, settings).await {
-            missing.push(*right);
+            lacking.push(*right);
         }
     }
+    let missing = rights::without_implied(&lacking);
     let shown = Rows::fetch(&mut link.connection, "SHOW GRANTS").await;
     let _ = sqlx::Connection::close(link.connection).await;
     let held: Vec<held::Held> = shown.iter().flat_map(Rows::iter).filter_map(|row| held::parse(row.at(0)?)).collect();
     let modules: Vec<_> =
-        sampled.into_iter().map(|(module, outcome)| (module, verdict(module, outcome, &server, &missing))).collect();
+        sampled.into_iter().map(|(module, outcome)| (module, verdict(module, outcome, &server, &lacking))).collect();
     let (mut revokes, mut grants) = changes(&held, &wanted, &missing, settings, &account);
     if account.is_administrator() {
         // It is not the agent's, and nobody else could give it back what it needs.
@@ -88,6 +78,19 @@ async fn look_at(target: &Target, settings: &MysqlSettings, around: &Surrounding
     Ok(Found { target: target.clone(), server, account, modules, missing, grants, revokes, extra })
 }
 
+/// The rights that the modules need here. What is not on this server buys nothing.
+fn wanted(sampled: &[(&'static str, Result<(), ModuleError>)], server: &Server) -> Vec<Right> {
+    let mut wanted = Vec::new();
+    for (module, _) in sampled.iter().filter(|(_, outcome)| !outcome.as_ref().is_err_and(ModuleError::is_absence)) {
+        for right in rights::needed(module, server) {
+            if !wanted.contains(&right) {
+                wanted.push(right);
+            }
+        }
+    }
+    wanted
+}
+
 /// The statements that take away, and the rights to grant after them.
 fn changes(
     held: &[held::Held],
@@ -100,12 +103,17 @@ fn changes(
         let (privileges, target) = rights::privileges(*right, settings);
         privileges.iter().map(move |privilege| (*privilege, target.replace('`', ""))).collect::<Vec<_>>()
     };
-    let needed: Vec<(&str, String)> = wanted.iter().flat_map(plain).collect();
+    let least = rights::without_implied(wanted);
+    let needed: Vec<(&str, String)> = least.iter().flat_map(plain).collect();
     let revokes = held::revokes(held, &needed, account);
     // A right that came with another one goes with it, so from then on each needs a line of its own.
     let unnamed: Vec<_> = held::not_by_name(held, &needed).collect();
     let goes = |right: &Right| !revokes.is_empty() && plain(right).iter().any(|part| unnamed.contains(&part));
-    let grants = wanted.iter().copied().filter(|right| missing.contains(right) || goes(right)).collect();
+    let grants = wanted
+        .iter()
+        .copied()
+        .filter(|right| missing.contains(right) || (least.contains(right) && goes(right)))
+        .collect();
     (revokes, grants)
 }
 
@@ -117,8 +125,8 @@ async fn try_modules(session: &std::sync::Arc<Session>) -> Vec<(&'static str, Re
     sampled
 }
 
-fn verdict(module: &str, outcome: Result<(), ModuleError>, server: &Server, missing: &[Right]) -> Verdict {
-    let lacks = rights::needed(module, server).into_iter().find(|right| missing.contains(right));
+fn verdict(module: &str, outcome: Result<(), ModuleError>, server: &Server, lacking: &[Right]) -> Verdict {
+    let lacks = rights::needed(module, server).into_iter().find(|right| lacking.contains(right));
     match (outcome, lacks) {
         (Ok(()), None) => Verdict::Ok,
         (Ok(()), Some(right)) => Verdict::SilentlyEmpty(right),

@@ -20,7 +20,8 @@ pub fn needed(module: &str, server: &Server) -> Vec<Right> {
         "mysql.replication" => vec![server.replica_right()],
         "mysql.slave_hosts" => vec![server.replicas_right()],
         "mysql.binlog_size" => vec![server.binlog_right()],
-        "mysql.tables" | "mysql.auto_increment" => vec![Right::Tables],
+        "mysql.tables" => vec![Right::TableNames],
+        "mysql.auto_increment" => vec![Right::Tables],
         "mysql.heartbeat" => vec![Right::Heartbeat],
         // Its views are the invoker's: they read performance_schema with our rights.
         "mysql.user_summary" => vec![Right::Sys, Right::PerformanceSchema],
@@ -35,10 +36,15 @@ pub async fn is_missing(
     server: &Server,
     settings: &MysqlSettings,
 ) -> bool {
-    if right == Right::Tables {
-        return sees_too_few_tables(connection, server).await;
+    match right {
+        Right::TableNames => sees_too_few_tables(connection, server).await,
+        Right::Tables => sees_too_few_tables(connection, server).await || may_not_read_a_schema(connection).await,
+        _ => is_denied(connection, &probe(right, server, settings)).await,
     }
-    let refused = Rows::fetch(connection, &probe(right, server, settings)).await.err();
+}
+
+async fn is_denied(connection: &mut MySqlConnection, statement: &str) -> bool {
+    let refused = Rows::fetch(connection, statement).await.err();
     // Refused: for the database, the account, the table, a column, the server as a whole, a routine; a view without rights.
     let denied = [1044, 1045, 1142, 1143, 1227, 1370, 1356];
     refused.as_ref().and_then(error_number).is_some_and(|number| denied.contains(&number))
@@ -55,15 +61,17 @@ fn probe(right: Right, server: &Server, settings: &MysqlSettings) -> String {
         Right::Accounts => "SELECT 1 FROM mysql.user LIMIT 1",
         Right::Sys => "SELECT 1 FROM sys.x$user_summary LIMIT 1",
         Right::Heartbeat => return format!("SELECT 1 FROM {} LIMIT 1", quoted_table(&settings.heartbeat_table)),
-        Right::Tables => "",
+        Right::TableNames | Right::Tables => "",
     };
     statement.to_owned()
 }
 
+/// Schemas of the server's own.
+const OWN: &str = "'mysql', 'sys', 'performance_schema', 'information_schema'";
+
 /// InnoDB names files `schema/table`, also those that the account has no right on; that list needs PROCESS alone, and
 /// without PROCESS an account that sees no table at all is taken for one that may not.
 async fn sees_too_few_tables(connection: &mut MySqlConnection, server: &Server) -> bool {
-    const OWN: &str = "'mysql', 'sys', 'performance_schema', 'information_schema'";
     let (spaces, _) = server.innodb_tablespace_columns();
     let there = format!(
         "SELECT COUNT(*) FROM information_schema.{spaces} WHERE name LIKE '%/%' AND name NOT LIKE '%#%' \
@@ -81,11 +89,29 @@ async fn sees_too_few_tables(connection: &mut MySqlConnection, server: &Server) 
     matches!(counts[..], [Some(there), Some(seen)] if seen < there) || matches!(counts[..], [None, Some(0)])
 }
 
+/// Whether a schema has tables that the account sees and may not read: rights are given by the schema, so one of each is tried.
+async fn may_not_read_a_schema(connection: &mut MySqlConnection) -> bool {
+    let one_of_each = format!(
+        "SELECT table_schema AS s, MIN(table_name) AS t FROM information_schema.tables \
+         WHERE table_type = 'BASE TABLE' AND table_schema NOT IN ({OWN}) GROUP BY table_schema"
+    );
+    let Ok(tables) = Rows::fetch(connection, &one_of_each).await else { return false };
+    let quoted = |name: &str| format!("`{}`", name.replace('`', "``"));
+    for table in tables.iter() {
+        let (Some(schema), Some(name)) = (table.get("s"), table.get("t")) else { continue };
+        let nothing = format!("SELECT 1 FROM {}.{} LIMIT 0", quoted(schema), quoted(name));
+        if is_denied(connection, &nothing).await {
+            return true;
+        }
+    }
+    false
+}
+
 /// What a server leaves out of its answers to an account that lacks a right.
 pub fn hidden_without(right: Right) -> &'static str {
     match right {
         Right::Process => "sessions",
-        Right::Tables => "tables",
+        Right::TableNames | Right::Tables => "tables",
         _ => "rows",
     }
 }
@@ -101,6 +127,7 @@ pub fn privileges(right: Right, settings: &MysqlSettings) -> (&'static [&'static
         Right::ReplicationMasterAdmin => (&["REPLICATION MASTER ADMIN"], "*.*".into()),
         Right::ReplicationSlave => (&["REPLICATION SLAVE"], "*.*".into()),
         Right::PerformanceSchema => (&["SELECT"], "performance_schema.*".into()),
+        Right::TableNames => (&["SHOW VIEW"], "*.*".into()),
         Right::Tables => (&["SELECT"], "*.*".into()),
         Right::Accounts => (&["SELECT"], "mysql.user".into()),
         Right::Sys => (&["SELECT"], "sys.*".into()),
@@ -113,11 +140,11 @@ pub fn grant(right: Right, account: &Account, settings: &MysqlSettings) -> Strin
     format!("GRANT {} ON {target} TO {account};", privileges.join(", "))
 }
 
-/// Without those that another one of them gives too: SELECT on everything is SELECT on each. The view of sys that is read
-/// calls no routine, so EXECUTE is not needed for it.
+/// Without those that another one of them gives too: SELECT on everything is SELECT on each, and lists them. The view of sys that
+/// is read calls no routine, so EXECUTE is not needed for it.
 pub fn without_implied(rights: &[Right]) -> Vec<Right> {
-    let implied =
-        |right: &Right| matches!(right, Right::PerformanceSchema | Right::Accounts | Right::Heartbeat | Right::Sys);
+    const IMPLIED: [Right; 5] =
+        [Right::TableNames, Right::PerformanceSchema, Right::Accounts, Right::Heartbeat, Right::Sys];
     let all = rights.contains(&Right::Tables);
-    rights.iter().copied().filter(|right| !(all && implied(right))).collect()
+    rights.iter().copied().filter(|right| !(all && IMPLIED.contains(right))).collect()
 }

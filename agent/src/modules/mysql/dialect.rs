@@ -236,7 +236,9 @@ pub enum Right {
     ReplicationSlave,
     /// SELECT on performance_schema.
     PerformanceSchema,
-    /// SELECT on the tables of users: what is told of them is only what the account may see.
+    /// SHOW VIEW on everything: tables are listed, with their sizes, to whoever has any right on them, and this one reads no row.
+    TableNames,
+    /// SELECT on the tables of users: what is told of their columns and use is only what the account may see.
     Tables,
     /// SELECT on mysql.user.
     Accounts,
@@ -257,6 +259,7 @@ impl Right {
             Self::ReplicationMasterAdmin => "REPLICATION MASTER ADMIN",
             Self::ReplicationSlave => "REPLICATION SLAVE",
             Self::PerformanceSchema => "SELECT ON performance_schema.*",
+            Self::TableNames => "SHOW VIEW ON *.*",
             Self::Tables => "SELECT ON *.*",
             Self::Accounts => "SELECT ON mysql.user",
             Self::Sys => "SELECT ON sys.*",

@@ -1,7 +1,8 @@
 //! Sizes of tables, and how far their AUTO_INCREMENT columns are from their end. Off unless asked for.
 //!
-//! Source: information_schema.tables and .columns, a statement per schema, so that the vital signs find room between. Right:
-//!         SELECT on the schemas; without it the answer is empty and no error.
+//! Source: information_schema.tables and .columns, a statement per schema, so that the vital signs find room between. Rights:
+//!         SHOW VIEW on everything lists tables with their sizes, SELECT their columns too; without them the answer is empty and
+//!         no error.
 //! Shape:  gauges by schema and table; of the tables beyond the budget the sizes are told together, as table `other`.
 //! Units:  bytes, rows; values of the column.
 //! Errors: those of the session.
