@@ -183,7 +183,8 @@ fn explain(error: &sqlx::Error, target: &Target) -> LoginError {
     if let Some(number) = error_number(error) {
         let way_out = match number {
             1045 | 1698 | 1044 => {
-                "create the account as `lampad-agent check` prints it, or name another one by --mysql or in ~/.my.cnf"
+                "is the password right? Create the account as `lampad-agent check` prints it, or name another one by --mysql \
+                 or in ~/.my.cnf"
             }
             1130 => "the server admits nobody from this host; create the account for this host",
             1129 => "the server blocked this host after too many errors; run FLUSH HOSTS there",
