@@ -54,6 +54,7 @@ async fn what_check_prints_makes_everything_run() -> Result<()> {
         assert!(matches!(verdict("mysql.transactions"), Some(Verdict::Denied(_))), "{bare}");
         assert!(matches!(verdict("mysql.replication"), Some(Verdict::Denied(_))), "{bare}");
         assert!(!bare.is_ok() && !bare.grants().is_empty());
+        assert!(bare.to_string().contains("    -- buys mysql_slave_status_*\n"), "{bare}");
         for grant in bare.grants() {
             assert!(bare.to_string().contains(&grant));
             server.execute(&grant).await.context(grant)?;

@@ -1,6 +1,7 @@
 //! `lampad-agent check`: can every module run here, what exactly is missing, and what is there without need?
 
 mod command;
+mod families;
 mod held;
 mod report;
 mod rights;
@@ -13,7 +14,7 @@ use crate::modules::mysql::{
 use crate::tick::Tick;
 
 pub use command::Check;
-pub use report::{Found, Report, Verdict};
+pub use report::{Bought, Found, Report, Verdict};
 
 /// Looks at the server that these settings lead to as the agent would, and at every module and right.
 pub async fn check(settings: &MysqlSettings, around: &Surroundings) -> Report {
@@ -49,9 +50,9 @@ async fn look_at(target: &Target, settings: &MysqlSettings, around: &Surrounding
     let (server, account) = (link.server, Account::parse(&link.account));
     // Closed before the modules open theirs: the account may have no more than two.
     let _ = sqlx::Connection::close(link.connection).await;
-    let sampled = try_modules(&Session::new(settings.clone(), around.clone())).await;
+    let tried = try_modules(&Session::new(settings.clone(), around.clone())).await;
     let mut link = log_in(target, settings.statement_deadline).await?;
-    let wanted = wanted(&sampled, &server);
+    let wanted = wanted(&tried, &server);
     let mut lacking = Vec::new();
     for right in &wanted {
         if rights::is_missing(&mut link.connection, *right, &server, settings).await {
@@ -62,27 +63,29 @@ async fn look_at(target: &Target, settings: &MysqlSettings, around: &Surrounding
     let shown = Rows::fetch(&mut link.connection, "SHOW GRANTS").await;
     let _ = sqlx::Connection::close(link.connection).await;
     let held: Vec<held::Held> = shown.iter().flat_map(Rows::iter).filter_map(|row| held::parse(row.at(0)?)).collect();
-    let modules: Vec<_> =
-        sampled.into_iter().map(|(module, outcome)| (module, verdict(module, outcome, &server, &lacking))).collect();
     let (mut revokes, mut grants) = changes(&held, &wanted, &missing, settings, &account);
     if account.is_administrator() {
         // It is not the agent's, and nobody else could give it back what it needs.
         (revokes, grants) = (Vec::new(), missing.clone());
     }
-    let buys = |right: Right| {
-        let modules = modules.iter().map(|(module, _)| *module);
-        modules.filter(|module| rights::needed(module, &server).contains(&right)).collect()
+    let buys = |right: Right| -> Vec<Bought> {
+        let gives = |needed: &Right| *needed == right || rights::implies(right, *needed);
+        let needs = |one: &&Tried| rights::needed(one.module, &server).iter().any(gives);
+        let bought = |one: &Tried| Bought { module: one.module, families: one.families.clone() };
+        tried.iter().filter(needs).map(bought).collect()
     };
     let grants = grants.into_iter().map(|right| (rights::grant(right, &account, settings), buys(right))).collect();
+    let modules =
+        tried.into_iter().map(|one| (one.module, verdict(one.module, one.outcome, &server, &lacking))).collect();
     let extra = settings.extra.clone();
     Ok(Found { target: target.clone(), server, account, modules, missing, grants, revokes, extra })
 }
 
 /// The rights that the modules need here. What is not on this server buys nothing.
-fn wanted(sampled: &[(&'static str, Result<(), ModuleError>)], server: &Server) -> Vec<Right> {
+fn wanted(tried: &[Tried], server: &Server) -> Vec<Right> {
     let mut wanted = Vec::new();
-    for (module, _) in sampled.iter().filter(|(_, outcome)| !outcome.as_ref().is_err_and(ModuleError::is_absence)) {
-        for right in rights::needed(module, server) {
+    for one in tried.iter().filter(|one| !one.outcome.as_ref().is_err_and(ModuleError::is_absence)) {
+        for right in rights::needed(one.module, server) {
             if !wanted.contains(&right) {
                 wanted.push(right);
             }
@@ -117,12 +120,21 @@ fn changes(
     (revokes, grants)
 }
 
-async fn try_modules(session: &std::sync::Arc<Session>) -> Vec<(&'static str, Result<(), ModuleError>)> {
-    let mut sampled = Vec::new();
+/// A module that was read once, and how that went.
+struct Tried {
+    module: &'static str,
+    families: String,
+    outcome: Result<(), ModuleError>,
+}
+
+async fn try_modules(session: &std::sync::Arc<Session>) -> Vec<Tried> {
+    let mut tried = Vec::new();
     for mut entry in modules_on(session) {
-        sampled.push((entry.spec.name, entry.module.sample(&mut Tick::new()).await));
+        let families = families::of(entry.spec.name, &*entry.module);
+        let outcome = entry.module.sample(&mut Tick::new()).await;
+        tried.push(Tried { module: entry.spec.name, families, outcome });
     }
-    sampled
+    tried
 }
 
 fn verdict(module: &str, outcome: Result<(), ModuleError>, server: &Server, lacking: &[Right]) -> Verdict {

@@ -33,12 +33,19 @@ pub struct Found {
     pub modules: Vec<(&'static str, Verdict)>,
     /// Rights that these modules need and the account lacks.
     pub missing: Vec<Right>,
-    /// Statements that give them, each with the modules that it is for.
-    pub grants: Vec<(String, Vec<&'static str>)>,
+    /// Statements that give them, each with what it is for.
+    pub grants: Vec<(String, Vec<Bought>)>,
     /// Statements that take away what none of these modules needs.
     pub revokes: Vec<String>,
     /// Collectors on request that the configuration asks for.
     pub extra: Vec<Extra>,
+}
+
+/// What a right is for: a module, and its families.
+#[derive(Debug)]
+pub struct Bought {
+    pub module: &'static str,
+    pub families: String,
 }
 
 /// Whether a module can do its work.
@@ -149,8 +156,10 @@ impl fmt::Display for Found {
         } else if !self.grants.is_empty() {
             writeln!(out, "\nMissing rights; an administrator gives them by:")?;
         }
-        for (grant, modules) in &self.grants {
-            writeln!(out, "  {grant} -- {}", modules.join(", "))?;
+        for (grant, bought) in &self.grants {
+            let listed = |part: fn(&Bought) -> &str| bought.iter().map(part).collect::<Vec<_>>().join(", ");
+            writeln!(out, "  {grant} -- {}", listed(|one| one.module))?;
+            writeln!(out, "    -- buys {}", listed(|one| &one.families))?;
         }
         Ok(())
     }

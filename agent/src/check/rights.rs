@@ -140,11 +140,13 @@ pub fn grant(right: Right, account: &Account, settings: &MysqlSettings) -> Strin
     format!("GRANT {} ON {target} TO {account};", privileges.join(", "))
 }
 
-/// Without those that another one of them gives too: SELECT on everything is SELECT on each, and lists them. The view of sys that
-/// is read calls no routine, so EXECUTE is not needed for it.
+/// Whether one right gives another one too: SELECT on everything is SELECT on each, and lists them.
+pub fn implies(right: Right, other: Right) -> bool {
+    use Right::{Accounts, Heartbeat, PerformanceSchema, Sys, TableNames, Tables};
+    right == Tables && matches!(other, TableNames | PerformanceSchema | Accounts | Heartbeat | Sys)
+}
+
+/// Without those that another one of them gives too. The view of sys that is read calls no routine, so EXECUTE is not needed for it.
 pub fn without_implied(rights: &[Right]) -> Vec<Right> {
-    const IMPLIED: [Right; 5] =
-        [Right::TableNames, Right::PerformanceSchema, Right::Accounts, Right::Heartbeat, Right::Sys];
-    let all = rights.contains(&Right::Tables);
-    rights.iter().copied().filter(|right| !(all && IMPLIED.contains(right))).collect()
+    rights.iter().copied().filter(|right| !rights.iter().any(|other| implies(*other, *right))).collect()
 }

@@ -50,6 +50,7 @@ pub use session::{Answer, Health, Session};
 pub use settings::{Extra, MysqlSettings, Secret};
 pub use target::{Address, Target, Tls, TlsMode};
 
+pub use self::table::OTHER_OBJECTS;
 use self::table::{Table, TableModule};
 use crate::module::{Entry, Module, Spec, Tier};
 
