@@ -124,8 +124,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             }
         }
         let p99 = took.map(|took| Quantiles::of(took).ms(0.99));
-        println!("p99 {:.2} ms while stopped, {:.2} ms while running", p99[0], p99[1]);
-        ratios.push(p99[1] / p99[0]);
+        let ratio = p99[1] / p99[0];
+        println!("p99 {:.2} ms while stopped, {:.2} ms while running, ratio {ratio:.4}", p99[0], p99[1]);
+        ratios.push(ratio);
     }
     agent.process.signal(Signal::CONT)?;
     storm.still_blows(&database).await?;
