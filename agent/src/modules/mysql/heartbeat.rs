@@ -2,7 +2,8 @@
 //!
 //! Source: the table that `heartbeat_table` names. Right: SELECT on that table.
 //! Shape:  two gauges by `server_id` of the writer.
-//! Units:  seconds since 1970, by the server's clock.
+//! Units:  seconds since 1970, by the server's clock; with `heartbeat_utc` both by UTC taken for the server's zone, as the
+//!         exporter has it: what lies between the two is right, and that is what is looked at.
 //! Errors: those of the session; `Query` where there is no such table.
 
 use std::borrow::Cow;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::session::Session;
+use super::settings::MysqlSettings;
 use crate::module::{Desc, Module, ModuleError};
 use crate::tick::Tick;
 
@@ -30,6 +32,12 @@ pub fn quoted(table: &str) -> String {
     format!("`{}`.`{}`", database.replace('`', "``"), table.replace('`', "``"))
 }
 
+fn statement(settings: &MysqlSettings) -> String {
+    let table = quoted(&settings.heartbeat_table);
+    let now = if settings.heartbeat_utc { "UTC_TIMESTAMP(6)" } else { "NOW(6)" };
+    format!("SELECT UNIX_TIMESTAMP(ts) AS written, UNIX_TIMESTAMP({now}) AS asked, server_id FROM {table} LIMIT 100")
+}
+
 #[async_trait]
 impl Module for Heartbeat {
     fn descs(&self) -> Vec<Desc> {
@@ -37,12 +45,8 @@ impl Module for Heartbeat {
     }
 
     async fn sample(&mut self, out: &mut Tick) -> Result<(), ModuleError> {
-        let table = quoted(&self.session.settings().heartbeat_table);
-        let answer = self.session.query("heartbeat", move |_| {
-            Ok(Cow::Owned(format!(
-                "SELECT UNIX_TIMESTAMP(ts) AS written, UNIX_TIMESTAMP(NOW(6)) AS asked, server_id FROM {table} LIMIT 100"
-            )))
-        });
+        let sql = statement(self.session.settings());
+        let answer = self.session.query("heartbeat", move |_| Ok(Cow::Owned(sql)));
         for row in answer.await?.rows.iter() {
             let labels = [row.get("server_id").unwrap_or_default()];
             for (desc, column) in [(&NOW, "asked"), (&STORED, "written")] {
@@ -58,6 +62,13 @@ impl Module for Heartbeat {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_written_in_utc_is_compared_with_utc() {
+        let asked = |utc| statement(&MysqlSettings { heartbeat_utc: utc, ..MysqlSettings::default() });
+        assert!(asked(false).contains("UNIX_TIMESTAMP(NOW(6)) AS asked, server_id FROM `heartbeat`.`heartbeat`"));
+        assert!(asked(true).contains("UNIX_TIMESTAMP(UTC_TIMESTAMP(6)) AS asked"));
+    }
 
     #[test]
     fn table_names_are_quoted() {

@@ -31,6 +31,8 @@ pub struct MysqlSettings {
     pub objects_max: usize,
     /// `database.table` that pt-heartbeat writes, for `heartbeat`.
     pub heartbeat_table: String,
+    /// pt-heartbeat runs with `--utc`.
+    pub heartbeat_utc: bool,
     /// Further servers on sockets of this host are watched as well, where nobody named one; see [`Self::others`].
     pub find_others: bool,
     /// Not configured: such a server it is, and its socket may become somebody else's.
@@ -55,6 +57,7 @@ impl Default for MysqlSettings {
             extra: Vec::new(),
             objects_max: 250,
             heartbeat_table: "heartbeat.heartbeat".to_owned(),
+            heartbeat_utc: false,
             find_others: true,
             found: false,
             labels: BTreeMap::new(),
