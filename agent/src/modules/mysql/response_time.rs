@@ -18,9 +18,9 @@ use super::session::Session;
 use crate::module::{Desc, Module, ModuleError};
 use crate::tick::Tick;
 
-/// Asked at login: has a row where the plugin parts reads from writes.
-pub const SPLIT: &str = "SELECT plugin_name FROM information_schema.plugins \
-                         WHERE plugin_name = 'QUERY_RESPONSE_TIME_READ' AND plugin_status = 'ACTIVE'";
+/// Asked at login: has a row where the plugin parts reads from writes. Percona Server installs each table on its own.
+pub const SPLIT: &str = "SELECT COUNT(*) FROM information_schema.plugins WHERE plugin_status = 'ACTIVE' AND \
+                         plugin_name IN ('QUERY_RESPONSE_TIME_READ', 'QUERY_RESPONSE_TIME_WRITE') HAVING COUNT(*) = 2";
 
 /// What is counted apart, as the family's name has it, the table that has it, and the help.
 const PARTS: [(&str, &str, &str); 3] = [
