@@ -49,6 +49,9 @@ pub struct Args {
     /// Every collector that MariaDB has something for, not only those that are on by default
     #[arg(long)]
     everything: bool,
+    /// The agent is stopped in both turns: tells by how much the pairs differ by themselves
+    #[arg(long)]
+    sham: bool,
 }
 
 /// The account of the agent, by which its connections are known.
@@ -117,7 +120,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         for _ in 0..args.slices.max(1) {
             let running_first = rand::rng().random_bool(0.5);
             for running in [running_first, !running_first] {
-                agent.process.signal(if running { Signal::CONT } else { Signal::STOP })?;
+                agent.process.signal(if running && !args.sham { Signal::CONT } else { Signal::STOP })?;
                 tokio::time::sleep(RECOVER).await;
                 let slice = turn / args.slices.max(1);
                 ask(&mut client, slice, args.queries, &mut took[usize::from(running)]).await?;
