@@ -134,6 +134,8 @@ impl Tokens<'_> {
 
     fn call(&mut self) -> Parsed<Expr> {
         let name = self.take();
+        // What is wrong between the brackets is told first.
+        let args = self.args()?;
         let Some(function) = functions::lookup(name.text) else {
             return Err(wrong(name.place, format!("unknown function with name {:?}", name.text)));
         };
@@ -144,7 +146,6 @@ impl Tokens<'_> {
                 format!("function {text:?} is not enabled; switch on --enable-feature=promql-experimental-functions"),
             ));
         }
-        let args = self.args()?;
         self.checked_call(function, args, name.place)
     }
 

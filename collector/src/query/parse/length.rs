@@ -39,9 +39,12 @@ impl Tokens<'_> {
         if !self.begins_length() {
             return Err(self.unexpected("offset", LENGTHS));
         }
-        let negative = self.is_sign("-");
-        if negative || self.is_sign("+") {
-            self.take();
+        let mut negative = false;
+        while self.is_sign("-") || self.is_sign("+") {
+            negative ^= self.take().text == "-";
+        }
+        if !self.begins_length() {
+            return Err(self.unexpected("offset", LENGTHS));
         }
         let length = self.single()?;
         self.negated(length, negative, place)

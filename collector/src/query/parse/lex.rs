@@ -16,6 +16,8 @@ pub enum Kind {
     Quoted,
     Sign,
     End,
+    /// What is none: the text is not read any further.
+    Broken,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -25,24 +27,54 @@ pub struct Token<'a> {
     pub place: Place,
 }
 
-const SIGNS: [&str; 26] = [
-    "==", "=~", "!=", "!~", "<=", ">=", "</", ">/", "<", ">", "=", "+", "-", "*", "/", "%", "^", "(", ")", "{", "}",
-    "[", "]", ",", ":", "@",
+const SIGNS: [&str; 24] = [
+    "==", "!=", "<=", ">=", "</", ">/", "<", ">", "=", "+", "-", "*", "/", "%", "^", "(", ")", "{", "}", "[", "]", ",",
+    ":", "@",
 ];
+const SIGNS_IN_BRACES: [&str; 6] = ["=~", "!=", "!~", "=", ",", "}"];
 
-pub fn tokens(text: &str) -> Result<Vec<Token<'_>>, ParseError> {
-    let mut lexer = Lexer { rest: text, place: Place { line: 1, column: 1 }, open: Vec::new() };
+/// What a duration may begin with beside a number.
+const LENGTH_SIGNS: &str = "+-*/%^()]:";
+const LENGTH_WORDS: [&str; 6] = ["step", "range", "min_of", "max_of", "inf", "nan"];
+
+/// The tokens of a text up to its end or to what is none, whichever comes first. A reader who finds nothing wrong before that
+/// meets it last: an error is told where it is met, as Prometheus does.
+pub fn tokens(text: &str) -> (Vec<Token<'_>>, Option<ParseError>) {
+    let mut lexer = Lexer {
+        rest: text,
+        place: Place { line: 1, column: 1 },
+        open: Vec::new(),
+        parens: 0,
+        brackets: 0,
+        length: Length::Done,
+    };
     let mut tokens = Vec::new();
     loop {
         lexer.skip_blank();
         let place = lexer.place;
-        let (kind, length) = lexer.next()?;
+        let (kind, length, error) = match lexer.next() {
+            Ok((kind, length)) => (kind, length, None),
+            Err(error) => (Kind::Broken, 0, Some(error)),
+        };
         let text = lexer.take(length);
+        lexer.length = lexer.length_after(kind, text);
         tokens.push(Token { kind, text, place });
-        if kind == Kind::End {
-            return Ok(tokens);
+        if matches!(kind, Kind::End | Kind::Broken) {
+            return (tokens, error);
         }
     }
+}
+
+/// How far what stands between brackets is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Length {
+    /// A range is to come.
+    First,
+    /// More of it is, behind an operator.
+    More,
+    /// A step may be.
+    Step,
+    Done,
 }
 
 struct Lexer<'a> {
@@ -50,6 +82,10 @@ struct Lexer<'a> {
     place: Place,
     /// Brackets that are open, innermost last.
     open: Vec<char>,
+    /// How many of them are `(`, and how many `[`: a text may have a great many.
+    parens: usize,
+    brackets: usize,
+    length: Length,
 }
 
 impl<'a> Lexer<'a> {
@@ -84,48 +120,105 @@ impl<'a> Lexer<'a> {
         Err(ParseError { place: self.place, message: message.into() })
     }
 
+    /// Behind the next character, and not at it as with most.
+    fn error_behind<T>(&self, message: impl Into<String>) -> Result<T, ParseError> {
+        let place = Place { column: self.place.column + 1, ..self.place };
+        Err(ParseError { place, message: message.into() })
+    }
+
     /// Kind and length of what comes next.
     fn next(&mut self) -> Result<(Kind, usize), ParseError> {
         let inside = self.open.last().copied();
-        let Some(first) = self.rest.chars().next() else {
-            return match inside {
-                Some('(') => self.error("unclosed left parenthesis"),
-                Some('[') => self.error("unclosed left bracket"),
-                Some(_) => self.error("unexpected end of input inside braces"),
-                None => Ok((Kind::End, 0)),
-            };
-        };
+        let Some(first) = self.rest.chars().next() else { return self.end(inside) };
+        if self.length == Length::First || self.length == Length::More {
+            self.begin_length(first)?;
+        }
         if matches!(first, '"' | '\'' | '`') {
             return self.quoted(first);
         }
-        if let Some(found) = number(self.rest).filter(|_| inside != Some('{')) {
-            return Ok(found);
+        if inside == Some('{') {
+            return self.in_braces(first);
         }
-        let in_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || (c == ':' && inside.is_none_or(|c| c == '('));
-        if in_word(first) && !first.is_ascii_digit() {
+        if let Some((kind, length)) = number(self.rest) {
+            let text = &self.rest[..length];
+            return match kind {
+                Kind::Broken => self.error(format!("bad number or duration syntax: {text:?}")),
+                kind => Ok((kind, length)),
+            };
+        }
+        if first.is_ascii_alphabetic() || first == '_' || (first == ':' && inside != Some('[')) {
+            let in_word = |c: char| is_in_word(c) || (c == ':' && inside != Some('['));
             return Ok((Kind::Word, self.rest.find(|c| !in_word(c)).unwrap_or(self.rest.len())));
         }
-        let Some(sign) = SIGNS.iter().find(|sign| self.rest.starts_with(**sign)) else {
-            return match (inside, first) {
-                (_, '!') => {
-                    let inside = if inside == Some('{') { " inside braces" } else { "" };
-                    let next = self.rest.chars().nth(1).map_or("end of input".to_owned(), |next| format!("{next:?}"));
-                    self.error(format!("unexpected character after '!'{inside}: {next}"))
-                }
-                (Some('{'), _) => self.error(format!("unexpected character inside braces: {first:?}")),
-                _ if first.is_ascii_digit() => {
-                    let in_number = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
-                    let end = self.rest.find(|c| !in_number(c)).unwrap_or(self.rest.len());
-                    self.error(format!("bad number or duration syntax: {:?}", &self.rest[..end]))
-                }
-                _ => self.error(format!("unexpected character: {first:?}")),
+        self.sign(first, inside)
+    }
+
+    fn end(&self, inside: Option<char>) -> Result<(Kind, usize), ParseError> {
+        match inside {
+            Some('(') => self.error("unclosed left parenthesis"),
+            Some('[') if self.length == Length::First => self.error("unexpected end of input in duration expression"),
+            Some('[') => self.error("unclosed left bracket"),
+            Some(_) => self.error("unexpected end of input inside braces"),
+            None => Ok((Kind::End, 0)),
+        }
+    }
+
+    /// A label, an operator between it and its value, or the end of them all.
+    fn in_braces(&mut self, first: char) -> Result<(Kind, usize), ParseError> {
+        if first.is_ascii_alphabetic() || first == '_' {
+            return Ok((Kind::Word, self.rest.find(|c| !is_in_word(c)).unwrap_or(self.rest.len())));
+        }
+        let Some(sign) = SIGNS_IN_BRACES.iter().find(|sign| self.rest.starts_with(**sign)) else {
+            return match first {
+                '!' => self.error(format!("unexpected character after '!' inside braces: {:?}", self.second())),
+                '{' => self.error("unexpected left brace '{'"),
+                _ => self.error(format!("unexpected character inside braces: {first:?}")),
             };
         };
-        if inside == Some('{') && matches!(first, '(' | ')' | '[' | ']' | '{') {
-            return self.error(format!("unexpected character inside braces: {first:?}"));
-        }
         self.bracket(first)?;
         Ok((Kind::Sign, sign.len()))
+    }
+
+    fn sign(&mut self, first: char, inside: Option<char>) -> Result<(Kind, usize), ParseError> {
+        let sign = SIGNS.iter().find(|sign| self.rest.starts_with(**sign));
+        match (sign, first) {
+            (None, '!') => return self.error(format!("unexpected character after '!': {:?}", self.second())),
+            (Some(_), '=') if self.second() == '~' => return self.error("unexpected character after '=': '~'"),
+            (Some(_), '[') if inside == Some('[') => return self.error("unexpected left bracket '['"),
+            (Some(_), ':') if self.length != Length::Step => return self.error("unexpected colon ':'"),
+            _ => {}
+        }
+        let Some(sign) = sign else { return self.error(format!("unexpected character: {first:?}")) };
+        self.bracket(first)?;
+        Ok((Kind::Sign, sign.len()))
+    }
+
+    /// The character after the next one, as Go shows it where there is none.
+    fn second(&self) -> char {
+        self.rest.chars().nth(1).unwrap_or(char::REPLACEMENT_CHARACTER)
+    }
+
+    fn begin_length(&self, first: char) -> Result<(), ParseError> {
+        let word = &self.rest[..self.rest.find(|c| !is_in_word(c)).unwrap_or(self.rest.len())];
+        if first == ':' && self.length == Length::First {
+            return self.error_behind("unexpected colon before duration in duration expression");
+        }
+        let begins = LENGTH_SIGNS.contains(first)
+            || number(self.rest).is_some()
+            || LENGTH_WORDS.iter().any(|known| word.eq_ignore_ascii_case(known));
+        if begins { Ok(()) } else { self.error(format!("unexpected character in duration expression: {first:?}")) }
+    }
+
+    /// What is to come of a range when this was read.
+    fn length_after(&self, kind: Kind, text: &str) -> Length {
+        match (kind, text) {
+            (Kind::Sign, "[") => Length::First,
+            _ if self.brackets == 0 => Length::Done,
+            (Kind::Sign, ":") => Length::Done,
+            (Kind::Sign, "(" | "+" | "-" | "*" | "/" | "%" | "^") if self.length != Length::Done => Length::More,
+            _ if self.length != Length::Done => Length::Step,
+            _ => Length::Done,
+        }
     }
 
     /// Keeps count of open brackets.
@@ -133,6 +226,8 @@ impl<'a> Lexer<'a> {
         let opens = match sign {
             '(' | '[' | '{' => {
                 self.open.push(sign);
+                self.parens += usize::from(sign == '(');
+                self.brackets += usize::from(sign == '[');
                 return Ok(());
             }
             ')' => '(',
@@ -140,17 +235,19 @@ impl<'a> Lexer<'a> {
             '}' => '{',
             _ => return Ok(()),
         };
-        if self.open.pop() == Some(opens) {
+        if self.open.last() == Some(&opens) {
+            self.open.pop();
+            self.parens -= usize::from(sign == ')');
+            self.brackets -= usize::from(sign == ']');
             return Ok(());
         }
         match sign {
-            // Behind it, and not at it as with the others.
-            ')' => {
-                let place = Place { column: self.place.column + 1, ..self.place };
-                Err(ParseError { place, message: "unexpected right parenthesis ')'".to_owned() })
-            }
+            // Of another kind of bracket it is a token like others, and the reader says what it should have been.
+            ')' if self.parens > 0 => Ok(()),
+            ')' => self.error_behind("unexpected right parenthesis ')'"),
+            ']' if self.brackets > 0 => Ok(()),
             ']' => self.error("unexpected right bracket ']'"),
-            _ => self.error("unexpected right brace '}'"),
+            _ => self.error("unexpected character: '}'"),
         }
     }
 
@@ -169,30 +266,104 @@ impl<'a> Lexer<'a> {
     }
 }
 
-/// A number or a duration at the beginning of the text; `None` where none stands there, or one that runs into a word.
+fn is_in_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
+}
+
+/// A number or a duration at the beginning of the text, or as much of it as tells that it is neither; `None` where none begins.
 fn number(text: &str) -> Option<(Kind, usize)> {
-    let bytes = text.as_bytes();
-    let at = |index: usize| bytes.get(index).copied().unwrap_or(0);
-    let begins = if at(0) == b'.' { at(1) } else { at(0) };
-    if !begins.is_ascii_digit() {
-        return None;
+    let mut digits = Digits { text: text.as_bytes(), at: 0 };
+    let begins = if digits.peek() == Some(b'.') { digits.text.get(1) } else { digits.text.first() };
+    begins.filter(|c| c.is_ascii_digit())?;
+    let kind = if digits.number() {
+        Kind::Number
+    } else if digits.units() {
+        // Whether they are in order is told when they are read.
+        Kind::Duration
+    } else {
+        Kind::Broken
+    };
+    // What is beyond ASCII ends a number and is none of its bytes.
+    Some((kind, digits.at))
+}
+
+/// Reads numbers as Prometheus does, step by step: where it stops is what its errors show.
+struct Digits<'a> {
+    text: &'a [u8],
+    at: usize,
+}
+
+impl Digits<'_> {
+    fn peek(&self) -> Option<u8> {
+        self.text.get(self.at).copied()
     }
-    let is_hex = at(0) == b'0' && matches!(at(1), b'x' | b'X');
-    let mut end = if is_hex { 2 } else { 0 };
-    loop {
-        match at(end) {
-            b'e' | b'E' if !is_hex && matches!(at(end + 1), b'+' | b'-') && at(end + 2).is_ascii_digit() => end += 2,
-            b'e' | b'E' if !is_hex && at(end + 1).is_ascii_digit() => end += 1,
-            c if c.is_ascii_digit() || c == b'_' || c == b'.' || (is_hex && c.is_ascii_hexdigit()) => end += 1,
-            _ => break,
+
+    fn accept(&mut self, any_of: &[u8]) -> bool {
+        let found = self.peek().is_some_and(|c| any_of.contains(&c));
+        self.at += usize::from(found);
+        found
+    }
+
+    fn accept_all(&mut self, any_of: &[u8]) {
+        while self.accept(any_of) {}
+    }
+
+    fn at_word(&self) -> bool {
+        self.peek().is_some_and(|c| is_in_word(char::from(c)))
+    }
+
+    fn number(&mut self) -> bool {
+        let mut digits: &[u8] = b"0123456789";
+        if self.accept(b"0") && self.accept(b"xX") {
+            self.accept(b"_");
+            digits = b"0123456789abcdefABCDEF";
         }
+        let is_hex = digits.len() > 10;
+        self.accept(b".");
+        self.accept(digits);
+        let (mut dotted, mut raised) = (false, false);
+        let any = [digits, b"._eE"].concat();
+        while self.peek().is_some_and(|c| any.contains(&c)) {
+            if (dotted && self.accept(b".")) || (raised && self.accept(b"eE")) {
+                return false;
+            }
+            if self.accept(b".") {
+                dotted = true;
+                if self.accept(b"_.") || is_hex {
+                    return false;
+                }
+            } else if !is_hex && self.accept(b"eE") {
+                raised = true;
+                self.accept(b"+-");
+                if self.accept(b"._eE") || self.peek().is_none() {
+                    return false;
+                }
+            } else if self.accept(b"_") {
+                if self.accept(b"._eE") || self.peek().is_none() {
+                    return false;
+                }
+            } else {
+                self.accept_all(digits);
+            }
+        }
+        !self.at_word()
     }
-    let in_word = |c: u8| c.is_ascii_alphanumeric() || c == b'_';
-    if !in_word(at(end)) {
-        return Some((Kind::Number, end));
+
+    /// The rest of a duration: a unit, then numbers and units in turn.
+    fn units(&mut self) -> bool {
+        if !self.accept(b"smhdwy") {
+            return false;
+        }
+        self.accept(b"s");
+        while self.accept(b"0123456789") {
+            self.accept_all(b"0123456789");
+            if !self.accept(b"smhdw") {
+                return false;
+            }
+            self.accept(b"s");
+        }
+        let runs_on = self.at_word();
+        self.at += usize::from(runs_on);
+        !runs_on
     }
-    let end = bytes.iter().position(|c| !in_word(*c)).unwrap_or(bytes.len());
-    // Whether its units are in order is told when it is read.
-    let is_duration = end > 0 && text[..end].bytes().all(|c| c.is_ascii_digit() || b"smhdwy".contains(&c));
-    is_duration.then_some((Kind::Duration, end))
 }

@@ -44,17 +44,24 @@ pub fn duration_ms(text: &str) -> Result<i64, String> {
         ("ms", 1),
     ];
     let trouble = || format!("not a valid duration string: {text:?}");
-    let mut units = UNITS.iter();
+    // The first unit that may come next.
+    let mut units = 0;
     let mut rest = text;
     let mut total_ms: i64 = 0;
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|at| *at > 0).ok_or_else(trouble)?;
+        let number: u64 = rest[..digits].parse().map_err(|_| trouble())?;
         let end = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |at| digits + at);
-        let (_, ms) = units.find(|(unit, _)| *unit == &rest[digits..end]).ok_or_else(trouble)?;
-        let number: i64 = rest[..digits].parse().map_err(|_| "duration out of range".to_owned())?;
-        let part = number.checked_mul(*ms).and_then(|part| total_ms.checked_add(part));
-        total_ms = part.filter(|ms| *ms <= LONGEST_MS).ok_or("duration out of range")?;
-        rest = &rest[end..];
+        let unit = Some(&rest[digits..end]).filter(|unit| !unit.is_empty()).ok_or_else(trouble)?;
+        let at = UNITS.iter().position(|(known, _)| *known == unit);
+        let at = at.ok_or_else(|| format!("unknown unit {unit:?} in duration {text:?}"))?;
+        if at < units {
+            return Err(trouble());
+        }
+        let part = i64::try_from(number).ok().and_then(|number| number.checked_mul(UNITS[at].1));
+        let total = part.and_then(|part| total_ms.checked_add(part)).filter(|ms| *ms <= LONGEST_MS);
+        total_ms = total.ok_or("duration out of range")?;
+        (units, rest) = (at + 1, &rest[end..]);
     }
     Ok(total_ms)
 }
@@ -64,28 +71,25 @@ pub const LONGEST_MS: i64 = i64::MAX / 1_000_000;
 
 /// The bytes of a string literal: Go's escapes may make any bytes, not only UTF-8.
 pub fn unquoted(literal: &str) -> Result<Vec<u8>, String> {
-    let mut chars = literal.chars();
-    let quote = chars.next().unwrap_or('"');
+    let quote = literal.chars().next().unwrap_or('"');
     let inside = &literal[1..literal.len().max(2) - 1];
     if quote == '`' {
         return Ok(inside.as_bytes().to_vec());
     }
     let mut out = Vec::with_capacity(inside.len());
-    let mut rest = inside;
+    // With the quote at the end, which errors show where an escape runs into it.
+    let mut rest = &literal[1..];
     while let Some(at) = rest.find('\\') {
         out.extend_from_slice(&rest.as_bytes()[..at]);
-        rest =
-            escape(&rest[at + 1..], quote, &mut out).ok_or_else(|| format!("unknown escape sequence in {literal}"))?;
+        rest = escape(&rest[at + 1..], quote, &mut out)?;
     }
-    out.extend_from_slice(rest.as_bytes());
+    out.extend_from_slice(rest.strip_suffix(quote).unwrap_or(rest).as_bytes());
     Ok(out)
 }
 
-/// Adds what the escape stands for; gives what follows it.
-fn escape<'a>(text: &'a str, quote: char, out: &mut Vec<u8>) -> Option<&'a str> {
-    let first = text.chars().next()?;
-    let numbered =
-        |from: usize, length: usize, radix: u32| u32::from_str_radix(text.get(from..from + length)?, radix).ok();
+/// Adds what the escape stands for; gives what follows it. Errors are worded as Prometheus has them.
+fn escape<'a>(text: &'a str, quote: char, out: &mut Vec<u8>) -> Result<&'a str, String> {
+    let first = text.chars().next().unwrap_or(char::REPLACEMENT_CHARACTER);
     let plain = match first {
         'a' => 0x07,
         'b' => 0x08,
@@ -97,23 +101,46 @@ fn escape<'a>(text: &'a str, quote: char, out: &mut Vec<u8>) -> Option<&'a str> 
         '\\' => b'\\',
         c if c == quote => c as u8,
         'x' => {
-            out.push(numbered(1, 2, 16)? as u8);
-            return text.get(3..);
+            let (number, rest) = digits_of(&text[1..], 2, 16)?;
+            out.push(number as u8);
+            return Ok(rest);
         }
         '0'..='7' => {
-            out.push(u8::try_from(numbered(0, 3, 8)?).ok()?);
-            return text.get(3..);
+            let (number, rest) = digits_of(text, 3, 8)?;
+            out.push(u8::try_from(number).map_err(|_| NO_CHARACTER)?);
+            return Ok(rest);
         }
         'u' | 'U' => {
-            let length = if first == 'u' { 4 } else { 8 };
-            let mut buffer = [0; 4];
-            out.extend_from_slice(char::from_u32(numbered(1, length, 16)?)?.encode_utf8(&mut buffer).as_bytes());
-            return text.get(1 + length..);
+            let (number, rest) = digits_of(&text[1..], if first == 'u' { 4 } else { 8 }, 16)?;
+            let c = char::from_u32(number).ok_or(NO_CHARACTER)?;
+            out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+            return Ok(rest);
         }
-        _ => return None,
+        odd => return Err(format!("unknown escape sequence {}", described(odd))),
     };
     out.push(plain);
-    text.get(first.len_utf8()..)
+    Ok(&text[first.len_utf8()..])
+}
+
+const NO_CHARACTER: &str = "escape sequence is an invalid Unicode code point";
+
+/// So many digits as a number, and what follows them.
+fn digits_of(text: &str, count: usize, radix: u32) -> Result<(u32, &str), String> {
+    let mut chars = text.chars();
+    let mut number: u32 = 0;
+    for _ in 0..count {
+        let odd = chars.next().unwrap_or(char::REPLACEMENT_CHARACTER);
+        let digit =
+            odd.to_digit(radix).ok_or_else(|| format!("illegal character {} in escape sequence", described(odd)))?;
+        number = number.wrapping_mul(radix).wrapping_add(digit);
+    }
+    Ok((number, chars.as_str()))
+}
+
+/// As Go's `%#U` writes a character.
+fn described(c: char) -> String {
+    let number = format!("U+{:04X}", c as u32);
+    if c.is_control() { number } else { format!("{number} '{c}'") }
 }
 
 /// Bytes between double quotes, as Go's `%q` writes them.
@@ -168,8 +195,17 @@ mod tests {
     fn durations_fall_from_unit_to_unit() {
         assert_eq!(duration("1h30m"), Ok(5400.0));
         assert_eq!(duration("1s500ms"), Ok(1.5));
-        for text in ["30m1h", "1m1m", "5", "m", "300y", "99999999999999999999s"] {
-            assert!(duration(text).is_err(), "{text}");
+        for (text, reason) in [
+            ("30m1h", "not a valid duration string: \"30m1h\""),
+            ("1m1m", "not a valid duration string: \"1m1m\""),
+            ("m", "not a valid duration string: \"m\""),
+            ("5", "not a valid duration string: \"5\""),
+            ("5hs", "unknown unit \"hs\" in duration \"5hs\""),
+            ("1.5m", "unknown unit \".\" in duration \"1.5m\""),
+            ("300y", "duration out of range"),
+            ("99999999999999999999s", "not a valid duration string: \"99999999999999999999s\""),
+        ] {
+            assert_eq!(duration(text), Err(reason.to_owned()));
         }
     }
 

@@ -34,7 +34,7 @@ pub(super) use regex::{States, anchored};
 use tokens::Tokens;
 
 /// What is wrong with a query, and where.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ParseError {
     place: Place,
     message: String,
@@ -70,7 +70,7 @@ fn parsed<T: Send>(
             "parse error: {openings} brackets and operators, at most {openings_max} are taken; split the query"
         )));
     }
-    let parse = || read(Tokens::new(text, features, states)?.whole()?);
+    let parse = || read(Tokens::new(text, features, states).whole()?);
     // Few levels fit into any stack, and a thread costs more than they do.
     if openings < OPENINGS_SHALLOW { parse() } else { with_room(parse)? }
 }
@@ -78,9 +78,9 @@ fn parsed<T: Send>(
 /// Up to so many levels need no more stack than every thread has.
 pub(super) const OPENINGS_SHALLOW: usize = 60;
 
-/// What may deepen the tree. A text that is not even tokens has no tree.
+/// What may deepen the tree.
 pub(super) fn openings(text: &str) -> usize {
-    let tokens = lex::tokens(text).unwrap_or_default();
+    let (tokens, _) = lex::tokens(text);
     // What stands between braces is a list: its conditions, of which there may be many, lie side by side.
     let mut in_braces = false;
     let deepens = |token: &&Token<'_>| {

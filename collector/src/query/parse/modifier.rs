@@ -82,8 +82,8 @@ impl Tokens<'_> {
         for (word, at) in [("start", At::Start), ("end", At::End)] {
             if self.is_word(word) {
                 self.take();
-                self.expect("(", "@", "\"(\"")?;
-                self.expect(")", "@", "\")\"")?;
+                self.expect("(", "@", "timestamp")?;
+                self.expect(")", "@", "timestamp")?;
                 return Ok(at);
             }
         }

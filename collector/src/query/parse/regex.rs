@@ -87,12 +87,15 @@ impl Level {
 }
 
 struct Translation<'a> {
+    pattern: &'a str,
     rest: &'a str,
     out: String,
     /// The open groups, the pattern itself being the first.
     levels: Vec<Level>,
     /// The repetition that was just read, for which another one has nothing to repeat.
     repetition: Option<&'a str>,
+    /// A group or an alternative has just begun: there is nothing to repeat.
+    begins: bool,
 }
 
 type Done = Result<(), String>;
@@ -100,7 +103,7 @@ type Done = Result<(), String>;
 impl<'a> Translation<'a> {
     fn new(pattern: &'a str) -> Self {
         let out = String::with_capacity(pattern.len() + 16);
-        Self { rest: pattern, out, levels: vec![Level::default()], repetition: None }
+        Self { pattern, rest: pattern, out, levels: vec![Level::default()], repetition: None, begins: true }
     }
 
     fn total(&self) -> usize {
@@ -131,6 +134,7 @@ impl<'a> Translation<'a> {
                 '.' | '^' | '$' | '|' => self.copy(1, if letter == '.' { WIDE_CLASS_STATES } else { 1 }),
                 _ => self.literal(letter),
             }
+            self.begins = matches!(letter, '(' | '|');
             // What is too large ends here, and not after a long text was read.
             if self.levels.last().is_some_and(|level| level.total() > STATES_MAX) {
                 return Ok(());
@@ -299,7 +303,8 @@ impl<'a> Translation<'a> {
         }
         let length = match self.rest.strip_prefix("(?") {
             None => 1,
-            Some(rest) if rest.starts_with("P<") || rest.starts_with('<') => {
+            // What ends right there is no name that lacks its end, but no syntax at all.
+            Some(rest) if ["P<", "<"].iter().any(|sign| rest.starts_with(sign) && rest != *sign) => {
                 let end = rest.find('>').ok_or_else(|| format!("invalid named capture: `{}`", self.rest))?;
                 let name = rest[..end].trim_start_matches('P').trim_start_matches('<');
                 if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
@@ -331,7 +336,7 @@ impl<'a> Translation<'a> {
                     Some(odd) => {
                         return Err(format!("invalid or unsupported Perl syntax: `(?{flags}{odd}`"));
                     }
-                    None => return Err(format!("missing closing ): `{}`", self.rest)),
+                    None => return Err(format!("invalid or unsupported Perl syntax: `{}`", self.rest)),
                 }
             }
         };
@@ -344,7 +349,7 @@ impl<'a> Translation<'a> {
 
     fn close(&mut self) -> Done {
         if self.levels.len() < 2 {
-            return Err(format!("unexpected ): `{}`", self.rest));
+            return Err(format!("unexpected ): `{}`", self.pattern));
         }
         let Some(inner) = self.levels.pop() else { return Ok(()) };
         self.out.push(')');
@@ -359,6 +364,9 @@ impl<'a> Translation<'a> {
         let (text, rest) = self.rest.split_at(length + lazy);
         if let Some(before) = before {
             return Err(format!("invalid nested repetition operator: `{before}{text}`"));
+        }
+        if self.begins {
+            return Err(format!("missing argument to repetition operator: `{text}`"));
         }
         let bounds = text.trim_end_matches('?').trim_matches(['{', '}']);
         let number = |text: &str| text.parse().unwrap_or(usize::MAX);
@@ -419,7 +427,12 @@ fn named_class(text: &str) -> Result<(String, usize), String> {
         return Err(unknown());
     }
     let sign = if negated == text.starts_with("\\p") { 'P' } else { 'p' };
-    Ok((format!("\\{sign}{{{name}}}"), length))
+    let class = format!("\\{sign}{{{name}}}");
+    // The library knows which names there are, and has other words for one that is none.
+    if Regex::new(&class).is_err() {
+        return Err(format!("invalid character class range: `{}`", &text[..length]));
+    }
+    Ok((class, length))
 }
 
 /// The character that an escape stands for, and the escape's length.

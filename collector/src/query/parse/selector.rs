@@ -59,7 +59,7 @@ impl Tokens<'_> {
             } else if token.kind == Kind::Quoted {
                 if let Some(name) = &selector.name {
                     let message = format!("metric name must not be set twice: {name:?} or {label:?}");
-                    return Err(wrong(token.place, message));
+                    return Err(wrong(selector.place, message));
                 }
                 selector.matchers.insert(0, named(&label));
                 selector.name = Some(label);

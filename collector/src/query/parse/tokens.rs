@@ -11,6 +11,8 @@ pub type Parsed<T> = Result<T, ParseError>;
 pub struct Tokens<'a> {
     tokens: Vec<Token<'a>>,
     at: usize,
+    /// What is wrong where the tokens end before the text does.
+    broken: Option<ParseError>,
     pub features: Features,
     /// In what unexpected tokens stand where the rule that meets them has no name.
     pub context: &'static str,
@@ -19,8 +21,9 @@ pub struct Tokens<'a> {
 }
 
 impl<'a> Tokens<'a> {
-    pub fn new(text: &'a str, features: Features, states: &'a mut States) -> Parsed<Self> {
-        Ok(Self { tokens: lex::tokens(text)?, at: 0, features, context: "", states })
+    pub fn new(text: &'a str, features: Features, states: &'a mut States) -> Self {
+        let (tokens, broken) = lex::tokens(text);
+        Self { tokens, at: 0, broken, features, context: "", states }
     }
 
     pub fn whole(mut self) -> Parsed<Expr> {
@@ -83,7 +86,10 @@ impl<'a> Tokens<'a> {
 
     /// An error at what comes next.
     pub fn wrong(&self, message: impl Into<String>) -> ParseError {
-        wrong(self.place(), message)
+        match &self.broken {
+            Some(broken) if self.peek().kind == Kind::Broken => broken.clone(),
+            _ => wrong(self.place(), message),
+        }
     }
 
     /// `unexpected "x" in context, expected this`; parts may be empty.
@@ -118,7 +124,7 @@ impl Token<'_> {
         const OPERATORS: [&str; 14] = ["+", "-", "*", "/", "%", "^", "==", "!=", "<", "<=", ">", ">=", "=~", "!~"];
         let is_operator_word = ["and", "or", "unless", "atan2"].iter().any(|word| self.is_word(word));
         match self.kind {
-            Kind::End => "end of input".to_owned(),
+            Kind::End | Kind::Broken => "end of input".to_owned(),
             Kind::Sign if OPERATORS.contains(&self.text) => format!("<op:{}>", self.text),
             Kind::Sign => format!("{:?}", self.text),
             Kind::Word if is_operator_word => format!("<op:{}>", self.text.to_ascii_lowercase()),
