@@ -28,16 +28,30 @@ pub(super) fn unpack(bytes: &[u8], width: u32, out: &mut [i64]) {
     if width > 56 {
         return unpack_wide(bytes, width, out);
     }
+    // As many at once as lie within eight bytes, wherever in a byte the first of them begins.
+    match width {
+        0 => out.fill(0),
+        1..=7 => unpack_by::<8>(bytes, width, out),
+        8..=14 => unpack_by::<4>(bytes, width, out),
+        15..=28 => unpack_by::<2>(bytes, width, out),
+        _ => unpack_by::<1>(bytes, width, out),
+    }
+}
+
+fn unpack_by<const AT_ONCE: usize>(bytes: &[u8], width: u32, out: &mut [i64]) {
     let (mask, width) = (mask(width), width as usize);
     let whole = bytes.len().saturating_sub(7) * 8;
     // So many begin where eight bytes are left.
-    let quick = if width == 0 { out.len() } else { whole.div_ceil(width).min(out.len()) };
+    let quick = whole.div_ceil(width).min(out.len()) / AT_ONCE * AT_ONCE;
     let (first, rest) = out.split_at_mut(quick);
     let mut bit = 0;
-    for number in first {
+    for some in first.chunks_exact_mut(AT_ONCE) {
         let word = bytes.get(bit / 8..).and_then(|bytes| bytes.first_chunk::<8>()).copied().unwrap_or_default();
-        *number = (u64::from_le_bytes(word) >> (bit % 8) & mask) as i64;
-        bit += width;
+        let word = u64::from_le_bytes(word) >> (bit % 8);
+        for (at, number) in some.iter_mut().enumerate() {
+            *number = (word >> (at * width) & mask) as i64;
+        }
+        bit += AT_ONCE * width;
     }
     let tail = &bytes[(bit / 8).min(bytes.len())..];
     let mut padded = [0; 16];

@@ -48,6 +48,13 @@ pub(super) fn unzigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
+/// The number that the lowest `bits` of a word say, four bytes at the most.
+#[inline(always)]
+fn short(word: u64, bits: u32) -> u64 {
+    let word = word & ((1 << bits) - 1);
+    word & 0x7f | word >> 1 & 0x3f80 | word >> 2 & 0x1f_c000 | word >> 3 & 0xfe0_0000
+}
+
 /// Takes parts off the front of a byte string.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reader<'a>(pub &'a [u8]);
@@ -93,9 +100,32 @@ impl<'a> Reader<'a> {
             return None;
         }
         let bits = last.trailing_zeros() + 1;
-        let rest = rest & ((1 << bits) - 1);
         self.0 = &self.0[1 + bits as usize / 8..];
-        Some((first, rest & 0x7f | rest >> 1 & 0x3f80 | rest >> 2 & 0x1f_c000 | rest >> 3 & 0xfe0_0000))
+        Some((first, short(rest, bits)))
+    }
+
+    /// Two such pairs, where both lie within eight bytes: the second one's place is known without waiting for the first to be
+    /// read. `None` takes nothing.
+    #[inline]
+    pub fn two_short_pairs(&mut self) -> Option<[(u64, u64); 2]> {
+        const LAST_BYTE: u64 = 0x8080_8080_8080_8080;
+        let word = u64::from_le_bytes(*self.0.first_chunk()?);
+        // Last bytes of the first number, of the second, and so on: each step takes the lowest away.
+        let ends = !word & LAST_BYTE;
+        let second = ends & ends.wrapping_sub(1);
+        let third = second & second.wrapping_sub(1);
+        let fourth = third & third.wrapping_sub(1);
+        if ends & 0x80 == 0 || fourth == 0 {
+            return None;
+        }
+        let (middle, end) = (second.trailing_zeros() + 1, fourth.trailing_zeros() + 1);
+        let (bits, more_bits) = (middle - 8, end - middle - 8);
+        if third.trailing_zeros() + 1 != middle + 8 || bits > 32 || more_bits > 32 {
+            return None;
+        }
+        let rest = word >> middle;
+        self.0 = &self.0[end as usize / 8..];
+        Some([(word & 0xff, short(word >> 8, bits)), (rest & 0xff, short(rest >> 8, more_bits))])
     }
 
     #[inline]
@@ -194,6 +224,31 @@ mod tests {
                 }
                 None => {
                     prop_assert!(first >= 0x80 || bits >= 27 || bytes.len() < 8);
+                    prop_assert_eq!(reader.0, &*bytes, "nothing is taken");
+                }
+            }
+        }
+
+        #[test]
+        fn two_pairs_are_four_numbers(heads in (0..200u64, 0..200u64), bits in (0..40u32, 0..40u32), numbers: (u64, u64), rest in prop::collection::vec(any::<u8>(), 0..9)) {
+            let mut bytes = Vec::new();
+            put_varint(&mut bytes, heads.0);
+            put_varint(&mut bytes, numbers.0 >> (63 - bits.0));
+            put_varint(&mut bytes, heads.1);
+            put_varint(&mut bytes, numbers.1 >> (63 - bits.1));
+            let length = bytes.len();
+            bytes.extend(rest);
+            let (mut reader, mut plain) = (Reader(&bytes), Reader(&bytes));
+            match reader.two_short_pairs() {
+                Some(pairs) => {
+                    for (head, number) in pairs {
+                        prop_assert_eq!((Some(head), Some(number)), (plain.varint(), plain.varint()));
+                    }
+                    prop_assert_eq!(reader.0, plain.0);
+                }
+                None => {
+                    let wide = heads.0.max(heads.1) >= 0x80 || bits.0.max(bits.1) >= 27;
+                    prop_assert!(wide || length > 8 || bytes.len() < 8);
                     prop_assert_eq!(reader.0, &*bytes, "nothing is taken");
                 }
             }

@@ -42,22 +42,35 @@ impl<'a> Walk<'a> for Points<'a> {
     /// Counters have a decimal at each tick, of the digits in force: nothing but sums of what is read.
     fn run(&mut self) -> Option<(u32, &[f64])> {
         let (mut mantissa, mut reader) = (self.mantissa?, self.reader);
-        self.values.clear();
-        while self.values.len() < RUN_POINTS {
+        let (mut values, mut count, mut widest) = ([0.0; RUN_POINTS], 0, 0);
+        // A delta has 28 bits at most: so many of them do not wrap.
+        let mut add = |delta: u64| {
+            mantissa += unzigzag(delta);
+            widest = mantissa.unsigned_abs().max(widest);
+            values[count] = mantissa as f64;
+            count += 1;
+            count
+        };
+        let mut read = 0;
+        while read + 2 <= RUN_POINTS {
             let before = reader;
-            match reader.short_pair() {
-                Some((NEXT_DECIMAL, delta))
-                    if (mantissa + unzigzag(delta)).unsigned_abs() <= decimal::MANTISSA_KEPT as u64 =>
-                {
-                    mantissa += unzigzag(delta);
-                    self.values.push(mantissa as f64);
-                }
-                _ => {
-                    reader = before;
-                    break;
-                }
+            if let Some([(NEXT_DECIMAL, delta), (NEXT_DECIMAL, next)]) = reader.two_short_pairs() {
+                add(delta);
+                read = add(next);
+                continue;
             }
+            reader = before;
+            let Some((NEXT_DECIMAL, delta)) = reader.short_pair() else {
+                reader = before;
+                break;
+            };
+            read = add(delta);
         }
+        if widest > decimal::MANTISSA_KEPT as u64 {
+            return None;
+        }
+        self.values.clear();
+        self.values.extend_from_slice(&values[..count]);
         let (first, last) = (self.tick.checked_add(1)?, self.tick.checked_add(self.values.len() as u32)?);
         decimal::scale(&mut self.values, self.digits);
         self.base = *self.values.last()?;
