@@ -128,7 +128,7 @@ fn days_of_steady_load_take_no_more_and_no_more() {
     let now_ms = clock.load(Ordering::SeqCst);
     let budget = || Budget::new(u64::MAX, Instant::now() + WITHIN);
     let raw = store.select(&[named("work_total")], Select::Range { from_ms: 0, to_ms: now_ms }, &budget()).unwrap();
-    let first = raw.iter().flat_map(|series| &series.floats).map(|sample| sample.timestamp_ms).min().unwrap();
+    let first = raw.iter().flat_map(|series| series.floats.iter()).map(|sample| sample.timestamp_ms).min().unwrap();
     assert!((first - (now_ms - 6 * HOUR_MS)).abs() <= STEP_MS, "raw samples of six hours");
     for (window_ms, hours) in [(10_000, 9), (300_000, 12)] {
         let time = ((now_ms - (hours - 1) * HOUR_MS) / window_ms * window_ms, now_ms);

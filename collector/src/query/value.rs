@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lampad_proto::{is_stale, stale};
 
-use crate::store::{Label, Labels, METRIC_NAME, Sample};
+use crate::store::{Floats, Label, Labels, METRIC_NAME};
 
 use super::histogram::Histogram;
 
@@ -158,7 +158,7 @@ pub enum Value {
 #[derive(Debug, Clone)]
 pub struct Points {
     pub labels: Labels,
-    pub samples: Vec<Sample>,
+    pub samples: Floats,
     pub histograms: Vec<(i64, Arc<Histogram>)>,
     pub drop_name: bool,
 }

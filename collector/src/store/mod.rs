@@ -28,6 +28,7 @@ mod entry;
 mod erase;
 mod exemplars;
 mod files;
+mod floats;
 mod fold;
 mod group;
 mod handle;
@@ -77,12 +78,15 @@ pub use copy::CopyDir;
 pub use core::StoreStats;
 pub use exemplars::{Exemplar, Exemplars};
 pub use files::{Disk, DiskFile, RealDisk};
+pub use floats::Floats;
 pub use handle::Store;
 pub use labels::{Label, Labels, METRIC_NAME};
 pub use options::{AppendError, Clock, OpenError, Options};
 pub use progress::{Progress, Segments};
 pub use repair::{Repaired, repair};
-pub use select::{Budget, Each, Latest, MatchOp, Matcher, Meta, Sample, Select, SelectError, Series, Source, Visit};
+pub use select::{
+    Budget, Each, Latest, MatchOp, Matcher, Meta, Sample, Select, SelectError, Series, Source, Take, Visit,
+};
 #[cfg(test)]
 pub use told::{Flush, Told};
 pub use window::Window;

@@ -19,8 +19,8 @@ use super::index::Index;
 use super::reading::{Asked, Wanted};
 use super::run::has_tick_in;
 use super::{
-    Budget, Each, GroupId, Labels, Latest, METRIC_NAME, Matcher, Meta, Sample, Select, SelectError, Series, Slot,
-    Value, Visit,
+    Budget, Each, Floats, GroupId, Labels, Latest, METRIC_NAME, Matcher, Meta, Sample, Select, SelectError, Series,
+    Slot, Take, Value, Visit,
 };
 
 /// A series without a sample for longer than this has no current value, as in an instant query.
@@ -48,10 +48,12 @@ pub(super) struct Matching {
 impl Core {
     pub fn select(&self, matchers: &[Matcher], select: Select, budget: &Budget) -> Result<Vec<Series>, SelectError> {
         let found = Mutex::new(Vec::new());
-        self.select_each(matchers, select, budget, &|at, series| {
-            let empty = Series { labels: series.labels.clone(), floats: Vec::new(), histograms: Vec::new() };
-            let series = std::mem::replace(series, empty);
-            found.lock().push((at, series));
+        self.select_each(matchers, select, budget, &|| {
+            Box::new(|at, series| {
+                let empty = Series { labels: series.labels.clone(), floats: Floats::default(), histograms: Vec::new() };
+                let series = std::mem::replace(series, empty);
+                found.lock().push((at, series));
+            })
         })?;
         let mut found = found.into_inner();
         found.sort_unstable_by_key(|(at, _)| *at);
@@ -69,13 +71,13 @@ impl Core {
         let from_ms = from_ms.max(self.oldest_ms(self.options.clock.now_ms()));
         let asked = Asked { from_ms, to_ms, last: matches!(select, Select::Last { .. }) };
         let Matching { labels, by_group, several } = self.wanted(matchers, budget)?;
-        let hand_out = |at: usize, samples: &mut Samples| {
+        let hand_out = |take: &mut Take<'_>, at: usize, samples: &mut Samples| {
             if asked.last {
                 keep_last(samples);
             }
             let Samples { floats, histograms } = std::mem::take(samples);
             let mut series = Series { labels: labels[at].clone(), floats, histograms };
-            each(at, &mut series);
+            take(at, &mut series);
             *samples = Samples { floats: series.floats, histograms: series.histograms };
         };
         let parts: Mutex<BTreeMap<(usize, GroupId), Samples>> = Mutex::default();
@@ -84,9 +86,10 @@ impl Core {
             // Bound first: a `match` would hold the groups' lock until the disk has answered, and with it all who append.
             let group = self.groups.read().get(id).cloned();
             let Some(group) = group else { return Ok(()) };
+            let mut take = each();
             self.read_group(&group, &wanted, asked, budget, &mut |at, samples| match several.contains(&at) {
                 true => drop(parts.lock().insert((at, id), std::mem::take(samples))),
-                false => hand_out(at, samples),
+                false => hand_out(&mut take, at, samples),
             })
         };
         match labels.len() < PARALLEL_SERIES {
@@ -97,7 +100,8 @@ impl Core {
         for ((at, _), samples) in parts.into_inner() {
             merge(whole.entry(at).or_default(), samples);
         }
-        whole.into_iter().for_each(|(at, mut samples)| hand_out(at, &mut samples));
+        let mut take = each();
+        whole.into_iter().for_each(|(at, mut samples)| hand_out(&mut take, at, &mut samples));
         Ok(())
     }
 
@@ -172,8 +176,10 @@ impl Core {
     ) -> Result<Vec<Arc<str>>, SelectError> {
         let far = self.far(from_ms, to_ms);
         let (index, found) = self.found(any_of, budget)?;
+        // Nothing is left out, and nobody need look which series a value has.
+        let all = any_of.is_empty() && far.series.is_empty();
         let found = far.near(&index, found);
-        let near = index.postings.values(name).filter(|(_, series)| !series.is_disjoint(&found));
+        let near = index.postings.values(name).filter(|(_, series)| all || !series.is_disjoint(&found));
         Ok(near.map(|(value, _)| value.clone()).collect())
     }
 
@@ -256,18 +262,17 @@ impl State {
 
 /// Adds stale markers for the marks, and cuts off what was read only for these.
 pub(super) fn finish(samples: &mut Samples, marks: &[Mark], from_ms: i64) {
-    let mut more = Samples::default();
+    let mut ends = Vec::new();
     for mark in marks {
-        let at = |sample: &&Sample| sample.timestamp_ms == mark.after_ms && !lampad_proto::is_stale(sample.value);
+        let at = |sample: &Sample| sample.timestamp_ms == mark.after_ms && !lampad_proto::is_stale(sample.value);
         let float = samples.floats.iter().rev().find(at).is_some();
         if float || samples.histograms.iter().any(|(at_ms, _)| *at_ms == mark.after_ms) {
-            more.floats.push(Sample { timestamp_ms: mark.at_ms, value: lampad_proto::stale() });
+            ends.push(Sample { timestamp_ms: mark.at_ms, value: lampad_proto::stale() });
         }
     }
-    more.floats.sort_unstable_by_key(|sample| sample.timestamp_ms);
-    merge(samples, more);
-    let early = samples.floats.partition_point(|sample| sample.timestamp_ms < from_ms);
-    samples.floats.drain(..early);
+    ends.sort_unstable_by_key(|sample| sample.timestamp_ms);
+    merge(samples, Samples { floats: ends.into_iter().collect(), histograms: Vec::new() });
+    samples.floats.drop_first(samples.floats.times().partition_point(|at_ms| *at_ms < from_ms));
     let early = samples.histograms.partition_point(|(at_ms, _)| *at_ms < from_ms);
     samples.histograms.drain(..early);
 }
@@ -286,31 +291,21 @@ pub(super) fn merge(into: &mut Samples, mut more: Samples) {
         more.floats.retain(|sample| there.binary_search_by_key(&sample.timestamp_ms, |(at_ms, _)| *at_ms).is_err());
     }
     if !more.histograms.is_empty() && !into.floats.is_empty() {
-        let there = &into.floats;
-        more.histograms.retain(|(at_ms, _)| there.binary_search_by_key(at_ms, |sample| sample.timestamp_ms).is_err());
+        let there = into.floats.times();
+        more.histograms.retain(|(at_ms, _)| there.binary_search(at_ms).is_err());
     }
-    merge_list(&mut into.floats, more.floats, |sample| sample.timestamp_ms);
-    merge_list(&mut into.histograms, more.histograms, |(at_ms, _)| *at_ms);
-}
-
-fn merge_list<T: Clone>(into: &mut Vec<T>, more: Vec<T>, time: impl Fn(&T) -> i64) {
-    let appends = match (into.last(), more.first()) {
-        (Some(last), Some(first)) => time(last) < time(first),
-        _ => true,
-    };
-    into.extend(more);
-    if !appends {
-        // Stable, so of equal times the one that was there first comes first and is the one that stays.
-        into.sort_by_key(&time);
-        into.dedup_by_key(|item| time(item));
-    }
+    into.floats.merge(more.floats);
+    // Stable, so of equal times the one that was there first comes first and is the one that stays.
+    into.histograms.append(&mut more.histograms);
+    into.histograms.sort_by_key(|(at_ms, _)| *at_ms);
+    into.histograms.dedup_by_key(|(at_ms, _)| *at_ms);
 }
 
 fn keep_last(samples: &mut Samples) {
     let float = samples.floats.last().map(|sample| sample.timestamp_ms);
     let histogram = samples.histograms.last().map(|(at_ms, _)| *at_ms);
     if float > histogram {
-        samples.floats.drain(..samples.floats.len() - 1);
+        samples.floats.drop_first(samples.floats.len() - 1);
         samples.histograms.clear();
     } else {
         samples.histograms.drain(..samples.histograms.len() - 1);

@@ -12,7 +12,7 @@ use super::erase::{Erased, hide};
 use super::group::{Frozen, Group, Mark, State};
 use super::read::{finish, merge};
 use super::run::{Run, RunCopy, has_tick_in};
-use super::{Budget, Sample, SelectError, Slot, Value};
+use super::{Budget, Floats, Sample, SelectError, Slot, Value};
 
 /// Samples of one wanted series from one group.
 pub(super) type Wanted = (usize, Slot);
@@ -214,10 +214,13 @@ impl Adding<'_> {
 }
 
 fn one(timestamp_ms: i64, value: Value) -> Samples {
-    let float = |value| Samples { floats: vec![Sample { timestamp_ms, value }], histograms: Vec::new() };
+    let float =
+        |value| Samples { floats: [Sample { timestamp_ms, value }].into_iter().collect(), histograms: Vec::new() };
     match value {
         Value::Float(value) => float(value),
         Value::Integer(value) => float(value.as_f64()),
-        Value::Histogram(histogram) => Samples { floats: Vec::new(), histograms: vec![(timestamp_ms, histogram)] },
+        Value::Histogram(histogram) => {
+            Samples { floats: Floats::default(), histograms: vec![(timestamp_ms, histogram)] }
+        }
     }
 }

@@ -7,7 +7,7 @@ use lampad_proto::v1::{Histogram, MetricType};
 use regex::Regex;
 
 use super::column::Samples;
-use super::{Labels, Reach, WindowSeries};
+use super::{Floats, Labels, Reach, WindowSeries};
 
 /// One sample. The stale marker is a sample too: whoever evaluates ends the series there.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,7 +20,7 @@ pub struct Sample {
 #[derive(Debug, Clone)]
 pub struct Series {
     pub labels: Labels,
-    pub floats: Vec<Sample>,
+    pub floats: Floats,
     pub histograms: Vec<(i64, Arc<Histogram>)>,
 }
 
@@ -192,8 +192,11 @@ pub struct Meta {
     pub unit: Arc<str>,
 }
 
+/// Begins with a list of series that are read one after the other, mostly a group's: they share their times, and who takes them
+/// may go on from one to the next.
+pub type Each<'a> = &'a (dyn Fn() -> Take<'a> + Sync);
 /// Takes a series and the place that it has among all. Its samples' memory is used again, unless they are taken out.
-pub type Each<'a> = &'a (dyn Fn(usize, &mut Series) + Sync);
+pub type Take<'a> = Box<dyn FnMut(usize, &mut Series) + 'a>;
 
 /// Where queries read. A call sees one state: what is sealed, deleted or appended meanwhile does not change its answer.
 pub trait Source: Send + Sync {
@@ -209,7 +212,8 @@ pub trait Source: Send + Sync {
         budget: &Budget,
         each: Each<'_>,
     ) -> Result<(), SelectError> {
-        self.select(matchers, select, budget)?.iter_mut().enumerate().for_each(|(at, series)| each(at, series));
+        let mut take = each();
+        self.select(matchers, select, budget)?.iter_mut().enumerate().for_each(|(at, series)| take(at, series));
         Ok(())
     }
 

@@ -17,7 +17,7 @@
 use super::column::{Column, Samples};
 use super::run::Run;
 use super::tier::Tier;
-use super::{Sample, Value};
+use super::{Floats, Sample, Value};
 
 /// What is known of a series' samples between two times.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -78,7 +78,7 @@ impl Sum {
 pub(super) fn cut(samples: &Samples, tier: &Tier) -> Vec<Cut> {
     let mut cuts: Vec<Cut> = Vec::new();
     let mut sum = Sum::default();
-    for sample in &samples.floats {
+    for sample in samples.floats.iter() {
         if cuts.last().is_none_or(|cut| sample.timestamp_ms > cut.end_ms) {
             cuts.push(Cut::new(tier.end_of(sample.timestamp_ms)));
             sum = Sum::default();
@@ -99,8 +99,8 @@ pub(super) fn cut(samples: &Samples, tier: &Tier) -> Vec<Cut> {
 }
 
 impl Cut {
-    fn add(&mut self, sample: &Sample, sum: &mut Sum) {
-        let Sample { timestamp_ms, value } = *sample;
+    fn add(&mut self, sample: Sample, sum: &mut Sum) {
+        let Sample { timestamp_ms, value } = sample;
         if lampad_proto::is_stale(value) {
             self.stale_ms = Some(timestamp_ms);
             return;
@@ -292,14 +292,14 @@ pub(super) fn assemble(columns: &[Samples], group: &[Samples], tier: &Tier) -> V
     let (mut firsts, mut lasts) = (Cursor::new(firsts), Cursor::new(lasts));
     let mut cursors: Vec<Cursor<'_>> = rest.iter().map(Cursor::new).collect();
     let mut cuts = Vec::with_capacity(missing.floats.len());
-    for Sample { timestamp_ms: end_ms, value: missing } in &missing.floats {
+    for Sample { timestamp_ms: end_ms, value: missing } in missing.floats.iter() {
         let mut told = [None; COLUMNS as usize];
-        told.iter_mut().skip(1).zip(&mut cursors).for_each(|(told, cursor)| *told = cursor.at(*end_ms));
+        told.iter_mut().skip(1).zip(&mut cursors).for_each(|(told, cursor)| *told = cursor.at(end_ms));
         let told = |what: u32| told[what as usize];
-        let (Some(ticks), Some(from), Some(to)) = (counts.at(*end_ms), firsts.at(*end_ms), lasts.at(*end_ms)) else {
+        let (Some(ticks), Some(from), Some(to)) = (counts.at(end_ms), firsts.at(end_ms), lasts.at(end_ms)) else {
             continue;
         };
-        let mut cut = Cut::new(*end_ms);
+        let mut cut = Cut::new(end_ms);
         cut.stale_ms = told(STALE).filter(|before| *before >= 0.0).map(|before| end_ms - before as i64);
         cut.histograms = told(HISTOGRAMS).is_some_and(|some| some > 0.0);
         let count = ticks - missing;
@@ -326,15 +326,21 @@ pub(super) fn assemble(columns: &[Samples], group: &[Samples], tier: &Tier) -> V
 }
 
 /// Walks ascending samples by ascending times.
-struct Cursor<'a>(std::iter::Peekable<std::slice::Iter<'a, Sample>>);
+struct Cursor<'a> {
+    floats: &'a Floats,
+    next: usize,
+}
 
 impl<'a> Cursor<'a> {
     fn new(samples: &'a Samples) -> Self {
-        Self(samples.floats.iter().peekable())
+        Self { floats: &samples.floats, next: 0 }
     }
 
     fn at(&mut self, at_ms: i64) -> Option<f64> {
-        while self.0.next_if(|sample| sample.timestamp_ms < at_ms).is_some() {}
-        self.0.peek().filter(|sample| sample.timestamp_ms == at_ms).map(|sample| sample.value)
+        let times = self.floats.times();
+        while times.get(self.next).is_some_and(|time| *time < at_ms) {
+            self.next += 1;
+        }
+        self.floats.get(self.next).filter(|sample| sample.timestamp_ms == at_ms).map(|sample| sample.value)
     }
 }

@@ -165,7 +165,7 @@ impl Core {
             .map(|(labels, mut floats)| {
                 floats.sort_by_key(|sample| sample.timestamp_ms);
                 floats.dedup_by_key(|sample| sample.timestamp_ms);
-                Series { labels, floats, histograms: Vec::new() }
+                Series { labels, floats: floats.into_iter().collect(), histograms: Vec::new() }
             })
             .collect())
     }

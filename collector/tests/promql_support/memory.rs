@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lampad_collector::store::{
-    Budget, Labels, Latest, Matcher, Meta, Sample, Select, SelectError, Series, Source, Value, Visit,
+    Budget, Floats, Labels, Latest, Matcher, Meta, Sample, Select, SelectError, Series, Source, Value, Visit,
 };
 use lampad_proto::v1::Histogram;
 
@@ -18,7 +18,7 @@ impl Memory {
         if let Some(index) = self.series.iter().position(|series| series.labels == *labels) {
             return &mut self.series[index];
         }
-        self.series.push(Series { labels: labels.clone(), floats: Vec::new(), histograms: Vec::new() });
+        self.series.push(Series { labels: labels.clone(), floats: Floats::default(), histograms: Vec::new() });
         self.series.last_mut().unwrap()
     }
 
@@ -33,7 +33,9 @@ impl Memory {
     /// Call after the last push.
     pub fn sort(&mut self) {
         for series in &mut self.series {
-            series.floats.sort_by_key(|sample| sample.timestamp_ms);
+            let mut floats: Vec<Sample> = series.floats.iter().collect();
+            floats.sort_by_key(|sample| sample.timestamp_ms);
+            series.floats = floats.into_iter().collect();
             series.histograms.sort_by_key(|(at_ms, _)| *at_ms);
         }
     }
@@ -57,10 +59,10 @@ impl Source for Memory {
         let mut found = Vec::new();
         for series in self.series.iter().filter(|series| meets(series, matchers)) {
             budget.take_series(1)?;
-            let mut floats: Vec<_> = series.floats.iter().copied().filter(|s| inside(s.timestamp_ms)).collect();
+            let mut floats: Floats = series.floats.iter().filter(|s| inside(s.timestamp_ms)).collect();
             let mut histograms: Vec<_> = series.histograms.iter().filter(|(at, _)| inside(*at)).cloned().collect();
             if last {
-                floats.drain(..floats.len().saturating_sub(1));
+                floats.drop_first(floats.len().saturating_sub(1));
                 histograms.drain(..histograms.len().saturating_sub(1));
             }
             budget.take(floats.len() as u64)?;

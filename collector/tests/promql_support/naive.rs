@@ -49,16 +49,16 @@ fn at(query: &Query, all: &[Series], at_ms: i64) -> Result<Vector, Clash> {
         Query::Over(name, pick, range_ms) => {
             let end = pick.shift.end(at_ms);
             for series in all.iter().filter(|series| pick.takes(&series.labels)) {
-                let inside = |s: &&Sample| s.timestamp_ms > end - range_ms && s.timestamp_ms <= end;
+                let inside = |s: &Sample| s.timestamp_ms > end - range_ms && s.timestamp_ms <= end;
                 let live = series.floats.iter().filter(inside).filter(|s| !lampad_proto::is_stale(s.value));
-                let samples: Vec<_> = live.copied().collect();
+                let samples: Vec<_> = live.collect();
                 over(name, &series.labels, &samples, end - range_ms, end, &mut out)?;
             }
         }
         Query::QuantileOver(q, pick, range_ms) => {
             let end = pick.shift.end(at_ms);
             for series in all.iter().filter(|series| pick.takes(&series.labels)) {
-                let inside = |s: &&Sample| s.timestamp_ms > end - range_ms && s.timestamp_ms <= end;
+                let inside = |s: &Sample| s.timestamp_ms > end - range_ms && s.timestamp_ms <= end;
                 let live = series.floats.iter().filter(inside).filter(|s| !lampad_proto::is_stale(s.value));
                 let values: Vec<f64> = live.map(|sample| sample.value).collect();
                 if !values.is_empty() {

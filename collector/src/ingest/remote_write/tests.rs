@@ -71,7 +71,7 @@ impl Site {
             let labels = series.labels.to_string();
             let sample =
                 move |sample: crate::store::Sample| (labels.clone(), sample.timestamp_ms, sample.value.to_bits());
-            series.floats.into_iter().map(sample)
+            series.floats.iter().map(sample).collect::<Vec<_>>()
         };
         found.into_iter().flat_map(samples).collect()
     }

@@ -4,7 +4,7 @@ use crate::query::QueryError;
 use crate::query::functions::edges::{Edged, cell, extended, smoothed_at};
 use crate::query::plan::{Edges, Selector};
 use crate::query::value::{Points, Row, Steps, absent};
-use crate::store::{METRIC_NAME, Select};
+use crate::store::{METRIC_NAME, Sample, Select};
 
 use lampad_proto::is_stale;
 
@@ -36,6 +36,7 @@ impl Eval<'_> {
         let rows = map_rows(points, steps.count * 8, |points| {
             let metric = points.labels.get(METRIC_NAME).cloned().unwrap_or_else(|| "".into());
             let mut row = Row::blank(points.labels, steps.count).dropping(points.drop_name);
+            let samples: Vec<Sample> = points.samples.iter().collect();
             for (step, step_ms) in steps.iter().enumerate() {
                 if step & 0xff == 0 && self.budget.check().is_err() {
                     break; // the check after the loop tells why
@@ -44,7 +45,7 @@ impl Eval<'_> {
                 let from_ms = to_ms - range_ms;
                 let (first_ms, last_ms) = (from_ms - before_ms, to_ms + after_ms);
                 let window = Edged {
-                    samples: within(&points.samples, first_ms, last_ms, |sample| sample.timestamp_ms),
+                    samples: within(&samples, first_ms, last_ms, |sample| sample.timestamp_ms),
                     histograms: within(&points.histograms, first_ms, last_ms, |(at_ms, _)| *at_ms),
                     from_ms,
                     to_ms,
@@ -67,8 +68,9 @@ impl Eval<'_> {
         let to_ms = ends.at(at_ms);
         let from_ms = to_ms - range_ms;
         let extend = |mut points: Points| {
+            let samples: Vec<Sample> = points.samples.iter().collect();
             let window = Edged {
-                samples: &points.samples,
+                samples: &samples,
                 histograms: &[],
                 from_ms,
                 to_ms,
@@ -76,7 +78,7 @@ impl Eval<'_> {
                 metric: "",
                 here,
             };
-            points.samples = extended(&window);
+            points.samples = extended(&window).into_iter().collect();
             points.histograms.retain(|(at_ms, _)| *at_ms > from_ms && *at_ms <= to_ms);
             points
         };
@@ -97,11 +99,12 @@ impl Eval<'_> {
             return Err(QueryError::execution("smoothed and anchored modifiers do not work with native histograms"));
         }
         self.take_rows(series.len(), steps)?;
-        let rows = map_rows(series, steps.count, |mut series| {
-            series.floats.retain(|sample| !is_stale(sample.value));
+        let rows = map_rows(series, steps.count, |series| {
+            let live = series.floats.iter().filter(|sample| !is_stale(sample.value));
+            let live: Vec<Sample> = live.collect();
             let cells = steps.iter().map(|step_ms| {
                 let at_ms = ends.at(step_ms);
-                let near = within(&series.floats, at_ms - lookback_ms, at_ms + lookback_ms, |s| s.timestamp_ms);
+                let near = within(&live, at_ms - lookback_ms, at_ms + lookback_ms, |s| s.timestamp_ms);
                 smoothed_at(near, at_ms).unwrap_or_else(absent)
             });
             let cells = cells.collect();

@@ -12,6 +12,7 @@ mod notes;
 mod pace;
 mod selector;
 mod set;
+mod sliding;
 mod tier;
 mod window;
 

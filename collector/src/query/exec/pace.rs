@@ -3,6 +3,8 @@
 //! Bytes are taken before a column is made: an allocation that fails would end the whole program. The clock is read once in
 //! [`PACE_CELLS`] cells.
 
+use std::ops::Range;
+
 use crate::query::QueryError;
 use crate::query::value::Steps;
 use crate::store::Budget;
@@ -54,6 +56,12 @@ impl Eval<'_> {
     /// Before so many rows are made.
     pub fn take_rows(&self, rows: usize, steps: Steps) -> Result<(), QueryError> {
         take_rows(self.budget, rows, steps)
+    }
+
+    /// Before the windows of so many steps are found: each thread has those of one group at a time.
+    pub fn take_windows(&self, steps: Steps) -> Result<(), QueryError> {
+        let bytes = rayon::current_num_threads() * size_of::<Range<usize>>();
+        Ok(self.budget.take_bytes((steps.count as u64).saturating_mul(bytes as u64))?)
     }
 
     /// A number per step.

@@ -1,5 +1,6 @@
 //! Samples from the store: the last one before each step, or all of a range.
 
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use lampad_proto::is_stale;
@@ -10,16 +11,17 @@ use crate::query::QueryError;
 use crate::query::histogram::{Hint, Histogram};
 use crate::query::plan::{At, Edges, Expr, Selector, Shift};
 use crate::query::value::{Cell, Points, Row, Steps, absent, is_absent, is_float, stored};
-use crate::store::{Sample, Select, Series};
+use crate::store::{Floats, Sample, Select, Series};
 
 use super::Eval;
+use super::sliding::Sliding;
 
 /// Where a selector looks at a step.
 #[derive(Debug, Clone, Copy)]
 pub struct Ends {
     /// `@`: the same time for every step.
-    fixed_ms: Option<i64>,
-    offset_ms: i64,
+    pub(super) fixed_ms: Option<i64>,
+    pub(super) offset_ms: i64,
 }
 
 impl Ends {
@@ -75,24 +77,27 @@ impl Eval<'_> {
         Ok(found)
     }
 
-    /// Makes rows of series while others are read, in the store's order. What is made must be within the query's budget.
+    /// Makes rows of series while others are read, in the store's order. What is made must be within the query's budget. What
+    /// was found for a series is at hand for those that follow it.
     pub fn each_series(
         &self,
         selector: &Selector,
         select: Select,
-        make: impl Fn(&mut Series) -> Result<Option<Row>, QueryError> + Sync,
+        make: impl Fn(&mut Series, &mut Sliding) -> Result<Option<Row>, QueryError> + Sync,
     ) -> Result<Vec<Row>, QueryError> {
         let rows = Mutex::new(Vec::new());
         let failed = OnceLock::new();
-        let read = self.source.select_each(&selector.matchers, select, self.budget, &|at, series| {
-            match self.convertible(series).and_then(|()| make(series)) {
+        let read = self.source.select_each(&selector.matchers, select, self.budget, &|| {
+            let mut sliding = Sliding::default();
+            let (rows, failed, make) = (&rows, &failed, &make);
+            Box::new(move |at, series| match self.convertible(series).and_then(|()| make(series, &mut sliding)) {
                 Ok(row) => rows.lock().extend(row.map(|row| (at, row))),
                 Err(error) => {
                     // The first one is told, and nothing more is read.
                     drop(failed.set(error));
                     self.budget.cancel();
                 }
-            }
+            })
         });
         if let Some(error) = failed.into_inner() {
             return Err(error);
@@ -129,12 +134,13 @@ impl Eval<'_> {
         &self,
         selector: &Selector,
         steps: Steps,
-        cell: impl Fn(&Sample) -> f64 + Send + Sync,
+        cell: impl Fn(Sample) -> f64 + Send + Sync,
         histogram_cell: impl Fn(i64, Arc<Histogram>) -> Cell + Send + Sync,
     ) -> Result<Vec<Row>, QueryError> {
         if steps.count == 0 {
             return Ok(Vec::new());
         }
+        self.take_windows(steps)?;
         let ends = self.ends(&selector.shift)?;
         let (first_ms, last_ms) = ends.span(steps);
         // The window is open on the left: a sample exactly one lookback old is gone.
@@ -144,17 +150,22 @@ impl Eval<'_> {
         } else {
             Select::Range { from_ms, to_ms: last_ms }
         };
-        let row = |series: &Series| {
+        let row = |series: &Series, sliding: &mut Sliding| {
             self.take_rows(1, steps)?;
-            let row = looked_back_row(series, ends, steps, self.lookback_ms, &cell, &histogram_cell);
+            let windows = sliding.over(series.floats.times(), ends, self.lookback_ms, steps);
+            let mut row = Row::new(series.labels.clone(), looked_back(&series.floats, windows, &cell));
+            if !series.histograms.is_empty() {
+                set_histograms(&mut row, series, ends, steps, self.lookback_ms, &histogram_cell);
+            }
             Ok(Some(row).filter(Row::has_any))
         };
         let rows = match self.has_thinned(from_ms, last_ms) {
-            false => self.each_series(selector, select, |series| row(series))?,
+            false => self.each_series(selector, select, |series, sliding| row(series, sliding))?,
             true => {
                 let mut series = self.fetch(selector, select)?;
                 self.add_thinned(selector, (from_ms, last_ms), &mut series)?;
-                let rows: Result<Vec<_>, QueryError> = series.iter().map(row).collect();
+                let mut sliding = Sliding::default();
+                let rows: Result<Vec<_>, QueryError> = series.iter().map(|series| row(series, &mut sliding)).collect();
                 rows?.into_iter().flatten().collect()
             }
         };
@@ -222,53 +233,52 @@ impl Eval<'_> {
 
 /// A series' samples as ranges have them: where it ended there is none. Takes them out of the series.
 pub fn points_of(series: &mut Series) -> Points {
-    if series.floats.iter().any(|sample| is_stale(sample.value)) {
-        series.floats.retain(|sample| !is_stale(sample.value));
-    }
+    drop_stale(&mut series.floats);
     let mut histograms = converted(&series.histograms);
     histograms.retain(|(_, histogram)| !is_stale(histogram.sum));
     let samples = std::mem::take(&mut series.floats);
     Points { labels: series.labels.clone(), samples, histograms, drop_name: false }
 }
 
-/// The last sample before each step, unless it is too old or says that the series ended.
-fn looked_back_row(
+pub fn drop_stale(floats: &mut Floats) {
+    // All are looked at, so that several are at once.
+    if floats.values().iter().fold(false, |any, value| any | is_stale(*value)) {
+        floats.retain(|sample| !is_stale(sample.value));
+    }
+}
+
+/// The last sample in each window, unless it says that the series ended.
+fn looked_back(samples: &Floats, windows: &[Range<usize>], cell: impl Fn(Sample) -> f64) -> Vec<f64> {
+    let last = |window: &Range<usize>| samples.get(window.clone().next_back()?);
+    let live = |window: &Range<usize>| last(window).filter(|sample| !is_stale(sample.value));
+    windows.iter().map(|window| live(window).map_or_else(absent, &cell)).collect()
+}
+
+/// The same of histograms, where they are newer than numbers.
+fn set_histograms(
+    row: &mut Row,
     series: &Series,
     ends: Ends,
     steps: Steps,
     lookback_ms: i64,
-    cell: impl Fn(&Sample) -> f64,
     histogram_cell: impl Fn(i64, Arc<Histogram>) -> Cell,
-) -> Row {
-    let samples = &series.floats;
-    let mut next = 0;
-    let mut cells = Vec::with_capacity(steps.count);
-    for step_ms in steps.iter() {
-        let at_ms = ends.at(step_ms);
-        while next < samples.len() && samples[next].timestamp_ms <= at_ms {
-            next += 1;
-        }
-        let seen = next.checked_sub(1).map(|index| &samples[index]);
-        let live = seen.filter(|s| s.timestamp_ms > at_ms - lookback_ms && !is_stale(s.value));
-        cells.push(live.map_or_else(absent, &cell));
-    }
-    let mut row = Row::new(series.labels.clone(), cells);
+) {
+    let times = series.floats.times();
     let histograms = converted(&series.histograms);
     let mut next = 0;
-    for (step, step_ms) in steps.iter().enumerate().filter(|_| !histograms.is_empty()) {
+    for (step, step_ms) in steps.iter().enumerate() {
         let at_ms = ends.at(step_ms);
         while next < histograms.len() && histograms[next].0 <= at_ms {
             next += 1;
         }
         let Some((seen_ms, histogram)) = next.checked_sub(1).map(|index| &histograms[index]) else { continue };
-        let float = samples.partition_point(|sample| sample.timestamp_ms <= at_ms).checked_sub(1);
-        let is_last = float.is_none_or(|index| samples[index].timestamp_ms < *seen_ms);
+        let float = times.partition_point(|time| *time <= at_ms).checked_sub(1);
+        let is_last = float.is_none_or(|index| times[index] < *seen_ms);
         if is_last && *seen_ms > at_ms - lookback_ms {
             let live = !is_stale(histogram.sum);
             row.set(step, live.then(|| histogram_cell(*seen_ms, histogram.clone())));
         }
     }
-    row
 }
 
 /// A subquery may hand out one sample several times, or skip the one with the reset: only the counts tell of resets then.

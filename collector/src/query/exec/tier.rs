@@ -146,7 +146,7 @@ impl Eval<'_> {
         for mut old in found {
             match place.get(&old.labels) {
                 Some(at) => {
-                    old.floats.append(&mut series[*at].floats);
+                    old.floats.extend(series[*at].floats.iter());
                     series[*at].floats = old.floats;
                 }
                 None => series.push(old),

@@ -10,6 +10,7 @@ use crate::store::Select;
 use super::aggregate::check_quantile;
 use super::pace::{ByStep, Pace};
 use super::selector::{Ends, Ranged, map_rows, points_of};
+use super::sliding::Sliding;
 use super::{Eval, Here};
 
 impl Eval<'_> {
@@ -78,9 +79,10 @@ impl Eval<'_> {
     ) -> Result<Vec<Row>, QueryError> {
         let Ranged { points, ends, range_ms, .. } = ranged;
         self.take_rows(points.len(), steps)?;
+        self.take_windows(steps)?;
         let by_step = self.by_step(args, steps)?;
         let windows = Windows { body, mixed, ends, range_ms, by_step: &by_step, here, steps };
-        let rows = map_rows(points, steps.count * 8, |points| self.row_of(&points, &windows));
+        let rows = map_rows(points, steps.count * 8, |points| self.row_of(&points, &windows, &mut Sliding::default()));
         self.budget.check()?;
         rows.into_iter().filter(|row| row.as_ref().map_or(true, Row::has_any)).collect()
     }
@@ -98,13 +100,14 @@ impl Eval<'_> {
         let (ends, range_ms) = (self.ends(&selector.shift)?, self.positive_ms(range)?);
         let (first_ms, last_ms) = ends.span(steps);
         self.note_gone(first_ms - range_ms, selector.place);
+        self.take_windows(steps)?;
         let by_step = self.by_step(args, steps)?;
         let windows = Windows { body, mixed, ends, range_ms, by_step: &by_step, here, steps };
         let select = Select::Range { from_ms: first_ms - range_ms + 1, to_ms: last_ms };
-        let rows = self.each_series(selector, select, |series| {
+        let rows = self.each_series(selector, select, |series, sliding| {
             self.take_rows(1, steps)?;
             let points = points_of(series);
-            let row = self.row_of(&points, &windows)?;
+            let row = self.row_of(&points, &windows, sliding)?;
             // Whoever reads the next series has use for the memory.
             series.floats = points.samples;
             Ok(Some(row).filter(Row::has_any))
@@ -113,45 +116,35 @@ impl Eval<'_> {
         Ok(rows)
     }
 
-    fn row_of(&self, points: &Points, windows: &Windows<'_>) -> Result<Row, QueryError> {
+    fn row_of(&self, points: &Points, windows: &Windows<'_>, sliding: &mut Sliding) -> Result<Row, QueryError> {
         if !points.histograms.is_empty() {
             return self.mixed_windows(points, windows);
         }
         let Windows { body, ends, range_ms, by_step, steps, .. } = *windows;
         // With `@` every step sees the same window; only arguments and the step's own time can make cells differ.
         let once = ends.is_fixed() && by_step.has_none();
+        let (times, values) = (points.samples.times(), points.samples.values());
         let mut cells = vec![absent(); steps.count];
-        let (mut from, mut to) = (0, 0);
-        // The last sample that is lower than the one before.
-        let mut dropped_at = 0;
+        let mut drops = Drops::of(values);
         let mut looked_at = 0;
         let extrapolation = Extrapolation::default();
         let mut pace = Pace::new(self.budget);
-        for (step, cell) in cells.iter_mut().enumerate() {
+        for (step, (cell, within)) in cells.iter_mut().zip(sliding.over(times, ends, range_ms, steps)).enumerate() {
             // What was looked at in the last window, and 64 for the step itself: it is seen each 256 short windows.
-            if pace.work(to - from + 64).is_err() {
+            if pace.work(within.len() + 64).is_err() {
                 break; // whoever gathers the rows looks at the budget once more
             }
             let step_ms = steps.at(step);
             let to_ms = ends.at(step_ms);
             let from_ms = to_ms - range_ms;
-            let samples = &points.samples;
-            while to < samples.len() && samples[to].timestamp_ms <= to_ms {
-                if to > 0 && samples[to].value < samples[to - 1].value {
-                    dropped_at = to;
-                }
-                to += 1;
-            }
-            while from < to && samples[from].timestamp_ms <= from_ms {
-                from += 1;
-            }
-            if from == to {
+            if within.is_empty() {
                 continue;
             }
-            looked_at += (to - from) as u64;
-            let (samples, args, grows) = (&samples[from..to], by_step.at(step), dropped_at <= from);
-            let extrapolation = &extrapolation;
-            let window = Window { samples, from_ms, to_ms, step_ms, args, grows, extrapolation };
+            looked_at += within.len() as u64;
+            let (args, extrapolation) = (by_step.at(step), &extrapolation);
+            let grows = drops.before(within.end) <= within.start;
+            let (times, values) = (&times[within.clone()], &values[within.clone()]);
+            let window = Window { times, values, from_ms, to_ms, step_ms, args, grows, extrapolation };
             if let Some(value) = body(&window) {
                 *cell = stored(value);
             }
@@ -176,23 +169,25 @@ impl Eval<'_> {
             let step_ms = windows.steps.at(step);
             let to_ms = windows.ends.at(step_ms);
             let from_ms = to_ms - windows.range_ms;
-            let samples = within(&points.samples, from_ms, to_ms, |sample| sample.timestamp_ms);
+            let within_floats = points.samples.within(from_ms, to_ms);
+            let (times, values) =
+                (&points.samples.times()[within_floats.clone()], &points.samples.values()[within_floats]);
             let histograms = within(&points.histograms, from_ms, to_ms, |(at_ms, _)| *at_ms);
-            if samples.is_empty() && histograms.is_empty() {
+            if times.is_empty() && histograms.is_empty() {
                 continue;
             }
-            self.notes.count_samples((samples.len() + histograms.len()) as u64);
+            self.notes.count_samples((times.len() + histograms.len()) as u64);
             let (args, grows) = (windows.by_step.at(step), false);
             let extrapolation = &Extrapolation::default();
-            let floats = Window { samples, from_ms, to_ms, step_ms, args, grows, extrapolation };
+            let floats = Window { times, values, from_ms, to_ms, step_ms, args, grows, extrapolation };
             let window = Mixed { floats, histograms, metric, here: windows.here };
             let cell = match windows.mixed {
                 Some(mixed) if !histograms.is_empty() => mixed(&window),
                 _ => {
-                    if !samples.is_empty() && !histograms.is_empty() {
+                    if !times.is_empty() && !histograms.is_empty() {
                         window.note_ignored();
                     }
-                    if samples.is_empty() { None } else { (windows.body)(&window.floats).map(Cell::Float) }
+                    if times.is_empty() { None } else { (windows.body)(&window.floats).map(Cell::Float) }
                 }
             };
             if let Some(Cell::Histogram(histogram)) = &cell {
@@ -255,6 +250,37 @@ struct Windows<'a> {
     by_step: &'a ByStep,
     here: Here<'a>,
     steps: Steps,
+}
+
+/// Where a series' values fall, from window to window.
+struct Drops<'a> {
+    values: &'a [f64],
+    /// Looked at up to here.
+    seen: usize,
+    /// The last sample that is lower than the one before; 0 where there is none.
+    last: usize,
+}
+
+impl<'a> Drops<'a> {
+    fn of(values: &'a [f64]) -> Self {
+        // All are looked at, so that several are at once: most counters never fall.
+        let falls = values
+            .iter()
+            .zip(values.get(1..).unwrap_or_default())
+            .fold(false, |any, (before, after)| any | (after < before));
+        Self { values, seen: if falls { 1 } else { values.len() }, last: 0 }
+    }
+
+    /// The last one before this sample; windows move on.
+    fn before(&mut self, to: usize) -> usize {
+        while self.seen < to {
+            if self.values[self.seen] < self.values[self.seen - 1] {
+                self.last = self.seen;
+            }
+            self.seen += 1;
+        }
+        self.last
+    }
 }
 
 /// What of an ascending list lies in `(from_ms, to_ms]`.

@@ -40,7 +40,7 @@ pub fn cell(name: &str, window: &Edged<'_>) -> Option<Cell> {
         _ => None,
     };
     if let Some(counted) = counted {
-        let cells = mixed::by_time(window.samples, window.histograms);
+        let cells = mixed::by_time(window.samples.iter().copied(), window.histograms);
         let times: Vec<i64> = cells.iter().map(|(at_ms, _)| *at_ms).collect();
         let (first, _) = within(&times, window)?;
         let pairs = cells[first..].windows(2).filter(|pair| counted(&pair[0].1, &pair[1].1));

@@ -20,6 +20,28 @@ impl Sum {
         self.sum = total;
     }
 
+    /// All of them, one after the other.
+    pub fn of(values: &[f64]) -> Self {
+        Self::finite(values).unwrap_or_else(|| {
+            let mut sum = Self::default();
+            values.iter().for_each(|value| sum.add(*value));
+            sum
+        })
+    }
+
+    /// The same without a branch: what rounding takes is told by differences alone, to the last bit, unless something on the way
+    /// is beyond all numbers.
+    fn finite(values: &[f64]) -> Option<Self> {
+        let Self { mut sum, mut lost } = Self::default();
+        for value in values {
+            let total = sum + value;
+            let added = total - sum;
+            lost += (sum - (total - added)) + (value - added);
+            sum = total;
+        }
+        (sum.is_finite() && lost.is_finite()).then_some(Self { sum, lost })
+    }
+
     pub fn total(self) -> f64 {
         if self.sum.is_infinite() { self.sum } else { self.sum + self.lost }
     }
@@ -38,6 +60,16 @@ pub struct Mean {
 }
 
 impl Mean {
+    /// Of all of them, one after the other.
+    pub fn of(values: &[f64]) -> Self {
+        if let Some(sum) = Sum::finite(values) {
+            return Self { sum, count: values.len() as f64, incremental: false };
+        }
+        let mut mean = Self::default();
+        values.iter().for_each(|value| mean.add(*value));
+        mean
+    }
+
     pub fn add(&mut self, value: f64) {
         self.count += 1.0;
         if !self.incremental {
@@ -94,12 +126,30 @@ impl Variance {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn small_values_survive_large_ones() {
         let mut sum = Sum::default();
         [1.0, 1e100, 1.0, -1e100].into_iter().for_each(|value| sum.add(value));
         assert_eq!(sum.total(), 2.0);
+    }
+
+    proptest! {
+        /// To the last bit, however large, small or strange they are.
+        #[test]
+        fn all_at_once_are_as_one_by_one(values in prop::collection::vec(prop_oneof![
+            4 => (-1e6..1e6f64).prop_map(|value| (value * 100.0).round() / 100.0),
+            2 => any::<f64>(),
+            1 => prop::sample::select(vec![0.0, -0.0, f64::MAX, f64::MIN, f64::INFINITY, f64::NAN, f64::MIN_POSITIVE]),
+        ], 0..40)) {
+            let (mut sum, mut mean) = (Sum::default(), Mean::default());
+            values.iter().for_each(|value| sum.add(*value));
+            values.iter().for_each(|value| mean.add(*value));
+            let same = |a: f64, b: f64| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
+            prop_assert!(same(Sum::of(&values).total(), sum.total()), "{} and {}", Sum::of(&values).total(), sum.total());
+            prop_assert!(same(Mean::of(&values).mean(), mean.mean()), "{} and {}", Mean::of(&values).mean(), mean.mean());
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ impl Mixed<'_> {
 
     /// Whether there are both; that is said in a warning.
     fn is_mix(&self) -> bool {
-        let is_mix = !self.floats.samples.is_empty() && !self.histograms.is_empty();
+        let is_mix = !self.floats.times.is_empty() && !self.histograms.is_empty();
         if is_mix {
             self.warn_mix();
         }
@@ -34,12 +34,12 @@ impl Mixed<'_> {
 
     /// All samples by time.
     fn cells(&self) -> Vec<(i64, Cell)> {
-        by_time(self.floats.samples, self.histograms)
+        by_time(self.floats.samples(), self.histograms)
     }
 }
 
-pub fn by_time(samples: &[Sample], histograms: &[(i64, Arc<Histogram>)]) -> Vec<(i64, Cell)> {
-    let floats = samples.iter().map(|sample| (sample.timestamp_ms, Cell::Float(sample.value)));
+pub fn by_time(samples: impl Iterator<Item = Sample>, histograms: &[(i64, Arc<Histogram>)]) -> Vec<(i64, Cell)> {
+    let floats = samples.map(|sample| (sample.timestamp_ms, Cell::Float(sample.value)));
     let histograms = histograms.iter().map(|(at_ms, histogram)| (*at_ms, Cell::Histogram(histogram.clone())));
     let mut all: Vec<_> = floats.chain(histograms).collect();
     all.sort_by_key(|(at_ms, _)| *at_ms);
@@ -68,7 +68,7 @@ fn histogram(histogram: Histogram) -> Option<Cell> {
 }
 
 pub fn count(window: &Mixed<'_>) -> Option<Cell> {
-    Some(Cell::Float((window.floats.samples.len() + window.histograms.len()) as f64))
+    Some(Cell::Float((window.floats.times.len() + window.histograms.len()) as f64))
 }
 
 pub fn first(window: &Mixed<'_>) -> Option<Cell> {

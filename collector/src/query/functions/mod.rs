@@ -29,7 +29,9 @@ pub use windows::{OverWindows, Stretch, over_windows, overflows};
 /// The samples of one series that one step looks at, and where the window lies.
 pub struct Window<'a> {
     /// At least one, ascending, within `(from_ms, to_ms]`.
-    pub samples: &'a [Sample],
+    pub times: &'a [i64],
+    /// One for each of the times.
+    pub values: &'a [f64],
     pub from_ms: i64,
     pub to_ms: i64,
     /// The step that is evaluated; differs from `to_ms` by `offset` and `@`.
@@ -40,6 +42,12 @@ pub struct Window<'a> {
     pub grows: bool,
     /// Of this series.
     pub extrapolation: &'a Extrapolation,
+}
+
+impl<'a> Window<'a> {
+    pub fn samples(&self) -> impl Iterator<Item = Sample> + use<'a> {
+        self.times.iter().zip(self.values).map(|(at_ms, value)| Sample { timestamp_ms: *at_ms, value: *value })
+    }
 }
 
 /// A window of a series that has histograms, with or without numbers among them.
@@ -256,15 +264,15 @@ static FUNCTIONS: &[Function] = &[
     date("year", date::year),
     both("avg_over_time", over_time::avg, mixed::avg),
     both("changes", over_time::changes, mixed::changes),
-    both("count_over_time", |w| Some(w.samples.len() as f64), mixed::count),
+    both("count_over_time", |w| Some(w.times.len() as f64), mixed::count),
     both("delta", rate::delta, mixed::delta),
     window("deriv", regression::deriv),
     experimental(takes(window("double_exponential_smoothing", over_time::smooth), "mss")),
-    experimental(both("first_over_time", |w| w.samples.first().map(|s| s.value), mixed::first)),
+    experimental(both("first_over_time", |w| w.values.first().copied(), mixed::first)),
     both("idelta", rate::idelta, mixed::idelta),
     both("increase", rate::increase, mixed::increase),
     both("irate", rate::irate, mixed::irate),
-    both("last_over_time", |w| w.samples.last().map(|s| s.value), mixed::last),
+    both("last_over_time", |w| w.values.last().copied(), mixed::last),
     experimental(window("mad_over_time", over_time::mad)),
     window("max_over_time", over_time::max),
     window("min_over_time", over_time::min),
@@ -276,8 +284,16 @@ static FUNCTIONS: &[Function] = &[
     window("stddev_over_time", |w| over_time::variance(w).map(f64::sqrt)),
     window("stdvar_over_time", over_time::variance),
     both("sum_over_time", over_time::sum, mixed::sum),
-    experimental(both("ts_of_first_over_time", |w| w.samples.first().map(over_time::seconds), mixed::time_of_first)),
-    experimental(both("ts_of_last_over_time", |w| w.samples.last().map(over_time::seconds), mixed::time_of_last)),
+    experimental(both(
+        "ts_of_first_over_time",
+        |w| w.times.first().copied().map(over_time::seconds),
+        mixed::time_of_first,
+    )),
+    experimental(both(
+        "ts_of_last_over_time",
+        |w| w.times.last().copied().map(over_time::seconds),
+        mixed::time_of_last,
+    )),
     experimental(window("ts_of_max_over_time", over_time::ts_of_max)),
     experimental(window("ts_of_min_over_time", over_time::ts_of_min)),
     special("absent", Special::Absent),

@@ -8,33 +8,26 @@ use super::Window;
 use super::kahan::{Mean, Sum, Variance};
 
 pub fn sum(window: &Window<'_>) -> Option<f64> {
-    let mut sum = Sum::default();
-    window.samples.iter().for_each(|sample| sum.add(sample.value));
-    Some(sum.total())
+    Some(Sum::of(window.values).total())
 }
 
 pub fn avg(window: &Window<'_>) -> Option<f64> {
-    let mut mean = Mean::default();
-    window.samples.iter().for_each(|sample| mean.add(sample.value));
-    Some(mean.mean())
+    Some(Mean::of(window.values).mean())
 }
 
 pub fn variance(window: &Window<'_>) -> Option<f64> {
     let mut variance = Variance::default();
-    window.samples.iter().for_each(|sample| variance.add(sample.value));
+    window.values.iter().for_each(|value| variance.add(*value));
     Some(variance.variance())
 }
 
 /// The sample that `beats` all before it; a NaN is beaten by whatever follows.
-fn pick<'a>(window: &Window<'a>, beats: impl Fn(f64, f64) -> bool) -> Option<&'a Sample> {
-    let mut samples = window.samples.iter();
-    let first = samples.next()?;
-    Some(samples.fold(
-        first,
+fn pick(window: &Window<'_>, beats: impl Fn(f64, f64) -> bool) -> Option<Sample> {
+    window.samples().reduce(
         |best, sample| {
             if beats(sample.value, best.value) || best.value.is_nan() { sample } else { best }
         },
-    ))
+    )
 }
 
 pub fn max(window: &Window<'_>) -> Option<f64> {
@@ -47,19 +40,19 @@ pub fn min(window: &Window<'_>) -> Option<f64> {
 
 /// The last of several equal ones.
 pub fn ts_of_max(window: &Window<'_>) -> Option<f64> {
-    pick(window, |new, best| new >= best).map(seconds)
+    pick(window, |new, best| new >= best).map(|sample| seconds(sample.timestamp_ms))
 }
 
 pub fn ts_of_min(window: &Window<'_>) -> Option<f64> {
-    pick(window, |new, best| new <= best).map(seconds)
+    pick(window, |new, best| new <= best).map(|sample| seconds(sample.timestamp_ms))
 }
 
-pub fn seconds(sample: &Sample) -> f64 {
-    sample.timestamp_ms as f64 / 1000.0
+pub fn seconds(at_ms: i64) -> f64 {
+    at_ms as f64 / 1000.0
 }
 
 fn pairs<'a>(window: &Window<'a>) -> impl Iterator<Item = (f64, f64)> + use<'a> {
-    window.samples.windows(2).map(|pair| (pair[0].value, pair[1].value))
+    window.values.windows(2).map(|pair| (pair[0], pair[1]))
 }
 
 pub fn changes(window: &Window<'_>) -> Option<f64> {
@@ -72,13 +65,13 @@ pub fn resets(window: &Window<'_>) -> Option<f64> {
 }
 
 pub fn quantile_over_time(window: &Window<'_>) -> Option<f64> {
-    let mut values: Vec<f64> = window.samples.iter().map(|sample| sample.value).collect();
+    let mut values = window.values.to_vec();
     Some(quantile(*window.args.first()?, &mut values))
 }
 
 /// Median distance from the median; NaN as soon as one sample is.
 pub fn mad(window: &Window<'_>) -> Option<f64> {
-    let mut values: Vec<f64> = window.samples.iter().map(|sample| sample.value).collect();
+    let mut values = window.values.to_vec();
     if values.iter().any(|value| value.is_nan()) {
         return Some(f64::NAN);
     }
@@ -114,16 +107,16 @@ fn nan_first(a: &f64, b: &f64) -> Ordering {
 /// Holt's linear method: a smoothed value and a smoothed trend. Factors are checked by the caller.
 pub fn smooth(window: &Window<'_>) -> Option<f64> {
     let &[value_factor, trend_factor] = window.args else { return None };
-    let [first, second, ..] = window.samples else { return None };
-    let mut trend = second.value - first.value;
+    let [first, second, ..] = *window.values else { return None };
+    let mut trend = second - first;
     let mut before = 0.0;
-    let mut smoothed = first.value;
-    for (index, sample) in window.samples[1..].iter().enumerate() {
+    let mut smoothed = first;
+    for (index, value) in window.values[1..].iter().enumerate() {
         if index > 0 {
             trend = trend_factor * (smoothed - before) + (1.0 - trend_factor) * trend;
         }
         before = smoothed;
-        smoothed = value_factor * sample.value + (1.0 - value_factor) * (smoothed + trend);
+        smoothed = value_factor * value + (1.0 - value_factor) * (smoothed + trend);
     }
     Some(smoothed)
 }

@@ -88,6 +88,7 @@ struct Known {
 
 impl Extrapolation {
     /// Factor of an increase, divided by `seconds`. `first` and `increase` are a counter's, which began at zero or above.
+    #[inline(always)]
     fn scale(&self, span: &Span, seconds: f64, first_and_increase: Option<(f64, f64)>) -> f64 {
         let offsets = span.offsets();
         let mut known = self.0.borrow_mut();
@@ -108,25 +109,21 @@ impl Extrapolation {
     }
 }
 
+#[inline(always)]
 fn increase_of(window: &Window<'_>, counter: bool, seconds: f64) -> Option<f64> {
-    let [first, .., last] = window.samples else { return None };
-    let mut difference = last.value - first.value;
+    let [first, .., last] = *window.values else { return None };
+    let [first_ms, .., last_ms] = *window.times else { return None };
+    let mut difference = last - first;
     // Neighbouring windows share most of their samples, so whoever slides them knows whether there was a reset.
     if counter && !window.grows {
-        for pair in window.samples.windows(2) {
-            if pair[1].value < pair[0].value {
-                difference += pair[0].value;
+        for pair in window.values.windows(2) {
+            if pair[1] < pair[0] {
+                difference += pair[0];
             }
         }
     }
-    let ends = Ends {
-        first_ms: first.timestamp_ms,
-        last_ms: last.timestamp_ms,
-        samples: window.samples.len(),
-        first: first.value,
-        from_ms: window.from_ms,
-        to_ms: window.to_ms,
-    };
+    let samples = window.values.len();
+    let ends = Ends { first_ms, last_ms, samples, first, from_ms: window.from_ms, to_ms: window.to_ms };
     extrapolated(&ends, difference, counter, seconds, window.extrapolation)
 }
 
@@ -143,6 +140,7 @@ pub struct Ends {
 
 /// The increase divided by `seconds`; `None` of less than two samples. The order of operations is Prometheus', so that the
 /// last bit is too: quantiles over rates of buckets jump where it is not.
+#[inline(always)] // what is handed over would else be written to memory and read back, for each window
 pub fn extrapolated(
     ends: &Ends,
     difference: f64,
@@ -160,15 +158,15 @@ pub fn extrapolated(
 }
 
 pub fn irate(window: &Window<'_>) -> Option<f64> {
-    let [.., before, last] = window.samples else { return None };
-    let seconds = (last.timestamp_ms - before.timestamp_ms) as f64 / 1000.0;
-    let increase = if last.value < before.value { last.value } else { last.value - before.value };
+    let ([.., before_ms, last_ms], [.., before, last]) = (window.times, window.values) else { return None };
+    let seconds = (last_ms - before_ms) as f64 / 1000.0;
+    let increase = if last < before { *last } else { last - before };
     Some(increase / seconds)
 }
 
 pub fn idelta(window: &Window<'_>) -> Option<f64> {
-    let [.., before, last] = window.samples else { return None };
-    Some(last.value - before.value)
+    let [.., before, last] = window.values else { return None };
+    Some(last - before)
 }
 
 #[cfg(test)]

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use lampad_proto::v1::Histogram;
 use prost::Message as _;
 
-use crate::store::{Sample, Value};
+use crate::store::{Floats, Sample, Value};
 
 use super::{Point, Points, Walk};
 
 /// Samples of one series, ascending within each list.
 #[derive(Debug, Default, Clone)]
 pub struct Samples {
-    pub floats: Vec<Sample>,
+    pub floats: Floats,
     pub histograms: Vec<(i64, Arc<Histogram>)>,
 }
 
@@ -99,8 +99,8 @@ impl Filling<'_> {
         let from = self.low.saturating_sub(at);
         let ticks = self.ticks.get(at.max(self.low)..).unwrap_or_default();
         let values = values[..values.len() - 1].get(from..).unwrap_or_default();
-        let samples = ticks.iter().zip(values);
-        self.out.floats.extend(samples.map(|(tick, value)| Sample { timestamp_ms: *tick, value: *value }));
+        let count = ticks.len().min(values.len());
+        self.out.floats.extend_values(&ticks[..count], &values[..count]);
     }
 
     /// The samples of a point that holds from a tick until before another one. False where it cannot be read.
@@ -133,7 +133,7 @@ impl Filling<'_> {
         if span.len() == 1 {
             return self.out.floats.push(Sample { timestamp_ms: self.ticks[span.start], value });
         }
-        self.out.floats.extend(self.ticks[span].iter().map(|tick| Sample { timestamp_ms: *tick, value }));
+        self.out.floats.extend_held(&self.ticks[span], value);
     }
 }
 

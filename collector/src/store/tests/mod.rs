@@ -73,14 +73,14 @@ pub fn named(name: &str) -> Matcher {
 /// Samples as (time, bits), so that the stale marker compares.
 pub fn range(store: &Store, name: &str, from_ms: i64, to_ms: i64) -> Vec<(i64, u64)> {
     let found = store.select(&[named(name)], Select::Range { from_ms, to_ms }, &budget()).unwrap();
-    let floats = found.iter().flat_map(|series| &series.floats);
+    let floats = found.iter().flat_map(|series| series.floats.iter());
     floats.map(|sample| (sample.timestamp_ms, sample.value.to_bits())).collect()
 }
 
 pub fn last(store: &Store, name: &str, from_ms: i64, to_ms: i64) -> Option<(i64, u64)> {
     let found = store.select(&[named(name)], Select::Last { from_ms, to_ms }, &budget()).unwrap();
     assert!(found.len() <= 1 && found.iter().all(|series| series.floats.len() == 1));
-    found.first().map(|series| (series.floats[0].timestamp_ms, series.floats[0].value.to_bits()))
+    found.first().map(|series| (series.floats.times()[0], series.floats.values()[0].to_bits()))
 }
 
 pub fn bits(samples: &[(i64, f64)]) -> Vec<(i64, u64)> {

@@ -38,11 +38,12 @@ fn a_series_with_two_places_is_handed_out_once_and_in_the_order_of_select() {
     let any = [Matcher { name: "host".into(), op: MatchOp::Equal, value: "a".into() }];
     for select in [Select::Range { from_ms: 0, to_ms: NOW_MS }, Select::Last { from_ms: 0, to_ms: NOW_MS }] {
         let handed = Mutex::new(Vec::new());
-        store.select_each(&any, select, &budget(), &|at, series| handed.lock().push((at, series.clone()))).unwrap();
+        let take = || -> Take<'_> { Box::new(|at, series| handed.lock().push((at, series.clone()))) };
+        store.select_each(&any, select, &budget(), &take).unwrap();
         let mut handed = handed.into_inner();
         handed.sort_by_key(|(at, _)| *at);
         let handed: Vec<Series> = handed.into_iter().map(|(_, series)| series).collect();
-        let values = |all: &[Series]| -> Vec<(Labels, Vec<Sample>)> {
+        let values = |all: &[Series]| -> Vec<(Labels, Floats)> {
             all.iter().map(|series| (series.labels.clone(), series.floats.clone())).collect()
         };
         assert_eq!(values(&handed), values(&store.select(&any, select, &budget()).unwrap()));
