@@ -256,7 +256,7 @@ impl Blocks {
     ) -> Result<OpenRun, SelectError> {
         let parts = run.parts.iter().zip(&head.parts);
         let parts: Vec<(Address, &Vec<u32>)> = parts
-            .filter(|(address, slots)| !address.is_lost() && slots.iter().any(|slot| places.of(*slot).is_some()))
+            .filter(|(address, slots)| !address.is_lost() && places.any_of(slots))
             .map(|(address, slots)| (*address, slots))
             .collect();
         let values = self.fetch(parts.iter().map(|(address, _)| *address), budget)?;
@@ -295,7 +295,17 @@ pub(super) struct OpenRun {
 /// Places of wanted slots, ascending by slot.
 struct Places<'a>(&'a [(u32, usize)]);
 
+/// Up to so many are looked for one by one: of a wide run a query mostly wants one series.
+const PLACES_FEW: usize = 8;
+
 impl Places<'_> {
+    fn any_of(&self, slots: &[u32]) -> bool {
+        match self.0.len() <= PLACES_FEW {
+            true => self.0.iter().any(|(slot, _)| slots.contains(slot)),
+            false => slots.iter().any(|slot| self.of(*slot).is_some()),
+        }
+    }
+
     fn of(&self, slot: u32) -> Option<usize> {
         let at = self.0.binary_search_by_key(&slot, |(slot, _)| *slot).ok()?;
         Some(self.0[at].1)

@@ -240,7 +240,7 @@ pub fn points_of(series: &mut Series) -> Points {
     Points { labels: series.labels.clone(), samples, histograms, drop_name: false }
 }
 
-pub fn drop_stale(floats: &mut Floats) {
+fn drop_stale(floats: &mut Floats) {
     // All are looked at, so that several are at once.
     if floats.values().iter().fold(false, |any, value| any | is_stale(*value)) {
         floats.retain(|sample| !is_stale(sample.value));
