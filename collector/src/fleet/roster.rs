@@ -84,7 +84,9 @@ pub fn read(dir: &Path) -> Result<Vec<(AgentId, State)>, RosterError> {
 pub fn write<'a>(dir: &Path, agents: impl IntoIterator<Item = &'a Agent>) -> io::Result<()> {
     let entry = |agent: &Agent| {
         let state = agent.state();
-        let (jobs, modules, last_push_ms) = (state.jobs, state.modules, state.last_push_ms);
+        let (jobs, modules) = (state.jobs, state.modules);
+        // One that came just now has pushed nothing yet, and must not count as silent since 1970.
+        let last_push_ms = state.last_push_ms.max(state.connected_ms);
         let clock_shift_ms = state.clock_shift_ms;
         Entry { id: hex(agent.id), hello: state.hello, jobs, modules, last_push_ms, clock_shift_ms }
     };
@@ -121,7 +123,7 @@ mod tests {
         let hello = Hello { instance: "db\"1".into(), epoch: u64::MAX, ..Hello::default() };
         let peer = ([127, 0, 0, 1], 1).into();
         let id = AgentId([0xab; 16]);
-        let lease = registry.attach(Attach { id, hello: hello.clone(), modules: vec![], peer, now_ms: 0 }).unwrap();
+        let lease = registry.attach(Attach { id, hello: hello.clone(), modules: vec![], peer, now_ms: 7000 }).unwrap();
         lease.jobs([Job::at("node", None)].into_iter());
         lease.clock(5000, 4000);
         write(dir.path(), registry.agents().iter().map(|agent| &**agent)).unwrap();
@@ -130,6 +132,7 @@ mod tests {
         assert_eq!((known[0].0, &known[0].1.hello), (id, &hello));
         assert_eq!(known[0].1.jobs, [Job::at("node", None)].into());
         assert_eq!(known[0].1.clock_shift_ms, 4000);
+        assert_eq!(known[0].1.last_push_ms, 7000, "it came then, and has had no time to push");
 
         fs::write(dir.path().join(NAME), b"{\"version\":1,\"agents\":[{").unwrap();
         assert!(read(dir.path()).unwrap().is_empty());
