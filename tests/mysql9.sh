@@ -21,9 +21,10 @@ mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -
 mkdir -p "$work/lists/partial" "$work/cache/archives/partial"
 keys=/usr/share/keyrings/debian-archive-keyring.gpg
 echo "deb [signed-by=$keys] $mirror sid main" >"$work/sources.list"
-# A mirror may be a snapshot or lag by weeks, after which apt would not take its signed lists; for a server that only tests talk to
-# they are good enough. An empty status file: as if nothing were installed, so that every library comes along.
+# An empty status file: as if nothing were installed, so that every library comes along.
 : >"$work/status"
+# A mirror may be a snapshot or lag by weeks, after which apt would not take its signed lists; for a server that only tests talk to
+# they are good enough.
 unstable() {
     apt-get -qq -o Dir::Etc::SourceList="$work/sources.list" -o Dir::Etc::SourceParts=/dev/null -o Dir::State::Lists="$work/lists" \
         -o Dir::State::status="$work/status" -o Dir::Cache="$work/cache" -o APT::Install-Recommends=false \

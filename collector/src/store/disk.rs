@@ -37,9 +37,9 @@ pub(super) trait Engine: fmt::Debug + Send + Sync {
     fn partitions(&self) -> io::Result<Vec<u32>>;
 }
 
-/// Bytes written to a database, or read from it, after which it is flushed, and closed when it is idle. sled's cache has 256 parts, each of
-/// which keeps its last page however large, and a page holds nine of our values, or sixteen: one partition had 60 MiB resident with
-/// a capacity of 4 MiB. With the number of those that are open this bounds what all have in memory.
+/// Bytes written to a database, or read from it, after which it is flushed, and closed when it is idle. sled's cache has 256 parts,
+/// each of which keeps its last page however large, and a page holds nine of our values, or sixteen: one partition had 60 MiB
+/// resident with a capacity of 4 MiB. With the number of those that are open this bounds what all have in memory.
 const PASSED_MAX: u64 = 4 * 1024 * 1024;
 
 /// Databases that stay open, those with something to flush apart. Others are opened when a query needs them, which takes some

@@ -1,11 +1,12 @@
 //! Families and samples of the collector's own metrics, as they are written.
 
+use std::sync::atomic::Ordering;
+
 use lampad_proto::v1::MetricType;
 
 use super::{BOUND_TEXTS, Histogram};
 use crate::own::OwnSample;
 use crate::store::{Label, Labels, METRIC_NAME, Meta};
-use std::sync::atomic::Ordering;
 
 /// Of the names of all these metrics.
 const PREFIX: &str = "lampad_collector_";
