@@ -7,8 +7,8 @@
 //!   other. What else the machine does comes and goes in tens of seconds; so that it falls on both, the turns of a pair are cut
 //!   into slices that alternate, in an order drawn by lot. The median of the ratios is told with its interval, which the ordered
 //!   ratios give exactly.
-//! * The agent has the priority that its systemd unit gives it, and the collector, which in earnest is on another machine, the
-//!   lowest: what it does when the agent goes on shall not be what the client feels.
+//! * The agent has the priority that its systemd unit gives it. The collector, which in earnest is on another machine, is
+//!   scheduled when nobody else wants the CPU: what it does when the agent goes on shall not be what the client feels.
 //! * On a machine with other work, all that is measured here is to go before it: `nice -n -15`, and where the kernel schedules
 //!   by session (`/proc/sys/kernel/sched_autogroup_enabled`), `setsid` and `echo -15 >/proc/self/autogroup` instead.
 
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use lampad_tests::mariadb::Server as Database;
-use lampad_tests::{Agent, Api, Collector, PATIENCE, Signal, until_ok};
+use lampad_tests::{Agent, Api, Collector, Cost, PATIENCE, Signal, until_ok};
 use rand::Rng;
 use sqlx::mysql::MySqlConnection;
 
@@ -57,9 +57,8 @@ pub struct Args {
 /// The account of the agent, by which its connections are known.
 const USER: &str = "watcher";
 
-/// As in `systemd/lampad-agent.service`, and the least there is.
+/// As in `systemd/lampad-agent.service`.
 const AGENT_NICE: i32 = 5;
-const COLLECTOR_NICE: i32 = 19;
 
 /// Until the governor knows what reads cost, and until the books, told every ten seconds, say so.
 const SETTLE: Duration = Duration::from_secs(25);
@@ -96,7 +95,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let agent =
         Agent::start(&collector.grpc_url(), "db1", &["--mysql", &dsn, "--config", &config.display().to_string()])?;
     threads::set_priority(agent.process.id(), AGENT_NICE)?;
-    threads::set_priority(collector.process.id(), COLLECTOR_NICE)?;
+    threads::set_idle(collector.process.id())?;
     let api = collector.api();
     until_ok("the agent", PATIENCE, || api.value("mysql_up == 1")).await?;
 
@@ -115,20 +114,33 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut client = database.connect().await?;
     let mut ratios = Vec::with_capacity(args.pairs);
     let turn = Duration::from_secs(args.seconds);
+    let parties = [agent.process.id(), collector.process.id(), database.pid().context("the server is not running")?];
     for _ in 0..args.pairs {
         let mut took = [Vec::new(), Vec::new()];
+        let mut spent = [[Duration::ZERO; 3]; 2];
         for _ in 0..args.slices.max(1) {
             let running_first = rand::rng().random_bool(0.5);
             for running in [running_first, !running_first] {
                 agent.process.signal(if running && !args.sham { Signal::CONT } else { Signal::STOP })?;
                 tokio::time::sleep(RECOVER).await;
                 let slice = turn / args.slices.max(1);
+                let before = cpu_of(parties)?;
                 ask(&mut client, slice, args.queries, &mut took[usize::from(running)]).await?;
+                let after = cpu_of(parties)?;
+                (0..3).for_each(|at| spent[usize::from(running)][at] += after[at] - before[at]);
             }
         }
-        let p99 = took.map(|took| Quantiles::of(took).ms(0.99));
-        let ratio = p99[1] / p99[0];
-        println!("p99 {:.2} ms while stopped, {:.2} ms while running, ratio {ratio:.4}", p99[0], p99[1]);
+        let took = took.map(Quantiles::of);
+        for (what, took, spent) in [("stopped", &took[0], spent[0]), ("running", &took[1], spent[1])] {
+            let [p50, p98, p99] = [0.5, 0.98, 0.99].map(|q| took.ms(q));
+            let [agent, collector, server] = spent.map(|spent| spent.as_secs_f64() * 1000.0 / turn.as_secs_f64());
+            println!(
+                "{what}: p50 {p50:.3} p98 {p98:.3} p99 {p99:.3} ms; CPU ms per s: agent {agent:.1}, collector \
+                 {collector:.1}, server {server:.1}"
+            );
+        }
+        let ratio = took[1].ms(0.99) / took[0].ms(0.99);
+        println!("p99 running / stopped {ratio:.4}");
         ratios.push(ratio);
     }
     agent.process.signal(Signal::CONT)?;
@@ -164,6 +176,11 @@ async fn watch(what: &str, database: &Database, api: &Api, seconds: u64) -> anyh
         }
     }
     Ok(())
+}
+
+fn cpu_of(processes: [u32; 3]) -> anyhow::Result<[Duration; 3]> {
+    let [a, b, c] = processes.map(Cost::of);
+    Ok([a?.cpu, b?.cpu, c?.cpu])
 }
 
 /// Asks the benchmark query at a steady pace and tells how long the answers took.

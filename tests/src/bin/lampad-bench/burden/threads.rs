@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use lampad_tests::mariadb::Server;
 use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, Row};
@@ -39,6 +39,14 @@ pub fn set_priority(pid: u32, nice: i32) -> anyhow::Result<()> {
         // One that has ended meanwhile needs none.
         let _ = rustix::process::setpriority_process(rustix::process::Pid::from_raw(thread), nice);
     }
+    Ok(())
+}
+
+/// Has all threads of a process run only when no other one wants the CPU.
+pub fn set_idle(pid: u32) -> anyhow::Result<()> {
+    let mut chrt = std::process::Command::new("chrt");
+    let done = chrt.args(["--all-tasks", "--idle", "--pid", "0", &pid.to_string()]).status();
+    ensure!(done.context("chrt (of util-linux) cannot be started")?.success(), "chrt failed");
     Ok(())
 }
 
