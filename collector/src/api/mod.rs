@@ -6,6 +6,7 @@ mod admin;
 mod escape;
 mod federate;
 mod format;
+mod listing;
 mod live;
 mod params;
 pub mod protobuf;

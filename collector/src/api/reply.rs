@@ -2,7 +2,7 @@
 //!
 //! Results of queries are written piece by piece while the client reads; what is short, and lists, are written at once.
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -90,6 +90,11 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response {
     }
 }
 
+/// A reply that is written already.
+pub fn written(text: Body) -> Response {
+    (StatusCode::OK, content_type(), text).into_response()
+}
+
 fn content_type() -> [(header::HeaderName, HeaderValue); 1] {
     [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]
 }
@@ -117,15 +122,6 @@ pub fn limited<T: Serialize>(mut list: Vec<T>, limit: Option<usize>) -> Response
 }
 
 pub const TRUNCATED: &str = "results truncated due to limit";
-
-/// Labels as a JSON object.
-pub struct LabelsJson(pub Labels);
-
-impl Serialize for LabelsJson {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|label| (&*label.name, &*label.value)))
-    }
-}
 
 /// A query's answer. `stats` adds timings and counts. It keeps the query's place until it is read.
 pub fn answer(mut answer: Answer, limit: Option<usize>, stats: bool) -> Response {
@@ -386,7 +382,13 @@ fn push_labels(out: &mut Vec<u8>, labels: &Labels) {
     out.push(b'}');
 }
 
-fn push_string(out: &mut Vec<u8>, text: &str) {
+pub fn push_string(out: &mut Vec<u8>, text: &str) {
+    // Mostly nothing is to be escaped, which is seen at a glance.
+    if !text.bytes().fold(false, |any, byte| any | (byte < b' ') | (byte == b'"') | (byte == b'\\')) {
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        return out.push(b'"');
+    }
     // Writing a string to a vector cannot fail.
     let _ = serde_json::to_writer(out, text);
 }

@@ -10,8 +10,9 @@ use serde::Serialize;
 
 use crate::store::{Budget, SelectError, Source};
 
+use super::listing::Listing;
 use super::params::{Params, invalid};
-use super::reply::{ApiError, LabelsJson, limited, success};
+use super::reply::{ApiError, limited, success};
 use super::state::ApiState;
 
 /// Far enough to mean "always", near enough to add to.
@@ -40,10 +41,12 @@ pub async fn series(State(state): State<ApiState>, params: Params) -> Result<Res
         return Err(ApiError::bad("no match[] parameter provided"));
     }
     let ((from_ms, to_ms), limit) = (span(&params)?, params.limit()?);
-    let mut found = ask(&state, move |source, budget| source.series(&any_of, from_ms, to_ms, budget)).await?;
-    found.sort_unstable();
-    found.dedup();
-    Ok(limited(found.into_iter().map(LabelsJson).collect(), limit))
+    let listing = ask(&state, move |source, budget| {
+        let mut listing = Listing::new(limit);
+        source.series(&any_of, from_ms, to_ms, budget, &mut |labels| listing.push(labels))?;
+        Ok(listing)
+    });
+    Ok(listing.await?.finish())
 }
 
 pub async fn labels(State(state): State<ApiState>, params: Params) -> Result<Response, ApiError> {

@@ -6,6 +6,8 @@ use axum::extract::State;
 use axum::response::Response;
 use serde_json::json;
 
+use crate::store::Labels;
+
 use super::params::{Params, invalid};
 use super::query::now_ms;
 use super::reply::{ApiError, success};
@@ -91,7 +93,15 @@ pub async fn tsdb(State(state): State<ApiState>, params: Params) -> Result<Respo
     let top = params.limit()?.unwrap_or(TOP);
     let now_ms = now_ms();
     let from_ms = now_ms - HEAD_MS;
-    let series = ask(&state, move |source, budget| source.series(&[], from_ms, now_ms, budget)).await?;
+    let series = ask(&state, move |source, budget| {
+        let mut series = Vec::new();
+        source.series(&[], from_ms, now_ms, budget, &mut |labels| {
+            series.push(Labels::new(labels.iter().copied().cloned()));
+            true
+        })?;
+        Ok(series)
+    });
+    let series = series.await?;
     let mut by_name: HashMap<&str, u64> = HashMap::new();
     let mut by_pair: HashMap<(&str, &str), u64> = HashMap::new();
     for labels in &series {

@@ -20,7 +20,7 @@ use super::manifest::{self, Header, Manifest};
 use super::readback::ReadBack;
 use super::seal::Sealer;
 use super::{
-    AgentId, AppendError, Batch, Budget, Each, GroupId, GroupKey, Labels, Lsn, Matcher, Meta, OpenError, Options,
+    AgentId, AppendError, Batch, Budget, Each, EachLabels, GroupId, GroupKey, Lsn, Matcher, Meta, OpenError, Options,
     Reach, Refused, Select, SelectError, SequenceSet, Series, SeriesKey, Slot, Source, Visit, WindowSeries, WriteMode,
 };
 
@@ -285,8 +285,9 @@ impl Source for Store {
         from_ms: i64,
         to_ms: i64,
         budget: &Budget,
-    ) -> Result<Vec<Labels>, SelectError> {
-        self.core.series(any_of, from_ms, to_ms, budget)
+        each: EachLabels<'_>,
+    ) -> Result<(), SelectError> {
+        self.core.series(any_of, from_ms, to_ms, budget, each)
     }
 
     fn label_names(

@@ -71,6 +71,11 @@ impl Index {
         Some(Labels::sorted(self.labels_of(entry).cloned().collect()))
     }
 
+    /// Numbers of the labels of a series, sorted by their names.
+    pub fn label_numbers(&self, series: u32) -> &[u32] {
+        self.get(series).map_or(&[], |entry| self.labels.get(entry.labels))
+    }
+
     /// The value of one label of a series.
     pub fn label(&self, series: u32, name: &str) -> Option<&Arc<str>> {
         self.labels_of(self.get(series)?).find(|label| &*label.name == name).map(|label| &label.value)
@@ -85,8 +90,7 @@ impl Index {
 
     /// Orders series by their labels.
     pub fn compare(&self, a: u32, b: u32) -> Ordering {
-        let numbers = |series| self.get(series).map_or(&[][..], |entry| self.labels.get(entry.labels));
-        let (a, b) = (numbers(a), numbers(b));
+        let (a, b) = (self.label_numbers(a), self.label_numbers(b));
         match a.iter().zip(b).find(|(a, b)| a != b) {
             Some((a, b)) => self.postings.label(*a).cmp(&self.postings.label(*b)),
             None => a.len().cmp(&b.len()),

@@ -36,6 +36,7 @@ mod index;
 mod job;
 mod keeper;
 mod labels;
+mod listing;
 mod log;
 mod manifest;
 mod names;
@@ -85,7 +86,7 @@ pub use options::{AppendError, Clock, OpenError, Options};
 pub use progress::{Progress, Segments};
 pub use repair::{Repaired, repair};
 pub use select::{
-    Budget, Each, Latest, MatchOp, Matcher, Meta, Sample, Select, SelectError, Series, Source, Take, Visit,
+    Budget, Each, EachLabels, Latest, MatchOp, Matcher, Meta, Sample, Select, SelectError, Series, Source, Take, Visit,
 };
 #[cfg(test)]
 pub use told::{Flush, Told};

@@ -19,8 +19,8 @@ use super::index::Index;
 use super::reading::{Asked, Wanted};
 use super::run::has_tick_in;
 use super::{
-    Budget, Each, Floats, GroupId, Labels, Latest, METRIC_NAME, Matcher, Meta, Sample, Select, SelectError, Series,
-    Slot, Take, Value, Visit,
+    Budget, Each, EachLabels, Floats, GroupId, Labels, Latest, METRIC_NAME, Matcher, Meta, Sample, Select, SelectError,
+    Series, Slot, Take, Value, Visit,
 };
 
 /// A series without a sample for longer than this has no current value, as in an instant query.
@@ -143,13 +143,15 @@ impl Core {
         from_ms: i64,
         to_ms: i64,
         budget: &Budget,
-    ) -> Result<Vec<Labels>, SelectError> {
+        each: EachLabels<'_>,
+    ) -> Result<(), SelectError> {
         let far = self.far(from_ms, to_ms);
         let (index, found) = self.found(any_of, budget)?;
         let found = far.near(&index, found);
         budget.take_series(found.len())?;
         budget.take_bytes(found.len() * SERIES_BYTES)?;
-        Ok(found.iter().filter_map(|series| index.labels(series)).collect())
+        index.list(&found, each);
+        Ok(())
     }
 
     pub fn label_names(

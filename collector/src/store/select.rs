@@ -7,7 +7,7 @@ use lampad_proto::v1::{Histogram, MetricType};
 use regex::Regex;
 
 use super::column::Samples;
-use super::{Floats, Labels, Reach, WindowSeries};
+use super::{Floats, Label, Labels, Reach, WindowSeries};
 
 /// One sample. The stale marker is a sample too: whoever evaluates ends the series there.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -246,14 +246,16 @@ pub trait Source: Send + Sync {
     }
 
     /// The labels of the series that meet any of the lists of matchers and have samples near `[from_ms, to_ms]`; all series
-    /// where no list is given. Whether a series has samples there is told by its group's times, not sample by sample.
+    /// where no list is given. Whether a series has samples there is told by its group's times, not sample by sample. They
+    /// are handed out sorted, each once, until `each` says false.
     fn series(
         &self,
         any_of: &[Vec<Matcher>],
         from_ms: i64,
         to_ms: i64,
         budget: &Budget,
-    ) -> Result<Vec<Labels>, SelectError>;
+        each: EachLabels<'_>,
+    ) -> Result<(), SelectError>;
 
     /// Names of labels of these series, sorted.
     fn label_names(
@@ -282,6 +284,9 @@ pub trait Source: Send + Sync {
     /// returns false to stop.
     fn latest(&self, any_of: &[Vec<Matcher>], visit: Visit<'_>);
 }
+
+/// Takes the labels of one series after another; false stops the walk.
+pub type EachLabels<'a> = &'a mut dyn FnMut(&[&Label]) -> bool;
 
 /// Takes the series of one metric name; false stops the walk.
 pub type Visit<'a> = &'a mut dyn FnMut(&str, &[(Labels, Latest)]) -> bool;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lampad_collector::store::{Budget, Labels, Matcher, Meta, Select, SelectError, Series, Source, Visit};
+use lampad_collector::store::{Budget, EachLabels, Matcher, Meta, Select, SelectError, Series, Source, Visit};
 
 pub trait Around: Send + Sync {
     /// Asks the source within.
@@ -28,8 +28,15 @@ impl<A: Around> Source for Wrapped<A> {
         found
     }
 
-    fn series(&self, any_of: &[Vec<Matcher>], from: i64, to: i64, budget: &Budget) -> Result<Vec<Labels>, SelectError> {
-        self.0.ask(|source| source.series(any_of, from, to, budget))
+    fn series(
+        &self,
+        any_of: &[Vec<Matcher>],
+        from_ms: i64,
+        to_ms: i64,
+        budget: &Budget,
+        each: EachLabels<'_>,
+    ) -> Result<(), SelectError> {
+        self.0.ask(|source| source.series(any_of, from_ms, to_ms, budget, each))
     }
 
     fn label_names(

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lampad_collector::store::{
-    Budget, Floats, Labels, Latest, Matcher, Meta, Sample, Select, SelectError, Series, Source, Value, Visit,
+    Budget, EachLabels, Floats, Labels, Latest, Matcher, Meta, Sample, Select, SelectError, Series, Source, Value,
+    Visit,
 };
 use lampad_proto::v1::Histogram;
 
@@ -38,6 +39,18 @@ impl Memory {
             series.floats = floats.into_iter().collect();
             series.histograms.sort_by_key(|(at_ms, _)| *at_ms);
         }
+    }
+
+    /// Labels of the series with samples in this time.
+    fn live(
+        &self,
+        any_of: &[Vec<Matcher>],
+        (from_ms, to_ms): (i64, i64),
+        budget: &Budget,
+    ) -> Result<BTreeSet<Labels>, SelectError> {
+        budget.check()?;
+        let live = |series: &&Series| series.floats.iter().any(|s| (from_ms..=to_ms).contains(&s.timestamp_ms));
+        Ok(self.matching(any_of).filter(live).map(|series| series.labels.clone()).collect())
     }
 
     fn matching(&self, any_of: &[Vec<Matcher>]) -> impl Iterator<Item = &Series> {
@@ -79,10 +92,11 @@ impl Source for Memory {
         from_ms: i64,
         to_ms: i64,
         budget: &Budget,
-    ) -> Result<Vec<Labels>, SelectError> {
-        budget.check()?;
-        let live = |series: &&Series| series.floats.iter().any(|s| (from_ms..=to_ms).contains(&s.timestamp_ms));
-        Ok(self.matching(any_of).filter(live).map(|series| series.labels.clone()).collect())
+        each: EachLabels<'_>,
+    ) -> Result<(), SelectError> {
+        let labels = self.live(any_of, (from_ms, to_ms), budget)?;
+        let _ = labels.iter().all(|labels| each(&labels.iter().collect::<Vec<_>>()));
+        Ok(())
     }
 
     fn label_names(
@@ -92,7 +106,7 @@ impl Source for Memory {
         to_ms: i64,
         budget: &Budget,
     ) -> Result<Vec<Arc<str>>, SelectError> {
-        let series = self.series(any_of, from_ms, to_ms, budget)?;
+        let series = self.live(any_of, (from_ms, to_ms), budget)?;
         let names: BTreeSet<_> =
             series.iter().flat_map(|labels| labels.iter().map(|label| label.name.clone())).collect();
         Ok(names.into_iter().collect())
@@ -106,7 +120,7 @@ impl Source for Memory {
         to_ms: i64,
         budget: &Budget,
     ) -> Result<Vec<Arc<str>>, SelectError> {
-        let series = self.series(any_of, from_ms, to_ms, budget)?;
+        let series = self.live(any_of, (from_ms, to_ms), budget)?;
         let values: BTreeSet<_> = series.iter().filter_map(|labels| labels.get(name).cloned()).collect();
         Ok(values.into_iter().collect())
     }
