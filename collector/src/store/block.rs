@@ -237,7 +237,7 @@ mod tests {
             prop_assert_eq!(&head.ticks, &ticks);
             prop_assert!(packer.values.iter().all(|(_, value)| value.len() <= 64 * 1024));
             let mut seen = 0;
-            for (address, slots) in sealed.parts.iter().zip(&head.parts) {
+            for (address, slots) in sealed.parts.iter().zip(head.parts()) {
                 read_part(find(&packer, *address), 3, slots, &head.ticks, (i64::MIN, i64::MAX), |slot, read| {
                     assert!(slots.contains(&slot));
                     let (mut found, mut wanted) = (Samples::default(), Samples::default());
@@ -273,7 +273,8 @@ mod tests {
         packer.finish();
         assert!(packer.values.iter().all(|(_, value)| value.len() <= 64 * 1024));
         let heads = sealed.iter().map(|sealed| read_head(find(&packer, sealed.head), 3).unwrap());
-        let slots: std::collections::BTreeSet<u32> = heads.flat_map(|head| head.parts.concat()).collect();
+        let slots: std::collections::BTreeSet<u32> =
+            heads.flat_map(|head| head.parts().flatten().copied().collect::<Vec<_>>()).collect();
         assert_eq!(slots.len(), 50_000);
     }
 

@@ -14,7 +14,7 @@ use super::block::{Address, SealedRun, is_whole, piece_of};
 use super::cache::Cache;
 use super::column::Samples;
 use super::disk::Engine;
-use super::piece::{Head, UnpackedColumn, read_columns, read_head};
+use super::piece::{Head, UnpackedColumn, read_head, read_wanted};
 use super::read::merge;
 use super::{Budget, GroupId, SelectError, Slot};
 
@@ -233,15 +233,20 @@ impl Blocks {
         let unknown = || runs.iter().map(|run| run.head);
         let missing = unknown().zip(&heads).filter(|(_, head)| head.is_none()).map(|(address, _)| address);
         let values = self.fetch(missing, budget)?;
-        for (address, head) in unknown().zip(&mut heads).filter(|(_, head)| head.is_none()) {
-            let Some(piece) = self.piece(&values, address) else { continue };
-            let Some(read) = read_head(piece, group.0) else {
-                self.report((address.partition, address.number), "the head of a run cannot be read");
-                continue;
-            };
-            let read = Arc::new(read);
-            self.heads.keep(address, &read, read.bytes());
-            *head = Some(read);
+        let mut before: Option<Arc<Head>> = None;
+        for (address, head) in unknown().zip(&mut heads) {
+            if head.is_none() {
+                let Some(piece) = self.piece(&values, address) else { continue };
+                let Some(mut read) = read_head(piece, group.0) else {
+                    self.report((address.partition, address.number), "the head of a run cannot be read");
+                    continue;
+                };
+                before.iter().for_each(|before| read.share_slots(before));
+                let read = Arc::new(read);
+                self.heads.keep(address, &read, read.bytes());
+                *head = Some(read);
+            }
+            before.clone_from(head);
         }
         Ok(heads)
     }
@@ -254,8 +259,8 @@ impl Blocks {
         places: &Places<'_>,
         budget: &Budget,
     ) -> Result<OpenRun, SelectError> {
-        let parts = run.parts.iter().zip(&head.parts);
-        let parts: Vec<(Address, &Vec<u32>)> = parts
+        let parts = run.parts.iter().zip(head.parts());
+        let parts: Vec<(Address, &[u32])> = parts
             .filter(|(address, slots)| !address.is_lost() && places.any_of(slots))
             .map(|(address, slots)| (*address, slots))
             .collect();
@@ -263,7 +268,8 @@ impl Blocks {
         let mut columns: Vec<Option<OpenColumn>> = wanted.slots.iter().map(|_| None).collect();
         for (address, slots) in parts {
             let Some(piece) = self.piece(&values, address) else { continue };
-            let Some(read) = read_columns(piece, wanted.group.0, slots) else {
+            let is_wanted = |slot| places.of(slot).is_some();
+            let Some(read) = read_wanted(piece, wanted.group.0, slots, is_wanted) else {
                 self.report((address.partition, address.number), "a part cannot be read");
                 continue;
             };

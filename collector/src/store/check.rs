@@ -195,7 +195,7 @@ impl Report {
                 return Ok(());
             }
         };
-        for (address, slots) in run.parts.iter().zip(&head.parts).filter(|(address, _)| !address.is_lost()) {
+        for (address, slots) in run.parts.iter().zip(head.parts()).filter(|(address, _)| !address.is_lost()) {
             let read = match values.piece(*address)? {
                 Ok(piece) => {
                     let whole = |_, read: &mut dyn FnMut(&mut Samples) -> bool| read(&mut Samples::default());

@@ -70,7 +70,7 @@ impl Options {
             // What the allocator keeps between columns that grow in step is about half as much again.
             head_bytes: 16 * 1024 * 1024,
             // An empty column takes some 64, and a run that is sealed after a few ticks takes more than it holds.
-            head_bytes_per_series: 128,
+            head_bytes_per_series: 112,
             unsealed_bytes: 512 * 1024 * 1024,
             log_bytes: 512 * 1024 * 1024,
             window: Duration::from_secs(2 * 3600),

@@ -11,6 +11,7 @@
 //! piece_old.rs.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::block::COLUMNS_MAX;
 use super::bytes::{Reader, put_varint};
@@ -85,15 +86,39 @@ pub(super) fn part_piece(group: u32, part: &[SealedColumn<'_>]) -> Vec<u8> {
 #[derive(Debug, PartialEq)]
 pub(super) struct Head {
     pub ticks: Vec<i64>,
-    /// Slots of each part.
-    pub parts: Vec<Vec<u32>>,
+    /// Slots of all parts, one part after another.
+    slots: Arc<[u32]>,
+    /// Where each part ends in them.
+    ends: Vec<u32>,
 }
 
 impl Head {
-    /// Memory that it takes.
+    pub fn new(ticks: Vec<i64>, slots: Vec<u32>, counts: &[usize]) -> Self {
+        let mut end = 0;
+        let ends = counts.iter().map(|count| {
+            end += *count as u32;
+            end
+        });
+        Self { ticks, ends: ends.collect(), slots: slots.into() }
+    }
+
+    /// Slots of each part.
+    pub fn parts(&self) -> impl Iterator<Item = &[u32]> {
+        let mut from = 0;
+        self.ends.iter().map(move |end| &self.slots[std::mem::replace(&mut from, *end as usize)..*end as usize])
+    }
+
+    /// Memory that it takes, without what it shares.
     pub fn bytes(&self) -> usize {
-        let slots: usize = self.parts.iter().map(|slots| size_of_val(&**slots) + size_of::<Vec<u32>>()).sum();
-        size_of_val(&*self.ticks) + slots
+        let slots = if Arc::strong_count(&self.slots) > 1 { 0 } else { size_of_val(&*self.slots) };
+        size_of_val(&*self.ticks) + size_of_val(&*self.ends) + slots
+    }
+
+    /// Has the slots in common with the run before, which mostly are the same.
+    pub fn share_slots(&mut self, before: &Self) {
+        if self.slots == before.slots {
+            self.slots = before.slots.clone();
+        }
     }
 }
 
@@ -118,14 +143,7 @@ fn read_new_head(reader: &mut Reader<'_>) -> Option<Head> {
         slot = slot.checked_add(difference)?;
         u32::try_from(slot).ok()
     });
-    let slots: Vec<u32> = slots.collect::<Option<_>>()?;
-    let mut rest = slots.as_slice();
-    let parts = counts.into_iter().map(|count| {
-        let (part, others) = rest.split_at(count);
-        rest = others;
-        part.to_vec()
-    });
-    Some(Head { ticks, parts: parts.collect() })
+    Some(Head::new(ticks, slots.collect::<Option<_>>()?, &counts))
 }
 
 /// A column as it lies in its part.
@@ -199,19 +217,46 @@ impl<'a> Walk<'a> for AnyPoints<'a> {
 
 /// All columns of a part, whose slots the head says, as they lie there.
 pub(super) fn read_columns<'a>(piece: &'a [u8], group: u32, slots: &[u32]) -> Option<Vec<UnpackedColumn<'a>>> {
+    read_wanted(piece, group, slots, |_| true)
+}
+
+/// Those of its columns whose slots are wanted.
+pub(super) fn read_wanted<'a>(
+    piece: &'a [u8],
+    group: u32,
+    slots: &[u32],
+    is_wanted: impl Fn(u32) -> bool,
+) -> Option<Vec<UnpackedColumn<'a>>> {
     let mut reader = Reader(piece);
     let kind = reader.u8()?;
     if reader.varint32()? != group {
         return None;
     }
-    let directory = match kind {
-        PART => read_directory(&mut reader, slots)?,
-        piece_old::PART => piece_old::read_directory(&mut reader)?,
-        _ => return None,
+    let mut wanted: Vec<(Place, usize)> = Vec::new();
+    let mut at = 0usize;
+    let mut look = |place: Place| {
+        if is_wanted(place.slot) {
+            wanted.push((place, at));
+        }
+        at = at.checked_add(place.length)?;
+        Some(())
     };
-    let column =
-        |(slot, codec, through, length)| Some(UnpackedColumn { slot, codec, through, bytes: reader.take(length)? });
-    directory.into_iter().map(column).collect()
+    match kind {
+        PART => read_directory(&mut reader, slots, look)?,
+        piece_old::PART => piece_old::read_directory(&mut reader)?.into_iter().try_for_each(&mut look)?,
+        _ => return None,
+    }
+    let columns = reader.0;
+    if columns.len() < at {
+        return None;
+    }
+    let column = |(Place { slot, codec, through, length }, at): (Place, usize)| UnpackedColumn {
+        slot,
+        codec,
+        through,
+        bytes: &columns[at..at + length],
+    };
+    Some(wanted.into_iter().map(column).collect())
 }
 
 /// Hands out the columns of a part, whose slots the head says, that are wanted: `take` says for a slot where its samples go.
@@ -230,18 +275,24 @@ pub(super) fn read_part(
     whole.then_some(())
 }
 
-/// Slot, codec, `through` and length of each column of a part.
-pub(super) type Directory = Vec<(u32, u8, u32, usize)>;
+/// A column in the directory of its part.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub slot: u32,
+    pub codec: u8,
+    pub through: u32,
+    pub length: usize,
+}
 
-fn read_directory(reader: &mut Reader<'_>, slots: &[u32]) -> Option<Directory> {
+fn read_directory(reader: &mut Reader<'_>, slots: &[u32], mut look: impl FnMut(Place) -> Option<()>) -> Option<()> {
     if reader.count()? != slots.len() {
         return None;
     }
-    let mut columns = Vec::with_capacity(slots.len());
     for slot in slots {
         let codec = reader.u8()?;
         let through = if codec & THROUGH == 0 { OPEN } else { reader.varint32()? };
-        columns.push((*slot, codec & !THROUGH, through, usize::try_from(reader.varint()?).ok()?));
+        let length = usize::try_from(reader.varint()?).ok()?;
+        look(Place { slot: *slot, codec: codec & !THROUGH, through, length })?;
     }
-    Some(columns)
+    Some(())
 }

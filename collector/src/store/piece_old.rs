@@ -9,7 +9,7 @@
 //! ```
 
 use super::bytes::Reader;
-use super::piece::{Directory, Head};
+use super::piece::{Head, Place};
 use super::ticks::read_ticks;
 
 const PLAIN_HEAD: u8 = 1;
@@ -23,13 +23,16 @@ pub(super) fn read_head(kind: u8, reader: &mut Reader<'_>) -> Option<Head> {
         HEAD => read_ticks(reader)?,
         _ => return None,
     };
-    let mut parts = Vec::new();
+    let (mut slots, mut counts) = (Vec::new(), Vec::new());
     for _ in 0..reader.count()? {
         let mut slot = 0;
         let count = reader.count()?;
-        parts.push((0..count).map(|_| read_slot(reader, &mut slot)).collect::<Option<_>>()?);
+        for _ in 0..count {
+            slots.push(read_slot(reader, &mut slot)?);
+        }
+        counts.push(count);
     }
-    Some(Head { ticks, parts })
+    Some(Head::new(ticks, slots, &counts))
 }
 
 fn read_plain_ticks(reader: &mut Reader<'_>) -> Option<Vec<i64>> {
@@ -46,12 +49,13 @@ fn read_plain_ticks(reader: &mut Reader<'_>) -> Option<Vec<i64>> {
 }
 
 /// What follows a part's group.
-pub(super) fn read_directory(reader: &mut Reader<'_>) -> Option<Directory> {
+pub(super) fn read_directory(reader: &mut Reader<'_>) -> Option<Vec<Place>> {
     let mut slot = 0;
     let count = reader.count()?;
     let column = |_| {
         let slot = read_slot(reader, &mut slot)?;
-        Some((slot, reader.u8()?, reader.varint32()?, usize::try_from(reader.varint()?).ok()?))
+        let (codec, through) = (reader.u8()?, reader.varint32()?);
+        Some(Place { slot, codec, through, length: usize::try_from(reader.varint()?).ok()? })
     };
     (0..count).map(column).collect()
 }
@@ -110,9 +114,10 @@ mod tests {
             run.delta_tick(timestamp_ms, at == 0, &values);
         }
         let head = piece::read_head(&head(&run), 3).unwrap();
-        assert_eq!((&head.ticks, &head.parts), (&run.ticks, &vec![vec![0, 2, 4]]));
+        let parts: Vec<&[u32]> = head.parts().collect();
+        assert_eq!((&head.ticks, &*parts), (&run.ticks, &[&[0, 2, 4][..]][..]));
         let mut seen = Vec::new();
-        let read = piece::read_part(&part(&run), 3, &head.parts[0], &head.ticks, (i64::MIN, i64::MAX), |slot, read| {
+        let read = piece::read_part(&part(&run), 3, parts[0], &head.ticks, (i64::MIN, i64::MAX), |slot, read| {
             let (mut found, mut wanted) = (Samples::default(), Samples::default());
             assert!(read(&mut found) && run.expand(slot, i64::MIN, i64::MAX, &mut wanted));
             assert_eq!(found.floats, wanted.floats);

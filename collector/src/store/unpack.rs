@@ -65,9 +65,9 @@ impl<'a> Values<'a> {
             return Ok(None);
         };
         let mut parts = Vec::with_capacity(run.parts.len());
-        for (address, slots) in run.parts.iter().zip(head.parts).filter(|(address, _)| !address.is_lost()) {
+        for (address, slots) in run.parts.iter().zip(head.parts()).filter(|(address, _)| !address.is_lost()) {
             let Some(value) = self.value(*address)? else { return Ok(None) };
-            parts.push((value, address.piece, slots));
+            parts.push((value, address.piece, slots.to_vec()));
         }
         Ok(Some(Opened { live: run.live, ticks: head.ticks, parts }))
     }
