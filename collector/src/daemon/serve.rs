@@ -16,6 +16,10 @@ use crate::telemetry::Telemetry;
 use crate::tls::{self, Tls};
 use crate::web::{self, Door};
 
+/// Connections that wait to be taken in; the kernel may allow fewer. After a restart all agents come at once, and who finds the
+/// queue full tries again seconds later.
+const WAITING_MAX: i32 = 4096;
+
 /// Binds an address, and refuses one that strangers can reach unless there is TLS or somebody said so.
 pub async fn listen(setting: &str, listen: &Listen, config: &Config) -> anyhow::Result<TcpListener> {
     let flag = format!("--{}", setting.replace('_', "-"));
@@ -35,6 +39,8 @@ pub async fn listen(setting: &str, listen: &Listen, config: &Config) -> anyhow::
         anyhow::Error::new(error).context(format!("cannot listen on {flag} {listen}{hint}"))
     })?;
     listener.set_nonblocking(true)?;
+    // Once more, since the standard library lets 128 wait.
+    rustix::net::listen(&listener, WAITING_MAX).context("cannot let more connections wait")?;
     Ok(listener)
 }
 
@@ -96,4 +102,27 @@ pub fn grpc(
             tokio::spawn(async move { ended(ingest::serve(gate, incoming, shutdown.cancelled_owned()).await) })
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+    use std::time::Duration;
+
+    use clap::Parser;
+
+    use super::*;
+    use crate::config::Args;
+
+    /// Of a thousand agents that came at once most waited for seconds, and some gave up.
+    #[tokio::test]
+    async fn a_fleet_that_comes_at_once_finds_room_to_wait() {
+        let config = Config::load(&Args::parse_from(["x", "--grpc-listen", "127.0.0.1:0"])).unwrap();
+        let listener = listen("grpc_listen", &config.grpc_listen, &config).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        // More than 128. Where no room is, the kernel keeps trying, and nobody is taken in here.
+        let come = |_| TcpStream::connect_timeout(&address, Duration::from_secs(3));
+        let waiting: Result<Vec<TcpStream>, _> = (0..300).map(come).collect();
+        assert_eq!(waiting.unwrap().len(), 300);
+    }
 }
