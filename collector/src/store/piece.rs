@@ -296,3 +296,39 @@ fn read_directory(reader: &mut Reader<'_>, slots: &[u32], mut look: impl FnMut(P
     }
     Some(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_share_the_slots_that_they_have_in_common() {
+        let head = |slots: &[u32], counts: &[usize]| Head::new(vec![1, 2], slots.to_vec(), counts);
+        let parts = |head: &Head| head.parts().map(<[u32]>::to_vec).collect::<Vec<_>>();
+        let first = head(&[4, 5, 9], &[2, 1]);
+        // Cut elsewhere, as columns of other lengths are.
+        let (mut same, mut other) = (head(&[4, 5, 9], &[1, 2]), head(&[4, 5, 8], &[2, 1]));
+        let alone = same.bytes();
+        same.share_slots(&first);
+        other.share_slots(&first);
+        assert_eq!((parts(&first), parts(&same)), (vec![vec![4, 5], vec![9]], vec![vec![4], vec![5, 9]]));
+        assert_eq!(parts(&other), [vec![4, 5], vec![8]]);
+        assert_eq!((same.bytes(), other.bytes()), (alone - 3 * size_of::<u32>(), alone));
+    }
+
+    #[test]
+    fn one_column_is_found_where_it_lies_among_all() {
+        let column = |slot, through, bytes| SealedColumn { slot, codec: POINTS, through, bytes: Cow::Borrowed(bytes) };
+        let part = [column(4, OPEN, &b"one"[..]), column(5, 7, b""), column(9, OPEN, b"three")];
+        let (piece, slots) = (part_piece(3, &part), [4, 5, 9]);
+        let all = read_columns(&piece, 3, &slots).unwrap();
+        assert_eq!(all.iter().map(|column| column.bytes).collect::<Vec<_>>(), [&b"one"[..], b"", b"three"]);
+        for (slot, through, bytes) in [(4, OPEN, &b"one"[..]), (5, 7, b""), (9, OPEN, b"three")] {
+            let found = read_wanted(&piece, 3, &slots, |wanted| wanted == slot).unwrap();
+            assert_eq!(found.len(), 1);
+            assert_eq!((found[0].slot, found[0].through, found[0].bytes), (slot, through, bytes));
+        }
+        assert!(read_wanted(&piece[..piece.len() - 1], 3, &slots, |slot| slot == 4).is_none(), "it was cut");
+        assert!(read_wanted(&piece, 2, &slots, |_| true).is_none(), "another group's");
+    }
+}
