@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::response::Response;
 use serde_json::json;
 
-use crate::store::Labels;
+use crate::store::{Label, METRIC_NAME};
 
 use super::params::{Params, invalid};
 use super::query::now_ms;
@@ -93,34 +93,37 @@ pub async fn tsdb(State(state): State<ApiState>, params: Params) -> Result<Respo
     let top = params.limit()?.unwrap_or(TOP);
     let now_ms = now_ms();
     let from_ms = now_ms - HEAD_MS;
-    let series = ask(&state, move |source, budget| {
-        let mut series = Vec::new();
+    let counted = ask(&state, move |source, budget| {
+        let (mut series, mut by_label) = (0u64, HashMap::<Label, u64>::new());
         source.series(&[], from_ms, now_ms, budget, &mut |labels| {
-            series.push(Labels::new(labels.iter().copied().cloned()));
+            series += 1;
+            for label in labels {
+                match by_label.get_mut(*label) {
+                    Some(count) => *count += 1,
+                    None => _ = by_label.insert((*label).clone(), 1),
+                }
+            }
             true
         })?;
-        Ok(series)
+        Ok((series, by_label))
     });
-    let series = series.await?;
+    let (series, by_label) = counted.await?;
     let mut by_name: HashMap<&str, u64> = HashMap::new();
-    let mut by_pair: HashMap<(&str, &str), u64> = HashMap::new();
-    for labels in &series {
-        *by_name.entry(labels.metric().map_or("", |name| name)).or_default() += 1;
-        for label in labels.iter() {
-            *by_pair.entry((&label.name, &label.value)).or_default() += 1;
-        }
-    }
     let mut values: HashMap<&str, u64> = HashMap::new();
     let mut bytes: HashMap<&str, u64> = HashMap::new();
-    for (name, value) in by_pair.keys() {
+    for (label, count) in &by_label {
+        let (name, value) = (&*label.name, &*label.value);
+        if name == METRIC_NAME {
+            by_name.insert(value, *count);
+        }
         *values.entry(name).or_default() += 1;
         *bytes.entry(name).or_default() += (name.len() + value.len()) as u64;
     }
-    let pairs = by_pair.iter().map(|((name, value), count)| (format!("{name}={value}"), *count));
+    let pairs = by_label.iter().map(|(label, count)| (format!("{}={}", label.name, label.value), *count));
     Ok(success(json!({
         "headStats": {
-            "numSeries": series.len(),
-            "numLabelPairs": by_pair.len(),
+            "numSeries": series,
+            "numLabelPairs": by_label.len(),
             "chunkCount": 0,
             "minTime": from_ms,
             "maxTime": now_ms,

@@ -230,11 +230,11 @@ impl Blocks {
         budget: &Budget,
     ) -> Result<Vec<Option<Arc<Head>>>, SelectError> {
         let mut heads: Vec<Option<Arc<Head>>> = runs.iter().map(|run| self.heads.get(run.head)).collect();
-        let unknown = || runs.iter().map(|run| run.head);
-        let missing = unknown().zip(&heads).filter(|(_, head)| head.is_none()).map(|(address, _)| address);
+        let addresses = || runs.iter().map(|run| run.head);
+        let missing = addresses().zip(&heads).filter(|(_, head)| head.is_none()).map(|(address, _)| address);
         let values = self.fetch(missing, budget)?;
         let mut before: Option<Arc<Head>> = None;
-        for (address, head) in unknown().zip(&mut heads) {
+        for (address, head) in addresses().zip(&mut heads) {
             if head.is_none() {
                 let Some(piece) = self.piece(&values, address) else { continue };
                 let Some(mut read) = read_head(piece, group.0) else {

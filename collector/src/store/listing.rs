@@ -23,7 +23,7 @@ impl Index {
         let mut of_one: Vec<&Label> = Vec::new();
         for list in lists.sorted(ranks.len()) {
             of_one.clear();
-            of_one.extend(list.iter().map(|rank| labels[*rank as usize].1));
+            of_one.extend(list.iter().filter_map(|rank| Some(labels.get(*rank as usize)?.1)));
             if !each(&of_one) {
                 return;
             }
