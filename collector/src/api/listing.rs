@@ -7,7 +7,8 @@ use axum::response::Response;
 
 use crate::store::Label;
 
-use super::reply::{TRUNCATED, push_string, written};
+use super::json::push_string;
+use super::reply::{TRUNCATED, written};
 use super::stream::{PIECE_BYTES, streamed};
 
 /// A reply under way. Neighbours have most of their labels in common: one that the series before has at the same place is

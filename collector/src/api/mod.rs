@@ -6,6 +6,7 @@ mod admin;
 mod escape;
 mod federate;
 mod format;
+mod json;
 mod listing;
 mod live;
 mod params;

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::query::{Answer, Cell, Histogram, Output, Points, QueryError, Row, Steps, float, is_absent};
 use crate::store::{Exemplar, Labels, SelectError};
 
+use super::json::{push_string, push_time, push_value};
 use super::stream::{PIECE_BYTES, streamed};
 
 /// An answer other than success.
@@ -380,83 +381,4 @@ fn push_labels(out: &mut Vec<u8>, labels: &Labels) {
         push_string(out, &label.value);
     }
     out.push(b'}');
-}
-
-pub fn push_string(out: &mut Vec<u8>, text: &str) {
-    // Mostly nothing is to be escaped, which is seen at a glance.
-    if !text.bytes().fold(false, |any, byte| any | (byte < b' ') | (byte == b'"') | (byte == b'\\')) {
-        out.push(b'"');
-        out.extend_from_slice(text.as_bytes());
-        return out.push(b'"');
-    }
-    // Writing a string to a vector cannot fail.
-    let _ = serde_json::to_writer(out, text);
-}
-
-/// Seconds with up to three decimals.
-fn push_time(out: &mut Vec<u8>, at_ms: i64) {
-    use std::io::Write as _;
-    let (seconds, ms) = (at_ms / 1000, (at_ms % 1000).unsigned_abs());
-    let sign = if at_ms < 0 && seconds == 0 { "-" } else { "" };
-    let _ = match ms {
-        0 => write!(out, "{seconds}"),
-        ms => write!(out, "{sign}{seconds}.{ms:03}"),
-    };
-}
-
-/// As Go writes floats in JSON: digits in full between 1e-6 and 1e21, an exponent of two digits or more beyond.
-fn push_value(out: &mut Vec<u8>, value: f64) {
-    use std::io::Write as _;
-    let size = value.abs();
-    let _ = if value.is_nan() {
-        write!(out, "NaN")
-    } else if value.is_infinite() {
-        write!(out, "{}", if value > 0.0 { "+Inf" } else { "-Inf" })
-    } else if size == 0.0 || (1e-6..1e21).contains(&size) {
-        write!(out, "{value}")
-    } else {
-        let text = format!("{value:e}");
-        let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-        match exponent.strip_prefix('-') {
-            Some(exponent) => write!(out, "{digits}e-{exponent:0>2}"),
-            None => write!(out, "{digits}e+{exponent:0>2}"),
-        }
-    };
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_written_as_go_does() {
-        let text = |value: f64| {
-            let mut out = Vec::new();
-            push_value(&mut out, value);
-            String::from_utf8(out).unwrap()
-        };
-        for (value, expected) in [
-            (1e20, "100000000000000000000"),
-            (1e21, "1e+21"),
-            (0.000001, "0.000001"),
-            (1e-7, "1e-07"),
-            (-0.5, "-0.5"),
-            (3.0, "3"),
-            (1.5e300, "1.5e+300"),
-            (f64::NAN, "NaN"),
-            (f64::NEG_INFINITY, "-Inf"),
-        ] {
-            assert_eq!(text(value), expected);
-        }
-    }
-
-    #[test]
-    fn times_are_written_in_seconds() {
-        for (ms, expected) in [(0, "0"), (12_500, "12.500"), (1_000_123, "1000.123"), (-1, "-0.001"), (-1500, "-1.500")]
-        {
-            let mut out = Vec::new();
-            push_time(&mut out, ms);
-            assert_eq!(String::from_utf8(out).unwrap(), expected);
-        }
-    }
 }

@@ -51,8 +51,11 @@ pub async fn series(State(state): State<ApiState>, params: Params) -> Result<Res
 
 pub async fn labels(State(state): State<ApiState>, params: Params) -> Result<Response, ApiError> {
     let (any_of, (from_ms, to_ms), limit) = (params.matchers().await?, span(&params)?, params.limit()?);
-    let names = ask(&state, move |source, budget| source.label_names(&any_of, from_ms, to_ms, budget)).await?;
-    Ok(limited(names.iter().map(|name| &**name).collect(), limit))
+    ask(&state, move |source, budget| {
+        let names = source.label_names(&any_of, from_ms, to_ms, budget)?;
+        Ok(limited(names.iter().map(|name| &**name).collect(), limit))
+    })
+    .await
 }
 
 pub async fn values(
@@ -63,8 +66,11 @@ pub async fn values(
     let Path(name) = name.map_err(|error| ApiError::bad(format!("invalid label name: {error}")))?;
     let name = decoded(&name);
     let (any_of, (from_ms, to_ms), limit) = (params.matchers().await?, span(&params)?, params.limit()?);
-    let values = ask(&state, move |source, budget| source.label_values(&name, &any_of, from_ms, to_ms, budget)).await?;
-    Ok(limited(values.iter().map(|value| &**value).collect(), limit))
+    ask(&state, move |source, budget| {
+        let values = source.label_values(&name, &any_of, from_ms, to_ms, budget)?;
+        Ok(limited(values.iter().map(|value| &**value).collect(), limit))
+    })
+    .await
 }
 
 /// Reads `U__` names, in which `_` is doubled and other characters stand as `_HEX_`. What is not such a name is itself.
