@@ -104,28 +104,23 @@ impl<'a> Reader<'a> {
         Some((first, short(rest, bits)))
     }
 
-    /// Two such pairs, where both lie within eight bytes: the second one's place is known without waiting for the first to be
-    /// read. `None` takes nothing.
-    #[inline]
-    pub fn two_short_pairs(&mut self) -> Option<[(u64, u64); 2]> {
-        const LAST_BYTE: u64 = 0x8080_8080_8080_8080;
+    /// The second numbers of two pairs whose first ones are this byte, where they have one byte or two: most changes are that
+    /// small. One pair's place is known as soon as the other's length is. `None` takes nothing.
+    #[inline(always)]
+    pub fn two_tiny(&mut self, first: u8) -> Option<[u64; 2]> {
+        let first = u64::from(first);
         let word = u64::from_le_bytes(*self.0.first_chunk()?);
-        // Last bytes of the first number, of the second, and so on: each step takes the lowest away.
-        let ends = !word & LAST_BYTE;
-        let second = ends & ends.wrapping_sub(1);
-        let third = second & second.wrapping_sub(1);
-        let fourth = third & third.wrapping_sub(1);
-        if ends & 0x80 == 0 || fourth == 0 {
+        let long = word >> 15 & 1;
+        let rest = word >> (16 + 8 * long);
+        let more = rest >> 15 & 1;
+        let tiny = |pair: u64, long: u64| pair >> 8 & 0x7f | pair >> 9 & 0x3f80 & long.wrapping_neg();
+        // Another first number, or a third byte.
+        let other = ((word ^ first) | (rest ^ first)) & 0xff | word >> 23 & long | rest >> 23 & more;
+        if other != 0 {
             return None;
         }
-        let (middle, end) = (second.trailing_zeros() + 1, fourth.trailing_zeros() + 1);
-        let (bits, more_bits) = (middle - 8, end - middle - 8);
-        if third.trailing_zeros() + 1 != middle + 8 || bits > 32 || more_bits > 32 {
-            return None;
-        }
-        let rest = word >> middle;
-        self.0 = &self.0[end as usize / 8..];
-        Some([(word & 0xff, short(word >> 8, bits)), (rest & 0xff, short(rest >> 8, more_bits))])
+        self.0 = &self.0[(4 + long + more) as usize..];
+        Some([tiny(word, long), tiny(rest, more)])
     }
 
     #[inline]
@@ -230,25 +225,29 @@ mod tests {
         }
 
         #[test]
-        fn two_pairs_are_four_numbers(heads in (0..200u64, 0..200u64), bits in (0..40u32, 0..40u32), numbers: (u64, u64), rest in prop::collection::vec(any::<u8>(), 0..9)) {
+        fn tiny_numbers_are_those_of_two_pairs(
+            first in 0..0x80u8,
+            heads in (0..0x80u8, 0..0x80u8, any::<[bool; 2]>()),
+            numbers in (0..1u64 << 15, 0..1u64 << 8),
+            swap: bool,
+            rest in prop::collection::vec(any::<u8>(), 0..9),
+        ) {
+            let heads = [(heads.0, heads.2[0]), (heads.1, heads.2[1])].map(|(other, same)| if same { first } else { other });
+            let numbers = if swap { [numbers.1, numbers.0] } else { [numbers.0, numbers.1] };
             let mut bytes = Vec::new();
-            put_varint(&mut bytes, heads.0);
-            put_varint(&mut bytes, numbers.0 >> (63 - bits.0));
-            put_varint(&mut bytes, heads.1);
-            put_varint(&mut bytes, numbers.1 >> (63 - bits.1));
-            let length = bytes.len();
-            bytes.extend(rest);
-            let (mut reader, mut plain) = (Reader(&bytes), Reader(&bytes));
-            match reader.two_short_pairs() {
-                Some(pairs) => {
-                    for (head, number) in pairs {
-                        prop_assert_eq!((Some(head), Some(number)), (plain.varint(), plain.varint()));
-                    }
-                    prop_assert_eq!(reader.0, plain.0);
+            for (head, number) in heads.iter().zip(numbers) {
+                bytes.push(*head);
+                put_varint(&mut bytes, number);
+            }
+            bytes.extend(&rest);
+            let mut reader = Reader(&bytes);
+            match reader.two_tiny(first) {
+                Some(found) => {
+                    prop_assert_eq!((heads, found), ([first; 2], numbers));
+                    prop_assert_eq!(reader.0, &*rest);
                 }
                 None => {
-                    let wide = heads.0.max(heads.1) >= 0x80 || bits.0.max(bits.1) >= 27;
-                    prop_assert!(wide || length > 8 || bytes.len() < 8);
+                    prop_assert!(heads != [first; 2] || numbers.iter().any(|number| *number >= 1 << 14) || bytes.len() < 8);
                     prop_assert_eq!(reader.0, &*bytes, "nothing is taken");
                 }
             }

@@ -57,6 +57,17 @@ impl Floats {
         self.values.push(sample.value);
     }
 
+    /// Adds the values that `put` puts behind the others, as many as it says times for; of none, none.
+    pub fn extend_dated<'a, T>(&mut self, put: impl FnOnce(&mut Vec<f64>) -> Option<(&'a [i64], T)>) -> Option<T> {
+        let said = put(&mut self.values).map(|(times, said)| {
+            self.times.extend_from_slice(times);
+            said
+        });
+        self.values.truncate(self.times.len());
+        debug_assert_eq!(self.times.len(), self.values.len());
+        said
+    }
+
     /// Adds a value for each of the times, of which there are as many.
     pub fn extend_values(&mut self, times: &[i64], values: &[f64]) {
         debug_assert_eq!(times.len(), values.len());

@@ -313,13 +313,15 @@ impl<'a> Walk<'a> for PackedPoints<'a> {
         self.damaged
     }
 
-    fn run(&mut self) -> Option<(u32, &[f64])> {
+    fn run_from(&mut self) -> Option<u32> {
         self.load();
-        if self.at > 0 || !self.block.gaps.is_empty() || self.block.values.is_empty() {
-            return None;
-        }
+        let whole = self.at == 0 && self.block.gaps.is_empty() && !self.block.values.is_empty();
+        whole.then_some(self.block.tick)
+    }
+
+    fn run(&mut self, most: usize, out: &mut Vec<f64>) {
         self.at = self.block.values.len();
-        Some((self.block.tick, &self.block.values))
+        out.extend_from_slice(&self.block.values[..most.min(self.at)]);
     }
 }
 

@@ -31,11 +31,26 @@ fn pick(window: &Window<'_>, beats: impl Fn(f64, f64) -> bool) -> Option<Sample>
 }
 
 pub fn max(window: &Window<'_>) -> Option<f64> {
-    pick(window, |new, best| new > best).map(|sample| sample.value)
+    let beats = |new, best| new > best;
+    furthest(window.values, beats, f64::NEG_INFINITY).or_else(|| pick(window, beats).map(|sample| sample.value))
 }
 
 pub fn min(window: &Window<'_>) -> Option<f64> {
-    pick(window, |new, best| new < best).map(|sample| sample.value)
+    let beats = |new, best| new < best;
+    furthest(window.values, beats, f64::INFINITY).or_else(|| pick(window, beats).map(|sample| sample.value))
+}
+
+/// The value that beats all others, eight at a time; `None` where the order counts, which is among zeros, which have signs, and
+/// where none beats the last of all numbers.
+fn furthest(values: &[f64], beats: impl Fn(f64, f64) -> bool, last: f64) -> Option<f64> {
+    let better = |best: f64, value: f64| if beats(value, best) { value } else { best };
+    let (some, rest) = values.as_chunks::<8>();
+    let mut lanes = [last; 8];
+    for values in some {
+        lanes.iter_mut().zip(values).for_each(|(best, value)| *best = better(*best, *value));
+    }
+    let best = lanes.iter().chain(rest).fold(last, |best, value| better(best, *value));
+    (best != last && best != 0.0).then_some(best)
 }
 
 /// The last of several equal ones.
@@ -127,6 +142,27 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        /// To the last bit, however many there are.
+        #[test]
+        fn the_greatest_and_the_least_are_those_of_all_one_by_one(
+            values in prop::collection::vec(prop_oneof![
+                4 => (-3i8..4).prop_map(f64::from),
+                1 => Just(-0.0),
+                1 => Just(f64::NAN),
+                1 => prop_oneof![Just(f64::INFINITY), Just(f64::NEG_INFINITY)],
+                1 => any::<f64>(),
+            ], 1..40),
+        ) {
+            let times: Vec<i64> = (0..values.len() as i64).collect();
+            let (args, extrapolation) = (&[][..], &Default::default());
+            let window = Window {
+                times: &times, values: &values, from_ms: -1, to_ms: 99, step_ms: 99, args, grows: false, extrapolation,
+            };
+            let by_one = |beats: fn(f64, f64) -> bool| pick(&window, beats).map(|sample| sample.value.to_bits());
+            prop_assert_eq!(max(&window).map(f64::to_bits), by_one(|new, best| new > best));
+            prop_assert_eq!(min(&window).map(f64::to_bits), by_one(|new, best| new < best));
+        }
+
         #[test]
         fn a_quantile_is_that_of_all_values_in_order(
             mut values in prop::collection::vec(prop_oneof![8 => -9i8..9, 1 => Just(100i8)].prop_map(|v| if v == 100 { f64::NAN } else { f64::from(v) }), 1..30),

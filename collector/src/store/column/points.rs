@@ -21,61 +21,76 @@ pub trait Walk<'a>: Iterator<Item = (u32, Point<'a>)> {
     /// Whether it ended early, at something that cannot be read.
     fn is_damaged(&self) -> bool;
 
-    /// The next points at once, where these are floats of one tick after the other, and the tick of the first. Where nothing is
-    /// said, points come one by one.
-    fn run(&mut self) -> Option<(u32, &[f64])> {
+    /// The tick from which on [`Self::run`] may have floats of one tick after the other: that of the last point, which is the
+    /// first of them then, or a later one. Where nothing is said, points come one by one.
+    fn run_from(&mut self) -> Option<u32> {
         None
+    }
+
+    /// Adds these floats, so many at most, or none; the points that they come from are not handed out any more.
+    fn run(&mut self, most: usize, out: &mut Vec<f64>) {
+        let _ = (most, out);
     }
 }
 
-/// Points that are read at once, at most.
-const RUN_POINTS: usize = 256;
+/// Ticks that are read at once, at most: the deltas of so many, which have 28 bits at most, do not wrap.
+const RUN_TICKS: usize = 1 << 12;
+
+/// Values that are made without a look at how much room there is.
+const AT_ONCE: usize = 64;
 
 /// A decimal one tick on.
-const NEXT_DECIMAL: u64 = 1 << 2 | DECIMAL;
+const NEXT_DECIMAL: u8 = 1 << 2 | DECIMAL as u8;
 
 impl<'a> Walk<'a> for Points<'a> {
     fn is_damaged(&self) -> bool {
         self.damaged
     }
 
-    /// Counters have a decimal at each tick, of the digits in force: nothing but sums of what is read.
-    fn run(&mut self) -> Option<(u32, &[f64])> {
-        let (mut mantissa, mut reader) = (self.mantissa?, self.reader);
-        let (mut values, mut count, mut widest) = ([0.0; RUN_POINTS], 0, 0);
-        // A delta has 28 bits at most: so many of them do not wrap.
-        let mut add = |delta: u64| {
+    fn run_from(&mut self) -> Option<u32> {
+        self.mantissa.map(|_| self.tick)
+    }
+
+    /// Nearly all points are decimals of the digits in force: nothing but sums of what is read.
+    fn run(&mut self, most: usize, out: &mut Vec<f64>) {
+        let Some(mut mantissa) = self.mantissa else { return };
+        let (mut reader, start) = (self.reader, out.len());
+        let end = start + most.min(RUN_TICKS);
+        let mut some = [0.0; AT_ONCE];
+        let mut next = |delta: u64| {
             mantissa += unzigzag(delta);
-            widest = mantissa.unsigned_abs().max(widest);
-            values[count] = mantissa as f64;
-            count += 1;
-            count
+            mantissa as f64
         };
-        let mut read = 0;
-        while read + 2 <= RUN_POINTS {
-            let before = reader;
-            if let Some([(NEXT_DECIMAL, delta), (NEXT_DECIMAL, next)]) = reader.two_short_pairs() {
-                add(delta);
-                read = add(next);
-                continue;
+        out.push(next(0));
+        while out.len() < end {
+            let mut count = 0;
+            for pair in some[..(end - out.len()).min(AT_ONCE)].chunks_exact_mut(2) {
+                let Some([delta, further]) = reader.two_tiny(NEXT_DECIMAL) else { break };
+                (pair[0], pair[1]) = (next(delta), next(further));
+                count += 2;
             }
-            reader = before;
-            let Some((NEXT_DECIMAL, delta)) = reader.short_pair() else {
-                reader = before;
-                break;
-            };
-            read = add(delta);
+            out.extend_from_slice(&some[..count]);
+            let before = reader;
+            match reader.short_pair() {
+                Some((head, delta)) if head & 3 == DECIMAL && (1..=end - out.len()).contains(&(head as usize >> 2)) => {
+                    // The value before holds until there.
+                    out.resize(out.len() + (head as usize >> 2) - 1, next(0));
+                    out.push(next(delta));
+                }
+                _ => {
+                    reader = before;
+                    break;
+                }
+            }
         }
-        if widest > decimal::MANTISSA_KEPT as u64 {
-            return None;
-        }
-        self.values.clear();
-        self.values.extend_from_slice(&values[..count]);
-        let (first, last) = (self.tick.checked_add(1)?, self.tick.checked_add(self.values.len() as u32)?);
-        decimal::scale(&mut self.values, self.digits);
-        self.base = *self.values.last()?;
-        (self.reader, self.tick, self.mantissa, self.whole) = (reader, last, Some(mantissa), 0);
-        Some((first, &self.values))
+        let widest = out[start..].iter().fold(0.0, |widest: f64, mantissa| widest.max(mantissa.abs()));
+        let last = self.tick.checked_add((out.len() - start - 1) as u32);
+        let (Some(tick), true) = (last, widest <= decimal::MANTISSA_KEPT as f64 && out.len() > start + 1) else {
+            return out.truncate(start);
+        };
+        decimal::scale(&mut out[start..], self.digits);
+        self.base = out.last().copied().unwrap_or(self.base);
+        (self.reader, self.tick, self.mantissa, self.whole) = (reader, tick, Some(mantissa), 0);
     }
 }
 
@@ -85,14 +100,12 @@ pub struct Points<'a> {
     tick: u32,
     base: f64,
     digits: u32,
-    /// The mantissa of `base` at `digits`, where it is known.
+    /// The mantissa of `base` at `digits`, where it is known and `base` is what holds.
     mantissa: Option<i64>,
     /// Magnitude of the point before, where that is a whole number of 2^53 and more.
     whole: u64,
     /// The waypoint's own point, which comes first.
     held: Option<f64>,
-    /// Those that were read at once.
-    values: Vec<f64>,
     pub damaged: bool,
 }
 
@@ -106,7 +119,6 @@ impl<'a> Points<'a> {
             mantissa: None,
             whole: 0,
             held: None,
-            values: Vec::new(),
             damaged: false,
         }
     }
@@ -192,6 +204,8 @@ impl<'a> Points<'a> {
                 if !matches!(point, Point::Float(_) | Point::Integer(_)) {
                     self.whole = 0;
                 }
+                // It does not hold any more, and a run begins with what holds.
+                self.mantissa = None;
                 return Some((self.tick, point));
             }
         };

@@ -58,15 +58,20 @@ pub fn expand_points<'a>(
     // What holds until the next point.
     let mut held: Option<(u32, Point<'a>)> = None;
     loop {
-        if let Some((first, values)) = points.run() {
-            let (Some((last, _)), at) = (values.split_last(), first as usize) else { continue };
-            let whole = held.take().is_none_or(|(tick, point)| filling.hold(tick, point, at));
-            filling.each(at, values);
-            held = Some((first.saturating_add(values.len() as u32 - 1), Point::Float(*last)));
-            if !whole || at >= high {
-                return whole;
+        if let Some(first) = points.run_from() {
+            let is_before = |held: &mut (u32, Point<'a>)| held.0 < first;
+            if let Some((tick, point)) = held.take_if(is_before)
+                && !filling.hold(tick, point, first as usize)
+            {
+                return false;
             }
-            continue;
+            if let Some((last, value)) = filling.each(first, |most, out| points.run(most, out)) {
+                held = Some((last, Point::Float(value)));
+                if last as usize >= high {
+                    return true;
+                }
+                continue;
+            }
         }
         let Some((tick, point)) = points.next() else { break };
         if held.replace((tick, point)).is_some_and(|(before, point)| !filling.hold(before, point, tick as usize)) {
@@ -94,13 +99,22 @@ impl Filling<'_> {
         self.out.floats.reserve(end.saturating_sub(self.low));
     }
 
-    /// One sample for each of the values, the first of which is at tick number `at`. The last one is left to what follows.
-    fn each(&mut self, at: usize, values: &[f64]) {
-        let from = self.low.saturating_sub(at);
-        let ticks = self.ticks.get(at.max(self.low)..).unwrap_or_default();
-        let values = values[..values.len() - 1].get(from..).unwrap_or_default();
-        let count = ticks.len().min(values.len());
-        self.out.floats.extend_values(&ticks[..count], &values[..count]);
+    /// One sample for each of the values that are put out, the first of which is at tick `at`; the last one, which may hold for
+    /// longer, is left to what follows. None where there are no values.
+    fn each(&mut self, at: u32, put: impl FnOnce(usize, &mut Vec<f64>)) -> Option<(u32, f64)> {
+        let first = at as usize;
+        // One beyond, so that it is seen that there is no more to read.
+        let most = (self.ticks.len() + 1).saturating_sub(first);
+        self.out.floats.extend_dated(|values| {
+            let before = values.len();
+            put(most, values);
+            let held = (values.len() - before).checked_sub(1)?;
+            let value = values.pop()?;
+            let early = self.low.saturating_sub(first).min(held);
+            values.drain(before..before + early);
+            let times = self.ticks.get(first + early..).unwrap_or_default();
+            Some((&times[..times.len().min(held - early)], (at.saturating_add(held as u32), value)))
+        })
     }
 
     /// The samples of a point that holds from a tick until before another one. False where it cannot be read.
