@@ -106,6 +106,7 @@ impl Daemon {
             access: access.clone(),
             repeats: Repeats::default(),
             symbols: Arc::default(),
+            defining: Default::default(),
             shutdown: shutdown.clone(),
         });
         let (tasks, tasks_end) = (TaskTracker::new(), CancellationToken::new());

@@ -49,6 +49,7 @@ impl Site {
             access: Arc::new(Access::new(Rules::default())),
             repeats: Repeats::default(),
             symbols: Arc::default(),
+            defining: Default::default(),
             shutdown: CancellationToken::new(),
         };
         let runtime =

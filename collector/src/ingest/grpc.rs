@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::hello;
 use super::outbox::{Outbox, Replies};
 use super::push;
-use super::session::Session;
+use super::session::{Session, Weight};
 use super::{Gate, Ingest};
 
 /// Time for the first message.
@@ -156,7 +156,7 @@ async fn read(ingest: &Arc<Ingest>, session: Session, mut upward: Streaming<Upwa
             return Ok(());
         };
         let Some(message) = message else { continue }; // A kind of message that a newer agent knows.
-        session = take(session, message).await?;
+        session = take(ingest, session, message).await?;
         if session.awaits_durable() {
             let through = *durable.borrow_and_update();
             session.settle(through);
@@ -193,12 +193,21 @@ async fn let_catch_up(
     let _ = timeout(CATCH_UP_WITHIN, caught_up).await;
 }
 
-async fn take(mut session: Box<Session>, message: Message) -> Result<Box<Session>, Status> {
-    if !Session::is_heavy(&message) {
-        session.take(message)?;
-        return Ok(session);
-    }
-    let work = tokio::task::spawn_blocking(move || session.take(message).map(|()| session));
+async fn take(ingest: &Arc<Ingest>, mut session: Box<Session>, message: Message) -> Result<Box<Session>, Status> {
+    let turn = match Session::weight(&message) {
+        Weight::Light => {
+            session.take(message)?;
+            return Ok(session);
+        }
+        Weight::Heavy => None,
+        // A thousand agents may come at once, after a restart. One after the other they are all served sooner, and the samples
+        // of those who are need not wait for the others' names.
+        Weight::Defining => ingest.defining.turn().await,
+    };
+    let work = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        session.take(message).map(|()| session)
+    });
     work.await.map_err(|_| Status::internal("decoding failed; the collector's log has more"))?
 }
 

@@ -46,6 +46,7 @@ async fn server(flushes: bool, rules: Rules) -> Server {
         access: Arc::new(Access::new(rules)),
         repeats: Repeats::default(),
         symbols: Arc::default(),
+        defining: Default::default(),
         shutdown: CancellationToken::new(),
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -114,8 +115,15 @@ impl Agent {
     }
 
     async fn dictionary(&self) {
-        let symbols = ["", "host.cpu", "job", "node", "a_total", "b"].map(String::from).into();
-        let series = |metric| SeriesDef { group: 0, metric, labels: vec![] };
+        self.dictionary_of(2).await;
+    }
+
+    /// Two series without labels of their own, and as many more with one as are wanted.
+    async fn dictionary_of(&self, series: u32) {
+        let mut symbols: Vec<String> = ["", "host.cpu", "job", "node", "a_total", "b"].map(String::from).into();
+        let plain = |metric| SeriesDef { group: 0, metric, labels: vec![] };
+        let labelled = (0..series - 2).map(|more| SeriesDef { labels: vec![5, 6 + more], ..plain(0) });
+        symbols.extend((0..series - 2).map(|more| format!("value{more}")));
         let metric = |name| MetricDef { name, ..MetricDef::default() };
         self.send(Up::Dictionary(Dictionary {
             lane: Lane::Live.into(),
@@ -123,7 +131,7 @@ impl Agent {
             symbols,
             groups: vec![GroupDef { name: 1, labels: vec![2, 3], interval_ms: 1000 }],
             metrics: vec![metric(4), metric(5)],
-            series: vec![series(0), series(1)],
+            series: [plain(0), plain(1)].into_iter().chain(labelled).collect(),
         }))
         .await;
     }
@@ -175,6 +183,25 @@ async fn until_the_store_is_open_whoever_comes_is_told_to_come_back() {
     gate.open(server.ingest.clone());
     let answered = client.push(PushRequest::default()).await;
     assert!(answered.as_ref().map_or_else(Status::code, |_| Code::Ok) != Code::Unavailable, "{answered:?}");
+}
+
+/// A thousand agents came at once, and the acks of those who were served waited for the names of the others.
+#[tokio::test]
+async fn who_defines_much_waits_for_a_turn_and_the_others_go_on() {
+    let server = server(true, Rules::default()).await;
+    let turns = [server.ingest.defining.turn().await, server.ingest.defining.turn().await];
+    let mut wide = server.connect(hello(1, "db1")).await.unwrap();
+    wide.dictionary_of(300).await;
+    wide.frame(1, true, &[(299, 1.0)]).await;
+    let mut narrow = server.connect(hello(2, "db2")).await.unwrap();
+    narrow.dictionary().await;
+    narrow.frame(1, true, &[(0, 2.0)]).await;
+    narrow.answers().await;
+    let values = || server.recorder.ticks().iter().map(|tick| tick.values[0].1.clone()).collect::<Vec<_>>();
+    assert_eq!(values(), [Value::Float(2.0)]);
+    drop(turns);
+    wide.answers().await;
+    assert_eq!(values(), [Value::Float(2.0), Value::Float(1.0)]);
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ mod symbols;
 
 use std::sync::Arc;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Access;
@@ -46,8 +47,30 @@ pub struct Ingest {
     pub access: Arc<Access>,
     pub repeats: Repeats,
     pub symbols: Arc<Symbols>,
+    /// Turns of streams that define many series.
+    pub defining: Defining,
     /// Streams end when this does.
     pub shutdown: CancellationToken,
+}
+
+/// Hands out turns to streams that define many series.
+pub struct Defining(Arc<Semaphore>);
+
+/// Turns at once: more streams would only wait for the index.
+const DEFINING_MAX: usize = 2;
+
+impl Default for Defining {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(DEFINING_MAX)))
+    }
+}
+
+impl Defining {
+    /// Waits for a turn, which lasts for as long as this is held.
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        // Nobody closes it.
+        self.0.clone().acquire_owned().await.ok()
+    }
 }
 
 #[cfg(test)]

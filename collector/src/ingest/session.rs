@@ -32,6 +32,9 @@ const UNACKED_MAX: usize = 2 * WINDOW_FRAMES as usize;
 /// Frames whose decoding takes long enough to give it to a thread of its own.
 const HEAVY_VALUES: usize = 8_192;
 
+/// The same of definitions, each of which takes twenty times as long.
+const MANY_SERIES: usize = 256;
+
 /// Series over the number of new ones in a minute are asked for after it.
 const NEW_SERIES_AGAIN_AFTER: Duration = Duration::from_secs(if cfg!(test) { 0 } else { 60 });
 
@@ -58,6 +61,16 @@ struct Track {
     asked: bool,
     /// When series that were too many for one minute are asked for again.
     again_at: Option<Instant>,
+}
+
+/// What a message is to whoever hands out time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    Light,
+    /// Others would wait for it.
+    Heavy,
+    /// Much is defined, for which streams take turns.
+    Defining,
 }
 
 struct Unacked {
@@ -134,17 +147,20 @@ impl Session {
         }
     }
 
-    /// Whether [`Self::take`] will be busy with this for long.
-    pub fn is_heavy(message: &Message) -> bool {
+    /// How long [`Self::take`] will be busy with this.
+    pub fn weight(message: &Message) -> Weight {
         match message {
             Message::Frame(frame) => {
                 let values = |tick: &v1::GroupTick| {
                     tick.float_refs.len() + tick.decimals.iter().map(|column| column.refs.len()).sum::<usize>()
                 };
-                frame.ticks.iter().map(values).sum::<usize>() > HEAVY_VALUES
+                match frame.ticks.iter().map(values).sum::<usize>() > HEAVY_VALUES {
+                    true => Weight::Heavy,
+                    false => Weight::Light,
+                }
             }
-            Message::Dictionary(dictionary) => dictionary.series.len() > HEAVY_VALUES,
-            _ => false,
+            Message::Dictionary(dictionary) if dictionary.series.len() > MANY_SERIES => Weight::Defining,
+            _ => Weight::Light,
         }
     }
 

@@ -38,6 +38,7 @@ impl Site {
             access: Arc::new(Access::new(Rules::default())),
             repeats: Repeats::default(),
             symbols: Arc::default(),
+            defining: Default::default(),
             shutdown: CancellationToken::new(),
         });
         let exemplars = Arc::<Exemplars>::default();
