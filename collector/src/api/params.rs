@@ -75,7 +75,8 @@ impl Params {
     /// The selectors of `match[]`: series that meet any of the lists.
     pub async fn matchers(&self) -> Result<Vec<Vec<Matcher>>, ApiError> {
         let texts: Vec<String> = self.all("match[]").map(str::to_owned).collect();
-        let is_quick = texts.iter().map(String::len).sum::<usize>() <= QUICK_BYTES && !texts.iter().any(|text| has_pattern(text));
+        let is_quick =
+            texts.iter().map(String::len).sum::<usize>() <= QUICK_BYTES && !texts.iter().any(|text| has_pattern(text));
         let parse = move || {
             let selectors = parse_selectors(texts.iter().map(String::as_str));
             selectors.map_err(|(_, error)| invalid("match[]", &error.to_string()))

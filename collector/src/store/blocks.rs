@@ -28,10 +28,13 @@ const WAITING_MAX: usize = 64;
 const VALUES_PER_JOB: usize = 128;
 
 /// Values that are kept for those who ask again: a dashboard over the fleet reads so much, and memory is what databases want.
-const CACHE_BYTES_MAX: usize = 32 * 1024 * 1024;
+const CACHE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The same of single columns: who asks for one metric of many hosts wants a hundredth of the values that it lies in.
+const COLUMN_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// The same of heads of runs, as they were read.
-const HEAD_BYTES_MAX: usize = 8 * 1024 * 1024;
+const HEAD_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Partition and number.
 type Key = (u32, u32);
@@ -51,6 +54,8 @@ pub(super) struct Blocks {
     readers: Mutex<Vec<JoinHandle<()>>>,
     cache: Cache<Key, [u8]>,
     heads: Cache<Address, Head>,
+    /// By part and slot.
+    columns: Cache<(Address, u32), OpenColumn>,
     damaged: AtomicU64,
     read_bytes: AtomicU64,
 }
@@ -75,8 +80,9 @@ impl Blocks {
         }
         let jobs = Mutex::new(Some(jobs));
         let (cache, heads) = (Cache::new(CACHE_BYTES_MAX), Cache::new(HEAD_BYTES_MAX));
+        let columns = Cache::new(COLUMN_BYTES_MAX);
         let (damaged, read_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
-        Ok(Self { jobs, readers: Mutex::new(readers), cache, heads, damaged, read_bytes })
+        Ok(Self { jobs, readers: Mutex::new(readers), cache, heads, columns, damaged, read_bytes })
     }
 
     /// Ends the readers, and with them the hold on the engine.
@@ -99,7 +105,7 @@ impl Blocks {
 
     /// Bytes of values that are kept for those who ask again.
     pub fn cached_bytes(&self) -> usize {
-        self.cache.bytes() + self.heads.bytes()
+        self.cache.bytes() + self.heads.bytes() + self.columns.bytes()
     }
 
     /// Values by partition and number, for a backup; those that cannot be read are missing. They push nothing out of the cache.
@@ -213,13 +219,18 @@ impl Blocks {
         }
         let mut places: Vec<(u32, usize)> = wanted.slots.iter().enumerate().map(|(at, slot)| (slot.0, at)).collect();
         places.sort_unstable();
-        let mut open = Vec::with_capacity(near.len());
-        for (run, head) in near.iter().zip(self.heads(wanted.group, &near, budget)?) {
-            if let Some(head) = head {
-                open.push(self.open_run(wanted, run, head, &Places(&places), budget)?);
-            }
-        }
-        Ok(open)
+        let places = Places(&places);
+        let heads = self.heads(wanted.group, &near, budget)?;
+        let with_heads = near.iter().zip(heads).filter_map(|(run, head)| Some((run, head?)));
+        let mut opening: Vec<Opening> = with_heads.map(|(run, head)| self.begin(run, head, &places)).collect();
+        // Of all runs at once: each time somebody waits for a reader to wake.
+        let parts = opening.iter().flat_map(|run| &run.missing).map(|(_, address)| *address);
+        let values = self.fetch(parts, budget)?;
+        opening.iter_mut().for_each(|run| self.complete(run, wanted.group, &values, &places));
+        // Of the values only these: neighbours that share them are not what was asked for.
+        let columns = opening.iter().flat_map(|run| run.columns.iter().flatten());
+        budget.take_bytes(columns.map(|column| column.length as u64).sum())?;
+        Ok(opening.into_iter().map(|Opening { head, columns, .. }| OpenRun { head, columns }).collect())
     }
 
     /// The heads of runs, as far as they can be read.
@@ -251,44 +262,74 @@ impl Blocks {
         Ok(heads)
     }
 
-    fn open_run(
-        &self,
-        wanted: &Wanted<'_>,
-        run: &SealedRun,
-        head: Arc<Head>,
-        places: &Places<'_>,
-        budget: &Budget,
-    ) -> Result<OpenRun, SelectError> {
-        let parts = run.parts.iter().zip(head.parts());
-        let parts: Vec<(Address, &[u32])> = parts
-            .filter(|(address, slots)| !address.is_lost() && places.any_of(slots))
-            .map(|(address, slots)| (*address, slots))
-            .collect();
-        let values = self.fetch(parts.iter().map(|(address, _)| *address), budget)?;
-        let mut columns: Vec<Option<OpenColumn>> = wanted.slots.iter().map(|_| None).collect();
-        for (address, slots) in parts {
-            let Some(piece) = self.piece(&values, address) else { continue };
+    /// Finds what is kept of a run, and which of its parts must be read.
+    fn begin(&self, run: &SealedRun, head: Arc<Head>, places: &Places<'_>) -> Opening {
+        let mut columns: Vec<Option<OpenColumn>> = places.0.iter().map(|_| None).collect();
+        let mut missing: Vec<(usize, Address)> = Vec::new();
+        let address = |part: usize| run.parts.get(part).copied().filter(|address| !address.is_lost());
+        match places.few() {
+            Some(few) => {
+                for (slot, at) in few {
+                    let part = head.part_of(*slot);
+                    let Some((part, address)) = part.and_then(|part| Some((part, address(part)?))) else { continue };
+                    columns[*at] = self.columns.get((address, *slot)).map(|column| (*column).clone());
+                    if columns[*at].is_none() && missing.last().is_none_or(|(last, _)| *last != part) {
+                        missing.push((part, address));
+                    }
+                }
+            }
+            None => {
+                let parts = head.parts().enumerate().filter(|(_, slots)| places.any_of(slots));
+                missing.extend(parts.filter_map(|(part, _)| Some((part, address(part)?))));
+            }
+        }
+        Opening { head, columns, missing }
+    }
+
+    /// Takes the wanted columns of the parts that were read.
+    fn complete(&self, run: &mut Opening, group: GroupId, values: &Values, places: &Places<'_>) {
+        let Opening { head, columns, missing } = run;
+        for (part, address) in missing {
+            let Some(piece) = self.piece(values, *address) else { continue };
+            let slots = head.parts().nth(*part).unwrap_or_default();
             let is_wanted = |slot| places.of(slot).is_some();
-            let Some(read) = read_wanted(piece, wanted.group.0, slots, is_wanted) else {
+            let Some(read) = read_wanted(piece, group.0, slots, is_wanted) else {
                 self.report((address.partition, address.number), "a part cannot be read");
                 continue;
             };
             let value = &values[&(address.partition, address.number)];
             for column in read {
-                if let Some(at) = places.of(column.slot) {
-                    columns[at] = Some(OpenColumn::of(column, value, address));
-                }
+                let Some(at) = places.of(column.slot) else { continue };
+                let open = OpenColumn::of(column, value, *address);
+                columns[at] = Some(match places.few() {
+                    Some(_) => self.keep_column(column.slot, open),
+                    None => open,
+                });
             }
         }
-        // Of the values only these: neighbours that share them are not what was asked for.
-        budget.take_bytes(columns.iter().flatten().map(|column| column.length as u64).sum())?;
-        Ok(OpenRun { head, columns })
+    }
+
+    /// The column without its neighbours, which is kept.
+    fn keep_column(&self, slot: u32, column: OpenColumn) -> OpenColumn {
+        let OpenColumn { codec, through, length, address, .. } = column;
+        let kept = OpenColumn { value: column.bytes().into(), from: 0, length, codec, through, address };
+        self.columns.keep((address, slot), &Arc::new(kept.clone()), length + KEPT_BYTES);
+        kept
     }
 
     /// A column whose bytes were no column.
     pub fn report_column(&self, column: &OpenColumn) {
         self.report((column.address.partition, column.address.number), "a column cannot be read");
     }
+}
+
+/// A sealed run of which something may still have to be read.
+struct Opening {
+    head: Arc<Head>,
+    /// Of each wanted slot.
+    columns: Vec<Option<OpenColumn>>,
+    /// Parts that have columns which are wanted and not kept, and where they lie.
+    missing: Vec<(usize, Address)>,
 }
 
 /// A sealed run whose values are in memory.
@@ -305,11 +346,13 @@ struct Places<'a>(&'a [(u32, usize)]);
 const PLACES_FEW: usize = 8;
 
 impl Places<'_> {
+    /// All of them, where these are few.
+    fn few(&self) -> Option<&[(u32, usize)]> {
+        (self.0.len() <= PLACES_FEW).then_some(self.0)
+    }
+
     fn any_of(&self, slots: &[u32]) -> bool {
-        match self.0.len() <= PLACES_FEW {
-            true => self.0.iter().any(|(slot, _)| slots.contains(slot)),
-            false => slots.iter().any(|slot| self.of(*slot).is_some()),
-        }
+        slots.iter().any(|slot| self.of(*slot).is_some())
     }
 
     fn of(&self, slot: u32) -> Option<usize> {
@@ -329,7 +372,11 @@ impl OpenRun {
     }
 }
 
+/// What a column that is kept takes beside its bytes, about.
+const KEPT_BYTES: usize = size_of::<OpenColumn>() + 96;
+
 /// A column in a value that it keeps in memory.
+#[derive(Debug, Clone)]
 pub(super) struct OpenColumn {
     value: Arc<[u8]>,
     /// Where its bytes lie in the value.
@@ -348,10 +395,13 @@ impl OpenColumn {
         Self { value: value.clone(), from, length: bytes.len(), codec, through, address }
     }
 
+    fn bytes(&self) -> &[u8] {
+        &self.value[self.from..self.from + self.length]
+    }
+
     /// Adds the samples in `[from_ms, to_ms]`; false when something cannot be read.
     pub fn expand(&self, ticks: &[i64], from_ms: i64, to_ms: i64, out: &mut Samples) -> bool {
-        let bytes = &self.value[self.from..self.from + self.length];
-        let column = UnpackedColumn { slot: 0, codec: self.codec, through: self.through, bytes };
+        let column = UnpackedColumn { slot: 0, codec: self.codec, through: self.through, bytes: self.bytes() };
         column.expand(ticks, from_ms, to_ms, out)
     }
 }

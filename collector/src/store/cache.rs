@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 #[derive(Debug)]
@@ -25,7 +26,7 @@ struct Generations<K, V: ?Sized> {
 #[derive(Debug)]
 struct Generation<K, V: ?Sized> {
     /// With their bytes.
-    values: HashMap<K, (Arc<V>, usize)>,
+    values: HashMap<K, (Arc<V>, usize), RandomState>,
     bytes: usize,
 }
 
@@ -67,7 +68,7 @@ impl<K: Copy + Eq + Hash, V: ?Sized> Cache<K, V> {
 
 impl<K: Copy + Eq + Hash, V: ?Sized> Generation<K, V> {
     fn new() -> Self {
-        Self { values: HashMap::new(), bytes: 0 }
+        Self { values: HashMap::default(), bytes: 0 }
     }
 
     fn take(&mut self, key: K) -> Option<(Arc<V>, usize)> {

@@ -30,7 +30,7 @@ use smallvec::SmallVec;
 pub(super) use self::points::{Point, Points, Walk};
 #[cfg(test)]
 pub(super) use self::samples::expand;
-pub(super) use self::samples::{Samples, expand_points, value_at};
+pub(super) use self::samples::{Samples, expand_points, ticks_in, value_at};
 use super::Value;
 use super::bytes::{Put, put_bytes, put_signed, put_varint};
 
@@ -167,8 +167,9 @@ impl Column {
 
     /// As [`expand_points`], from the last waypoint before.
     pub fn expand(&self, ticks: &[i64], from_ms: i64, to_ms: i64, out: &mut Samples) -> bool {
-        let (start, bytes) = self.tail_at(ticks.partition_point(|tick| *tick < from_ms));
-        expand_points(Points::from(start, bytes), self.through, ticks, from_ms, to_ms, out)
+        let wanted = ticks_in(ticks, from_ms, to_ms);
+        let (start, bytes) = self.tail_at(wanted.start);
+        expand_points(Points::from(start, bytes), self.through, ticks, wanted, out)
     }
 
     pub fn is_present(&self) -> bool {

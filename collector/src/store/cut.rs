@@ -49,7 +49,7 @@ pub(super) fn without(column: &UnpackedColumn<'_>, ticks: &[i64], gone: impl Fn(
 mod tests {
     use super::*;
     use crate::store::Value;
-    use crate::store::column::{OPEN, Samples, expand_points};
+    use crate::store::column::{OPEN, Samples};
     use proptest::prelude::*;
 
     proptest! {
@@ -78,7 +78,7 @@ mod tests {
             let unpacked = UnpackedColumn { slot: 7, codec: POINTS, through, bytes: &column.bytes };
             let samples = |column: &UnpackedColumn<'_>| {
                 let mut found = Samples::default();
-                assert!(expand_points(column.points(), column.through, &ticks, i64::MIN, i64::MAX, &mut found));
+                assert!(column.expand(&ticks, i64::MIN, i64::MAX, &mut found));
                 found.floats.iter().map(|sample| (sample.timestamp_ms, sample.value.to_bits())).collect::<Vec<_>>()
             };
             let gone = |at_ms: i64| (from..from + length).contains(&at_ms);

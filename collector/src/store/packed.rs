@@ -179,10 +179,22 @@ pub(super) struct PackedPoints<'a> {
     before: Before,
     block: Block,
     at: usize,
+    /// A block whose steps, one for each tick, are not read yet.
+    dense: Option<Dense>,
     points: Option<Points<'a>>,
     /// Of what lies before this tick only the last point is wanted.
     from_tick: u32,
     pub damaged: bool,
+}
+
+/// What the head of a block says whose gaps are all 1.
+#[derive(Clone, Copy)]
+struct Dense {
+    what: u8,
+    count: usize,
+    /// Of the first number.
+    tick: u32,
+    number: i64,
 }
 
 /// The numbers of a block as they were read.
@@ -203,12 +215,17 @@ impl<'a> PackedPoints<'a> {
     /// Without most of the points before a tick: of blocks that end there or before only the last point is handed out.
     pub fn from(bytes: &'a [u8], from_tick: u32) -> Self {
         let (reader, before, block) = (Reader(bytes), Before::default(), Block::default());
-        Self { reader, before, block, at: 0, points: None, from_tick, damaged: false }
+        Self { reader, before, block, at: 0, dense: None, points: None, from_tick, damaged: false }
     }
 
     /// Reads the next block where nothing is left of the one before.
     fn load(&mut self) {
-        while self.at >= self.block.values.len() && self.points.is_none() && !self.reader.is_empty() && !self.damaged {
+        while self.at >= self.block.values.len()
+            && self.dense.is_none()
+            && self.points.is_none()
+            && !self.reader.is_empty()
+            && !self.damaged
+        {
             self.block.values.clear();
             self.at = 0;
             self.damaged = self.read_block().is_none();
@@ -234,6 +251,10 @@ impl<'a> PackedPoints<'a> {
         let number = before.wrapping_add(self.reader.signed()?);
         self.block.gaps.clear();
         let mut last = tick.checked_add(count as u32 - 1)?;
+        if form & EVERY_TICK != 0 && last > self.from_tick {
+            self.dense = Some(Dense { what, count, tick, number });
+            return Some(());
+        }
         if form & EVERY_TICK == 0 {
             self.block.gaps.resize(count - 1, 0);
             read_list(&mut self.reader, &mut self.block.gaps)?;
@@ -245,10 +266,29 @@ impl<'a> PackedPoints<'a> {
         self.block.tick = tick;
         let number = match last <= self.from_tick {
             true => self.block.fill_last(what, (last, number), steps)?,
-            false => self.block.fill(what, number, steps)?,
+            false => fill(what, number, steps, &mut self.block.values)?,
         };
         self.before = Before { tick: last, number: Some((what, number)) };
         Some(())
+    }
+
+    /// Adds the values of a block to `out`, as far as they can be read.
+    fn read_dense(&mut self, dense: Dense, out: &mut Vec<f64>) -> Option<()> {
+        let Dense { what, count, tick, number } = dense;
+        let mut steps = [0i64; BLOCK_NUMBERS];
+        let steps = &mut steps[..count];
+        read_list(&mut self.reader, &mut steps[1..])?;
+        let number = fill(what, number, steps, out)?;
+        self.before = Before { tick: tick.checked_add(count as u32 - 1)?, number: Some((what, number)) };
+        Some(())
+    }
+
+    /// Reads the steps of a block whose values are wanted one by one.
+    fn expand_dense(&mut self) {
+        let Some(dense) = self.dense.take() else { return };
+        let mut values = std::mem::take(&mut self.block.values);
+        self.damaged = self.read_dense(dense, &mut values).is_none();
+        (self.block.values, self.block.tick) = (values, dense.tick);
     }
 }
 
@@ -267,28 +307,6 @@ impl Block {
         Some(number)
     }
 
-    /// Values of the numbers that follow `number` by these steps, the first of which is 0; says the last number. Those before
-    /// one that is outside the format are there all the same.
-    fn fill(&mut self, what: u8, first: i64, steps: &[i64]) -> Option<i64> {
-        let (mut number, mut widest) = (first, 0);
-        self.values.extend(steps.iter().map(|step| {
-            number = number.wrapping_add(*step);
-            widest = number.unsigned_abs().max(widest);
-            number as f64
-        }));
-        if what != BITS && value(what, widest as i64).is_some() {
-            decimal::scale(&mut self.values, u32::from(what));
-            return Some(number);
-        }
-        self.values.clear();
-        let mut number = first;
-        for step in steps {
-            number = number.wrapping_add(*step);
-            self.values.push(value(what, number)?);
-        }
-        Some(number)
-    }
-
     /// The value at this place, and its tick: `self.tick` goes along.
     fn take(&mut self, at: usize) -> Option<(u32, f64)> {
         let value = *self.values.get(at)?;
@@ -298,6 +316,28 @@ impl Block {
         }
         Some((self.tick, value))
     }
+}
+
+/// Adds the values of the numbers that follow `first` by these steps, of which the first one is 0; says the last number. Those
+/// before one that is outside the format are there all the same.
+fn fill(what: u8, first: i64, steps: &[i64], out: &mut Vec<f64>) -> Option<i64> {
+    let (mut number, mut widest, start) = (first, 0, out.len());
+    out.extend(steps.iter().map(|step| {
+        number = number.wrapping_add(*step);
+        widest = number.unsigned_abs().max(widest);
+        number as f64
+    }));
+    if what != BITS && value(what, widest as i64).is_some() {
+        decimal::scale(&mut out[start..], u32::from(what));
+        return Some(number);
+    }
+    out.truncate(start);
+    let mut number = first;
+    for step in steps {
+        number = number.wrapping_add(*step);
+        out.push(value(what, number)?);
+    }
+    Some(number)
 }
 
 #[inline]
@@ -315,13 +355,14 @@ impl<'a> Walk<'a> for PackedPoints<'a> {
 
     fn run_from(&mut self) -> Option<u32> {
         self.load();
-        let whole = self.at == 0 && self.block.gaps.is_empty() && !self.block.values.is_empty();
-        whole.then_some(self.block.tick)
+        self.dense.map(|dense| dense.tick)
     }
 
     fn run(&mut self, most: usize, out: &mut Vec<f64>) {
-        self.at = self.block.values.len();
-        out.extend_from_slice(&self.block.values[..most.min(self.at)]);
+        let Some(dense) = self.dense.take() else { return };
+        let start = out.len();
+        self.damaged = self.read_dense(dense, out).is_none();
+        out.truncate(start + most);
     }
 }
 
@@ -331,6 +372,7 @@ impl<'a> Iterator for PackedPoints<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             self.load();
+            self.expand_dense();
             if let Some((tick, value)) = self.block.take(self.at) {
                 self.at += 1;
                 return Some((tick, Point::Float(value)));
@@ -348,7 +390,7 @@ impl<'a> Iterator for PackedPoints<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::column::{Samples, expand_points};
+    use super::super::column::{Samples, expand_points, ticks_in};
     use super::*;
     use lampad_proto::Number;
     use proptest::prelude::*;
@@ -424,9 +466,10 @@ mod tests {
             if let Some(packed) = pack(&column.bytes) {
                 let (mut wanted, mut found) = (Samples::default(), Samples::default());
                 let points = Points::new(&column.bytes);
-                prop_assert!(expand_points(points, through.max(last), &ticks, from, to, &mut wanted));
-                let points = PackedPoints::from(&packed, from.min(values.len() as i64) as u32);
-                prop_assert!(expand_points(points, through.max(last), &ticks, from, to, &mut found));
+                let span = ticks_in(&ticks, from, to);
+                prop_assert!(expand_points(points, through.max(last), &ticks, span.clone(), &mut wanted));
+                let points = PackedPoints::from(&packed, span.start as u32);
+                prop_assert!(expand_points(points, through.max(last), &ticks, span, &mut found));
                 let bits = |samples: &Samples| samples.floats.iter().map(|s| (s.timestamp_ms, s.value.to_bits())).collect::<Vec<_>>();
                 prop_assert_eq!(bits(&found), bits(&wanted));
             }
@@ -435,7 +478,7 @@ mod tests {
         #[test]
         fn garbage_never_panics(mut bytes: Vec<u8>, form in 0u8..0x40, from: u32) {
             PackedPoints::new(&bytes).for_each(drop);
-            expand_points(PackedPoints::from(&bytes, from), 9, &[1, 2, 3, 4], 2, 3, &mut Samples::default());
+            expand_points(PackedPoints::from(&bytes, from), 9, &[1, 2, 3, 4], 1..3, &mut Samples::default());
             bytes.insert(0, form);
             PackedPoints::new(&bytes).for_each(drop);
         }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use super::block::COLUMNS_MAX;
 use super::bytes::{Reader, put_varint};
-use super::column::{OPEN, Point, Points, Samples, Walk, expand_points};
+use super::column::{OPEN, Point, Points, Samples, Walk, expand_points, ticks_in};
 use super::numbers::{put_all, read_all};
 use super::packed::{PackedPoints, pack};
 use super::piece_old;
@@ -90,6 +90,8 @@ pub(super) struct Head {
     slots: Arc<[u32]>,
     /// Where each part ends in them.
     ends: Vec<u32>,
+    /// Whether they ascend from part to part.
+    ascends: bool,
 }
 
 impl Head {
@@ -99,7 +101,17 @@ impl Head {
             end += *count as u32;
             end
         });
-        Self { ticks, ends: ends.collect(), slots: slots.into() }
+        let ascends = slots.is_sorted();
+        Self { ticks, ends: ends.collect(), slots: slots.into(), ascends }
+    }
+
+    /// The part that has a slot.
+    pub fn part_of(&self, slot: u32) -> Option<usize> {
+        let at = match self.ascends {
+            true => self.slots.binary_search(&slot).ok()?,
+            false => self.slots.iter().position(|of| *of == slot)?,
+        };
+        Some(self.ends.partition_point(|end| *end as usize <= at))
     }
 
     /// Slots of each part.
@@ -159,24 +171,23 @@ pub(super) struct UnpackedColumn<'a> {
 impl<'a> UnpackedColumn<'a> {
     /// Its points; of a codec that is not known, none, and damaged.
     pub fn points(&self) -> AnyPoints<'a> {
-        self.points_from(0)
-    }
-
-    /// Those from a tick on, and what holds there.
-    fn points_from(&self, tick: u32) -> AnyPoints<'a> {
         match self.codec {
             POINTS => AnyPoints::Points(Points::new(self.bytes)),
-            PACKED => AnyPoints::Packed(Box::new(PackedPoints::from(self.bytes, tick))),
+            PACKED => AnyPoints::Packed(Box::new(PackedPoints::new(self.bytes))),
             _ => AnyPoints::Unknown,
         }
     }
 
     /// Adds the samples in `[from_ms, to_ms]`; false when something cannot be read.
     pub fn expand(&self, ticks: &[i64], from_ms: i64, to_ms: i64, out: &mut Samples) -> bool {
-        let from_tick = ticks.partition_point(|tick| *tick < from_ms) as u32;
-        match self.points_from(from_tick) {
-            AnyPoints::Packed(points) => expand_points(*points, self.through, ticks, from_ms, to_ms, out),
-            points => expand_points(points, self.through, ticks, from_ms, to_ms, out),
+        let wanted = ticks_in(ticks, from_ms, to_ms);
+        match self.codec {
+            POINTS => expand_points(Points::new(self.bytes), self.through, ticks, wanted, out),
+            PACKED => {
+                let points = PackedPoints::from(self.bytes, wanted.start as u32);
+                expand_points(points, self.through, ticks, wanted, out)
+            }
+            _ => false,
         }
     }
 

@@ -34,6 +34,6 @@ pub fn read_sealed(bytes: &[u8], ticks: usize) -> Vec<f64> {
 fn expand<'a>(points: impl Walk<'a>, ticks: usize) -> Vec<f64> {
     let times: Vec<i64> = (0..ticks as i64).collect();
     let mut out = Samples::default();
-    expand_points(points, OPEN, &times, 0, i64::MAX, &mut out);
+    expand_points(points, OPEN, &times, 0..ticks, &mut out);
     out.floats.iter().map(|sample| sample.value).collect()
 }

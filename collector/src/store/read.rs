@@ -35,6 +35,9 @@ const SERIES_BYTES: u64 = 512;
 /// From so many series on, groups are read in parallel; fewer are read before other threads have woken.
 const PARALLEL_SERIES: usize = 1024;
 
+/// The same of fewer series over a longer time: seconds of all of them.
+const PARALLEL_SECONDS: i64 = 1 << 17;
+
 pub(super) type ByGroup = BTreeMap<GroupId, Vec<Wanted>>;
 
 /// The series that match, and where their samples lie.
@@ -92,7 +95,8 @@ impl Core {
                 false => hand_out(&mut take, at, samples),
             })
         };
-        match labels.len() < PARALLEL_SERIES {
+        let seconds = (labels.len() as i64).saturating_mul(to_ms.saturating_sub(from_ms) / 1000);
+        match labels.len() < PARALLEL_SERIES && (asked.last || seconds < PARALLEL_SECONDS) {
             true => by_group.into_iter().try_for_each(read)?,
             false => by_group.into_par_iter().try_for_each(read)?,
         }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::blocks::{self, OpenRun};
-use super::column::Samples;
+use super::column::{Samples, ticks_in};
 use super::core::Core;
 use super::erase::{Erased, hide};
 use super::group::{Frozen, Group, Mark, State};
@@ -19,6 +19,9 @@ pub(super) type Wanted = (usize, Slot);
 
 /// Takes a series' samples, of which there is one at least, and leaves whatever it likes.
 pub(super) type Take<'a> = &'a mut dyn FnMut(usize, &mut Samples);
+
+/// Samples for which room is made before it is known whether they are there.
+const ROOM_MAX: usize = 1 << 16;
 
 /// Which samples of a group are wanted.
 #[derive(Debug, Clone, Copy)]
@@ -80,6 +83,10 @@ impl Core {
         }
         let mut adding =
             Adding { samples: Samples::default(), from_ms: seen.low_ms, to_ms: asked.to_ms, budget, last: asked.last };
+        // Once for all series of the group: a column that grew run by run would be copied as often as it is doubled.
+        let ticks = |run: &OpenRun| ticks_in(run.ticks(), adding.from_ms, adding.to_ms).len();
+        let room: usize = sealed.iter().map(ticks).sum();
+        adding.samples.floats.reserve(room.min(ROOM_MAX));
         for (at, (series, slot)) in seen.rest.iter().enumerate() {
             self.add_sealed(&mut adding, &sealed, at)?;
             seen.add_head(&mut adding, at)?;

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::column::{Column, OPEN, Points, Samples, Waypoint, expand_points, heap_bytes, value_at};
+use super::column::{Column, OPEN, Points, Samples, Waypoint, expand_points, heap_bytes, ticks_in, value_at};
 use super::{Slot, Value};
 
 /// No column for this slot.
@@ -236,7 +236,7 @@ impl RunCopy {
         match &self.columns[at] {
             Some(Tail { start, bytes, through }) => {
                 let points = Points::from(*start, &self.bytes[bytes.clone()]);
-                expand_points(points, *through, &self.ticks, from_ms, to_ms, out)
+                expand_points(points, *through, &self.ticks, ticks_in(&self.ticks, from_ms, to_ms), out)
             }
             None => true,
         }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::block::{Packer, SealedRun};
-use super::column::{Samples, expand_points};
+use super::column::Samples;
 use super::core::Core;
 use super::disk::Engine;
 use super::erase::hide;
@@ -283,7 +283,7 @@ impl<'a> Source<'a> {
             let mut samples = Samples::default();
             for (ticks, column) in columns {
                 let mut more = Samples::default();
-                expand_points(column.points(), column.through, ticks, low_ms, to_ms, &mut more);
+                column.expand(ticks, low_ms, to_ms, &mut more);
                 merge(&mut samples, more);
             }
             hide(&self.erased, slot, &mut samples);

@@ -37,21 +37,29 @@ impl Samples {
 /// As [`expand_points`], of a whole column of codec 1.
 #[cfg(test)]
 pub fn expand(bytes: &[u8], through: u32, ticks: &[i64], from_ms: i64, to_ms: i64, out: &mut Samples) -> bool {
-    expand_points(Points::new(bytes), through, ticks, from_ms, to_ms, out)
+    expand_points(Points::new(bytes), through, ticks, ticks_in(ticks, from_ms, to_ms), out)
 }
 
-/// Adds the samples of a column in `[from_ms, to_ms]`: one per tick while a point holds. Points may come out of any codec.
-/// False when the bytes are damaged; what could be read is there.
+/// Numbers of the ticks in `[from_ms, to_ms]`.
+pub fn ticks_in(ticks: &[i64], from_ms: i64, to_ms: i64) -> Range<usize> {
+    // Of several runs mostly all are wanted of all but the first and the last.
+    let all = ticks.first().is_some_and(|first| *first >= from_ms) && ticks.last().is_some_and(|last| *last <= to_ms);
+    if all {
+        return 0..ticks.len();
+    }
+    ticks.partition_point(|tick| *tick < from_ms)..ticks.partition_point(|tick| *tick <= to_ms)
+}
+
+/// Adds the samples of a column at the wanted ticks: one per tick while a point holds. Points may come out of any codec. False
+/// when the bytes are damaged; what could be read is there.
 pub fn expand_points<'a>(
     mut points: impl Walk<'a>,
     through: u32,
     ticks: &[i64],
-    from_ms: i64,
-    to_ms: i64,
+    wanted: Range<usize>,
     out: &mut Samples,
 ) -> bool {
-    let low = ticks.partition_point(|tick| *tick < from_ms);
-    let high = ticks.partition_point(|tick| *tick <= to_ms);
+    let (low, high) = (wanted.start, wanted.end);
     let end = (through as usize).min(ticks.len()).min(high);
     let mut filling = Filling { ticks: &ticks[..high], low, out };
     filling.make_room(end);
