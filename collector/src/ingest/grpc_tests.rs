@@ -197,6 +197,7 @@ async fn who_defines_much_waits_for_a_turn_and_the_others_go_on() {
     narrow.dictionary().await;
     narrow.frame(1, true, &[(0, 2.0)]).await;
     narrow.answers().await;
+    assert!(timeout(Duration::from_millis(200), wide.answers()).await.is_err(), "it has a turn");
     let values = || server.recorder.ticks().iter().map(|tick| tick.values[0].1.clone()).collect::<Vec<_>>();
     assert_eq!(values(), [Value::Float(2.0)]);
     drop(turns);
