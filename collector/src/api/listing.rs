@@ -75,7 +75,8 @@ impl Listing {
         }
         self.out.push(b'}');
         self.done.push(self.out.into());
-        written(streamed(self.done.into_iter(), ()))
+        let bytes = self.done.iter().map(Bytes::len).sum();
+        written(streamed(self.done.into_iter(), ()), bytes)
     }
 }
 
