@@ -48,6 +48,9 @@ const NEGATIVE: u8 = 4;
 /// `through` of a series that is present for as long as its run has ticks.
 pub(super) const OPEN: u32 = u32::MAX;
 
+/// Bytes of a point, at least.
+pub(super) const POINT_BYTES: usize = 2;
+
 /// Bytes of a column that lie in the column itself: most series change rarely, and never need more.
 const INLINE_BYTES: usize = 16;
 
@@ -169,6 +172,7 @@ impl Column {
     pub fn expand(&self, ticks: &[i64], from_ms: i64, to_ms: i64, out: &mut Samples) -> bool {
         let wanted = ticks_in(ticks, from_ms, to_ms);
         let (start, bytes) = self.tail_at(wanted.start);
+        out.floats.begin(bytes.len() / POINT_BYTES, wanted.len());
         expand_points(Points::from(start, bytes), self.through, ticks, wanted, out)
     }
 
@@ -297,6 +301,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::store::Floats;
 
     fn value() -> impl Strategy<Value = Option<Number>> {
         prop_oneof![
@@ -311,7 +316,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_tick_comes_back(values in prop::collection::vec(value(), 1..300), from in 0i64..310, to in 0i64..310) {
+        fn every_tick_comes_back(values in prop_oneof![
+            prop::collection::vec(value(), 1..300),
+            prop::collection::vec((value(), 1usize..60), 1..9)
+                .prop_map(|stretches| stretches.into_iter().flat_map(|(value, count)| vec![value; count]).collect()),
+        ], from in 0i64..310, to in 0i64..310) {
             let mut column = Column::default();
             let ticks: Vec<i64> = (0..values.len() as i64).collect();
             for (tick, value) in values.iter().enumerate() {
@@ -328,6 +337,11 @@ mod tests {
             prop_assert!(column.expand(&ticks, from, to, &mut near));
             let bits = |samples: &Samples| samples.floats.iter().map(|s| (s.timestamp_ms, s.value.to_bits())).collect::<Vec<_>>();
             prop_assert_eq!(bits(&near), bits(&out));
+            let mut held = Samples { floats: Floats::of_changes(true), ..Samples::default() };
+            prop_assert!(column.expand(&ticks, from, to, &mut held));
+            prop_assert_eq!(bits(&held), bits(&out));
+            held.floats.spread();
+            prop_assert_eq!(bits(&held), bits(&out));
             let wanted: Vec<(i64, u64)> = values.iter().enumerate()
                 .filter_map(|(tick, value)| value.map(|value| (tick as i64, value.as_f64().to_bits())))
                 .filter(|(tick, _)| (from..=to).contains(tick)).collect();

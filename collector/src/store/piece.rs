@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use super::block::COLUMNS_MAX;
 use super::bytes::{Reader, put_varint};
-use super::column::{OPEN, Point, Points, Samples, Walk, expand_points, ticks_in};
+use super::column::{OPEN, POINT_BYTES, Point, Points, Samples, Walk, expand_points, ticks_in};
 use super::numbers::{put_all, read_all};
 use super::packed::{PackedPoints, pack};
 use super::piece_old;
@@ -181,6 +181,7 @@ impl<'a> UnpackedColumn<'a> {
     /// Adds the samples in `[from_ms, to_ms]`; false when something cannot be read.
     pub fn expand(&self, ticks: &[i64], from_ms: i64, to_ms: i64, out: &mut Samples) -> bool {
         let wanted = ticks_in(ticks, from_ms, to_ms);
+        out.floats.begin(self.bytes.len() / POINT_BYTES, wanted.len());
         match self.codec {
             POINTS => expand_points(Points::new(self.bytes), self.through, ticks, wanted, out),
             PACKED => {

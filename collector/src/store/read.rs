@@ -70,9 +70,15 @@ impl Core {
         budget: &Budget,
         each: Each<'_>,
     ) -> Result<(), SelectError> {
-        let (Select::Range { from_ms, to_ms } | Select::Last { from_ms, to_ms }) = select;
+        let (Select::Range { from_ms, to_ms } | Select::Changes { from_ms, to_ms } | Select::Last { from_ms, to_ms }) =
+            select;
         let from_ms = from_ms.max(self.oldest_ms(self.options.clock.now_ms()));
-        let asked = Asked { from_ms, to_ms, last: matches!(select, Select::Last { .. }) };
+        let asked = Asked {
+            from_ms,
+            to_ms,
+            last: matches!(select, Select::Last { .. }),
+            changes: matches!(select, Select::Changes { .. }),
+        };
         let Matching { labels, by_group, several } = self.wanted(matchers, budget)?;
         let hand_out = |take: &mut Take<'_>, at: usize, samples: &mut Samples| {
             if asked.last {

@@ -30,6 +30,8 @@ pub(super) struct Asked {
     pub to_ms: i64,
     /// Of each series only the last one counts.
     pub last: bool,
+    /// Values may be held.
+    pub changes: bool,
 }
 
 /// A group as it was under its lock.
@@ -81,8 +83,8 @@ impl Core {
         for run in &sealed {
             seen.marks.retain(|mark| !has_tick_in(run.ticks(), mark.after_ms, mark.at_ms));
         }
-        let mut adding =
-            Adding { samples: Samples::default(), from_ms: seen.low_ms, to_ms: asked.to_ms, budget, last: asked.last };
+        let samples = Samples { floats: Floats::of_changes(asked.changes), histograms: Vec::new() };
+        let mut adding = Adding { samples, from_ms: seen.low_ms, to_ms: asked.to_ms, budget, last: asked.last };
         // Once for all series of the group: a column that grew run by run would be copied as often as it is doubled.
         let ticks = |run: &OpenRun| ticks_in(run.ticks(), adding.from_ms, adding.to_ms).len();
         let room: usize = sealed.iter().map(ticks).sum();
@@ -121,7 +123,7 @@ impl Core {
 impl Seen {
     /// `None` where the group has nothing of that time.
     fn of(state: &State, wanted: &[Wanted], asked: Asked, oldest_ms: i64) -> Option<Self> {
-        let Asked { from_ms, to_ms, last } = asked;
+        let Asked { from_ms, to_ms, last, .. } = asked;
         let (min_ms, max_ms) = state.span()?;
         if from_ms > to_ms || max_ms.max(state.last_mark_ms()) < from_ms || min_ms > to_ms {
             return None;

@@ -5,7 +5,9 @@
 
 use std::ops::Range;
 
-use super::column::{Column, OPEN, Points, Samples, Waypoint, expand_points, heap_bytes, ticks_in, value_at};
+use super::column::{
+    Column, OPEN, POINT_BYTES, Points, Samples, Waypoint, expand_points, heap_bytes, ticks_in, value_at,
+};
 use super::{Slot, Value};
 
 /// No column for this slot.
@@ -245,8 +247,10 @@ impl RunCopy {
     pub fn expand(&self, at: usize, from_ms: i64, to_ms: i64, out: &mut Samples) -> bool {
         match &self.columns[at] {
             Some(Tail { start, bytes, through }) => {
-                let points = Points::from(*start, &self.bytes[bytes.clone()]);
-                expand_points(points, *through, &self.ticks, ticks_in(&self.ticks, from_ms, to_ms), out)
+                let (points, wanted) =
+                    (Points::from(*start, &self.bytes[bytes.clone()]), ticks_in(&self.ticks, from_ms, to_ms));
+                out.floats.begin(bytes.len() / POINT_BYTES, wanted.len());
+                expand_points(points, *through, &self.ticks, wanted, out)
             }
             None => true,
         }

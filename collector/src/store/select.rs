@@ -58,6 +58,8 @@ impl Matcher {
 pub enum Select {
     /// All samples in `[from_ms, to_ms]`.
     Range { from_ms: i64, to_ms: i64 },
+    /// The same; values may be told by their changes, see [`Floats::stretches`].
+    Changes { from_ms: i64, to_ms: i64 },
     /// Of each series only the last sample in `[from_ms, to_ms]`.
     Last { from_ms: i64, to_ms: i64 },
 }

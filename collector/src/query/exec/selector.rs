@@ -148,7 +148,7 @@ impl Eval<'_> {
         let select = if first_ms == last_ms {
             Select::Last { from_ms, to_ms: last_ms }
         } else {
-            Select::Range { from_ms, to_ms: last_ms }
+            Select::Changes { from_ms, to_ms: last_ms }
         };
         let row = |series: &Series, sliding: &mut Sliding| {
             self.take_rows(1, steps)?;
@@ -163,6 +163,7 @@ impl Eval<'_> {
             false => self.each_series(selector, select, |series, sliding| row(series, sliding))?,
             true => {
                 let mut series = self.fetch(selector, select)?;
+                series.iter_mut().for_each(|series| series.floats.spread());
                 self.add_thinned(selector, (from_ms, last_ms), &mut series)?;
                 let mut sliding = Sliding::default();
                 let rows: Result<Vec<_>, QueryError> = series.iter().map(|series| row(series, &mut sliding)).collect();
@@ -234,6 +235,9 @@ impl Eval<'_> {
 /// A series' samples as ranges have them: where it ended there is none. Takes them out of the series.
 pub fn points_of(series: &mut Series) -> Points {
     drop_stale(&mut series.floats);
+    if !series.histograms.is_empty() {
+        series.floats.spread();
+    }
     let mut histograms = converted(&series.histograms);
     histograms.retain(|(_, histogram)| !is_stale(histogram.sum));
     let samples = std::mem::take(&mut series.floats);
@@ -242,7 +246,7 @@ pub fn points_of(series: &mut Series) -> Points {
 
 fn drop_stale(floats: &mut Floats) {
     // All are looked at, so that several are at once.
-    if floats.values().iter().fold(false, |any, value| any | is_stale(*value)) {
+    if floats.stretches().0.iter().fold(false, |any, value| any | is_stale(*value)) {
         floats.retain(|sample| !is_stale(sample.value));
     }
 }

@@ -1,5 +1,7 @@
 //! Slides a window along each series' samples and lets a function make one cell per step.
 
+use std::ops::Range;
+
 use crate::query::functions::{Extrapolation, Floats, Function, Histograms, Mixed, Window};
 use crate::query::length::Length;
 use crate::query::plan::{Edges, Place, Selector};
@@ -37,7 +39,7 @@ impl Eval<'_> {
                 && selector.edges == Edges::Plain
                 && !is_smoothing
             {
-                return self.windows_of_series(body, mixed, (selector, range), args, here, steps);
+                return self.windows_of_series((function, body, mixed), (selector, range), args, here, steps);
             }
             let ranged = self.ranged(range, steps)?;
             if is_smoothing && !ranged.points.is_empty() {
@@ -90,8 +92,7 @@ impl Eval<'_> {
     /// The same of a range selector: each series is done with as soon as it is read.
     fn windows_of_series(
         &self,
-        body: Floats,
-        mixed: Option<Histograms>,
+        (function, body, mixed): (&Function, Floats, Option<Histograms>),
         (selector, range): (&Selector, &Length),
         args: &[Vec<f64>],
         here: Here<'_>,
@@ -103,7 +104,11 @@ impl Eval<'_> {
         self.take_windows(steps)?;
         let by_step = self.by_step(args, steps)?;
         let windows = Windows { body, mixed, ends, range_ms, by_step: &by_step, here, steps };
-        let select = Select::Range { from_ms: first_ms - range_ms + 1, to_ms: last_ms };
+        let (from_ms, to_ms) = (first_ms - range_ms + 1, last_ms);
+        let select = match function.works_on_changes() {
+            true => Select::Changes { from_ms, to_ms },
+            false => Select::Range { from_ms, to_ms },
+        };
         let rows = self.each_series(selector, select, |series, sliding| {
             self.take_rows(1, steps)?;
             let points = points_of(series);
@@ -123,7 +128,8 @@ impl Eval<'_> {
         let Windows { body, ends, range_ms, by_step, steps, .. } = *windows;
         // With `@` every step sees the same window; only arguments and the step's own time can make cells differ.
         let once = ends.is_fixed() && by_step.has_none();
-        let (times, values) = (points.samples.times(), points.samples.values());
+        let (times, (values, ends_of_stretches)) = (points.samples.times(), points.samples.stretches());
+        let mut stretches = Stretches::new(ends_of_stretches);
         let mut cells = vec![absent(); steps.count];
         let mut drops = Drops::of(values);
         let mut looked_at = 0;
@@ -142,8 +148,9 @@ impl Eval<'_> {
             }
             looked_at += within.len() as u64;
             let (args, extrapolation) = (by_step.at(step), &extrapolation);
-            let grows = drops.before(within.end) <= within.start;
-            let (times, values) = (&times[within.clone()], &values[within.clone()]);
+            let stretch = stretches.over(within);
+            let grows = drops.before(stretch.end) <= stretch.start;
+            let (times, values) = (&times[within.clone()], &values[stretch]);
             let window = Window { times, values, from_ms, to_ms, step_ms, args, grows, extrapolation };
             if let Some(value) = body(&window) {
                 *cell = stored(value);
@@ -250,6 +257,35 @@ struct Windows<'a> {
     by_step: &'a ByStep,
     here: Here<'a>,
     steps: Steps,
+}
+
+/// Which values lie in a window, where there is one for each stretch of equal ones; windows move on.
+struct Stretches<'a> {
+    /// Where each ends; none where each sample has a value of its own.
+    ends: &'a [u32],
+    from: usize,
+    to: usize,
+}
+
+impl<'a> Stretches<'a> {
+    fn new(ends: &'a [u32]) -> Self {
+        Self { ends, from: 0, to: 0 }
+    }
+
+    /// Of the samples in a window, of which there is one at least.
+    fn over(&mut self, within: &Range<usize>) -> Range<usize> {
+        if self.ends.is_empty() {
+            return within.clone();
+        }
+        while self.ends[self.from] as usize <= within.start {
+            self.from += 1;
+        }
+        self.to = self.to.max(self.from);
+        while (self.ends[self.to] as usize) < within.end {
+            self.to += 1;
+        }
+        self.from..self.to + 1
+    }
 }
 
 /// Where a series' values fall, from window to window.

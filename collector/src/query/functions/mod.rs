@@ -30,7 +30,7 @@ pub use windows::{OverWindows, Stretch, over_windows, overflows};
 pub struct Window<'a> {
     /// At least one, ascending, within `(from_ms, to_ms]`.
     pub times: &'a [i64],
-    /// One for each of the times.
+    /// One for each of the times; for whoever works on changes, one for each stretch of equal ones.
     pub values: &'a [f64],
     pub from_ms: i64,
     pub to_ms: i64,
@@ -178,6 +178,25 @@ impl Function {
 
     pub fn takes(&self) -> Takes {
         Takes::read(self.takes)
+    }
+
+    /// Its result is the same from one value for each stretch of equal ones as from all: no stretch need be spread out. Sums
+    /// are rounded sample by sample, as Prometheus rounds them.
+    pub fn works_on_changes(&self) -> bool {
+        const NAMES: [&str; 11] = [
+            "changes",
+            "count_over_time",
+            "delta",
+            "first_over_time",
+            "increase",
+            "last_over_time",
+            "max_over_time",
+            "min_over_time",
+            "present_over_time",
+            "rate",
+            "resets",
+        ];
+        NAMES.contains(&self.name)
     }
 
     /// `last_over_time` and `first_over_time` hand out samples as they are.

@@ -111,8 +111,8 @@ impl Extrapolation {
 
 #[inline(always)]
 fn increase_of(window: &Window<'_>, counter: bool, seconds: f64) -> Option<f64> {
-    let [first, .., last] = *window.values else { return None };
     let [first_ms, .., last_ms] = *window.times else { return None };
+    let (first, last) = (*window.values.first()?, *window.values.last()?);
     let mut difference = last - first;
     // Neighbouring windows share most of their samples, so whoever slides them knows whether there was a reset.
     if counter && !window.grows {
@@ -122,7 +122,7 @@ fn increase_of(window: &Window<'_>, counter: bool, seconds: f64) -> Option<f64> 
             }
         }
     }
-    let samples = window.values.len();
+    let samples = window.times.len();
     let ends = Ends { first_ms, last_ms, samples, first, from_ms: window.from_ms, to_ms: window.to_ms };
     extrapolated(&ends, difference, counter, seconds, window.extrapolation)
 }

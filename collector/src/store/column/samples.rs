@@ -63,10 +63,12 @@ pub fn expand_points<'a>(
     let end = (through as usize).min(ticks.len()).min(high);
     let mut filling = Filling { ticks: &ticks[..high], low, out };
     filling.make_room(end);
+    let held_by_changes = filling.out.floats.is_held();
     // What holds until the next point.
     let mut held: Option<(u32, Point<'a>)> = None;
     loop {
-        if let Some(first) = points.run_from() {
+        // What is held has no use for values that are told one by one.
+        if !held_by_changes && let Some(first) = points.run_from() {
             let is_before = |held: &mut (u32, Point<'a>)| held.0 < first;
             if let Some((tick, point)) = held.take_if(is_before)
                 && !filling.hold(tick, point, first as usize)
