@@ -13,6 +13,7 @@ pub struct Floats {
     /// Where each stretch ends among the times.
     ends: Vec<u32>,
     held: bool,
+    /// Somebody asked for changes.
     may_be_held: bool,
 }
 
@@ -99,7 +100,7 @@ impl Floats {
 
     pub fn reserve(&mut self, samples: usize) {
         self.times.reserve(samples);
-        if !self.may_be_held {
+        if !self.held {
             self.values.reserve(samples);
         }
     }
