@@ -1,7 +1,5 @@
 //! Strings, times and values as Prometheus' JSON has them. Most of what a wide answer costs is its digits.
 
-use std::io::Write as _;
-
 pub fn push_string(out: &mut Vec<u8>, text: &str) {
     // Mostly nothing is to be escaped, which is seen at a glance.
     if !text.bytes().fold(false, |any, byte| any | (byte < b' ') | (byte == b'"') | (byte == b'\\')) {
@@ -37,23 +35,21 @@ pub fn push_value(out: &mut Vec<u8>, value: f64) {
     }
     let mut buffer = zmij::Buffer::new();
     let text = buffer.format_finite(value);
-    let is_full = size == 0.0 || (1e-6..1e21).contains(&size);
-    // Writing to a vector cannot fail.
-    let _ = match text.split_once('e') {
-        None if is_full => {
-            out.extend_from_slice(text.strip_suffix(".0").unwrap_or(text).as_bytes());
-            Ok(())
-        }
-        _ if is_full => write!(out, "{value}"),
-        _ => {
-            let text = format!("{value:e}");
-            let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-            match exponent.strip_prefix('-') {
-                Some(exponent) => write!(out, "{digits}e-{exponent:0>2}"),
-                None => write!(out, "{digits}e+{exponent:0>2}"),
-            }
-        }
-    };
+    let (digits, exponent) = text.split_once('e').unwrap_or((text, ""));
+    if size == 0.0 || (1e-6..1e21).contains(&size) {
+        return match exponent {
+            "" => out.extend_from_slice(digits.strip_suffix(".0").unwrap_or(digits).as_bytes()),
+            _ => out.extend_from_slice(value.to_string().as_bytes()),
+        };
+    }
+    let (sign, exponent) =
+        exponent.strip_prefix('-').map_or(("e+", exponent.trim_start_matches('+')), |rest| ("e-", rest));
+    out.extend_from_slice(digits.as_bytes());
+    out.extend_from_slice(sign.as_bytes());
+    if exponent.len() < 2 {
+        out.push(b'0');
+    }
+    out.extend_from_slice(exponent.as_bytes());
 }
 
 #[cfg(test)]

@@ -371,6 +371,19 @@ mod tests {
         }
     }
 
+    /// A run of points ends where mantissas are not kept any more, and goes on behind it.
+    #[test]
+    fn counters_that_pass_what_is_kept_come_back() {
+        let far = decimal::MANTISSA_KEPT - 1000;
+        let values: Vec<f64> = (0..1500).map(|tick: i64| (far + 3 * (tick - 2 * (tick - 700).max(0))) as f64).collect();
+        let mut column = Column { through: OPEN, ..Column::default() };
+        values.iter().zip(0..).for_each(|(value, tick)| column.set(tick, &Value::Float(*value)));
+        let ticks: Vec<i64> = (0..values.len() as i64).collect();
+        let mut out = Samples::default();
+        assert!(column.expand(&ticks, 0, i64::MAX, &mut out));
+        assert_eq!(out.floats.values(), values);
+    }
+
     #[test]
     fn each_waypoint_is_counted_once() {
         let (mut column, mut bytes) = (Column::default(), 0);

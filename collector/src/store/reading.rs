@@ -34,6 +34,13 @@ pub(super) struct Asked {
     pub changes: bool,
 }
 
+impl Asked {
+    /// Every sample, each with a value of its own.
+    pub fn all(from_ms: i64, to_ms: i64) -> Self {
+        Self { from_ms, to_ms, last: false, changes: false }
+    }
+}
+
 /// A group as it was under its lock.
 struct Seen {
     /// Series whose last sample is known without reading.

@@ -102,7 +102,6 @@ impl Run {
             self.columns.reserve_exact(values.len());
             self.slots.reserve_exact(values.len());
         }
-        self.touch(values);
         for (slot, value) in values {
             let at = self.column_at(slot.0);
             let column = &mut self.columns[at];
@@ -120,15 +119,6 @@ impl Run {
         if key && tick > 0 {
             self.end_unlisted(tick, values);
         }
-    }
-
-    /// Looks at what is about to change: memory that nobody has used for a second is slow to come, and what is asked for together
-    /// comes together, while a change waits for each piece of it.
-    fn touch(&self, values: &[(Slot, Value)]) {
-        let columns = || values.iter().filter_map(|(slot, _)| self.column(slot.0));
-        std::hint::black_box(columns().fold(0, |seen, column| seen ^ column.through));
-        let last = |column: &Column| column.bytes.last().copied().unwrap_or_default();
-        std::hint::black_box(columns().fold(0, |seen, column| seen ^ last(column)));
     }
 
     fn end_unlisted(&mut self, tick: u32, values: &[(Slot, Value)]) {

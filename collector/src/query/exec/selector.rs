@@ -163,7 +163,6 @@ impl Eval<'_> {
             false => self.each_series(selector, select, |series, sliding| row(series, sliding))?,
             true => {
                 let mut series = self.fetch(selector, select)?;
-                series.iter_mut().for_each(|series| series.floats.spread());
                 self.add_thinned(selector, (from_ms, last_ms), &mut series)?;
                 let mut sliding = Sliding::default();
                 let rows: Result<Vec<_>, QueryError> = series.iter().map(|series| row(series, &mut sliding)).collect();

@@ -183,20 +183,20 @@ impl Function {
     /// Its result is the same from one value for each stretch of equal ones as from all: no stretch need be spread out. Sums
     /// are rounded sample by sample, as Prometheus rounds them.
     pub fn works_on_changes(&self) -> bool {
-        const NAMES: [&str; 11] = [
-            "changes",
-            "count_over_time",
-            "delta",
-            "first_over_time",
-            "increase",
-            "last_over_time",
-            "max_over_time",
-            "min_over_time",
-            "present_over_time",
-            "rate",
-            "resets",
-        ];
-        NAMES.contains(&self.name)
+        matches!(
+            self.name,
+            "changes"
+                | "count_over_time"
+                | "delta"
+                | "first_over_time"
+                | "increase"
+                | "last_over_time"
+                | "max_over_time"
+                | "min_over_time"
+                | "present_over_time"
+                | "rate"
+                | "resets"
+        )
     }
 
     /// `last_over_time` and `first_over_time` hand out samples as they are.

@@ -28,9 +28,7 @@ pub trait Walk<'a>: Iterator<Item = (u32, Point<'a>)> {
     }
 
     /// Adds these floats, so many at most, or none; the points that they come from are not handed out any more.
-    fn run(&mut self, most: usize, out: &mut Vec<f64>) {
-        let _ = (most, out);
-    }
+    fn run(&mut self, _most: usize, _out: &mut Vec<f64>) {}
 }
 
 /// Ticks that are read at once, at most: the deltas of so many, which have 28 bits at most, do not wrap.
@@ -57,37 +55,43 @@ impl<'a> Walk<'a> for Points<'a> {
         let (mut reader, start) = (self.reader, out.len());
         let end = start + most.min(RUN_TICKS);
         let mut some = [0.0; AT_ONCE];
-        let mut next = |delta: u64| {
-            mantissa += unzigzag(delta);
-            mantissa as f64
-        };
-        out.push(next(0));
+        out.push(mantissa as f64);
         while out.len() < end {
+            let (before, length, mantissa_before) = (reader, out.len(), mantissa);
+            let mut next = |delta: u64| {
+                mantissa += unzigzag(delta);
+                mantissa as f64
+            };
             let mut count = 0;
-            for pair in some[..(end - out.len()).min(AT_ONCE)].chunks_exact_mut(2) {
+            for pair in some[..(end - length).min(AT_ONCE)].chunks_exact_mut(2) {
                 let Some([delta, further]) = reader.two_tiny(NEXT_DECIMAL) else { break };
                 (pair[0], pair[1]) = (next(delta), next(further));
                 count += 2;
             }
             out.extend_from_slice(&some[..count]);
-            let before = reader;
-            match reader.short_pair() {
-                Some((head, delta)) if head & 3 == DECIMAL && (1..=end - out.len()).contains(&(head as usize >> 2)) => {
+            let (tiny, room) = (reader, end - out.len());
+            let is_read = match reader.short_pair() {
+                Some((head, delta)) if head & 3 == DECIMAL && (1..=room).contains(&(head as usize >> 2)) => {
                     // The value before holds until there.
                     out.resize(out.len() + (head as usize >> 2) - 1, next(0));
                     out.push(next(delta));
+                    true
                 }
-                _ => {
-                    reader = before;
-                    break;
-                }
+                _ => false,
+            };
+            if !out[length..].iter().all(|mantissa| mantissa.abs() <= decimal::MANTISSA_KEPT as f64) {
+                // Only so many are read again, one by one.
+                (reader, mantissa) = (before, mantissa_before);
+                out.truncate(length);
+                break;
+            }
+            if !is_read {
+                reader = tiny;
+                break;
             }
         }
-        let widest = out[start..].iter().fold(0.0, |widest: f64, mantissa| widest.max(mantissa.abs()));
         let last = self.tick.checked_add((out.len() - start - 1) as u32);
-        let (Some(tick), true) = (last, widest <= decimal::MANTISSA_KEPT as f64 && out.len() > start + 1) else {
-            return out.truncate(start);
-        };
+        let Some(tick) = last.filter(|tick| *tick > self.tick) else { return out.truncate(start) };
         decimal::scale(&mut out[start..], self.digits);
         self.base = out.last().copied().unwrap_or(self.base);
         (self.reader, self.tick, self.mantissa, self.whole) = (reader, tick, Some(mantissa), 0);
