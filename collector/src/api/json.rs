@@ -1,4 +1,8 @@
-//! Strings, times and values as Prometheus' JSON has them. Most of what a wide answer costs is its digits.
+//! Strings, labels, times and values as Prometheus' JSON has them. Most of what a wide answer costs is its digits.
+
+use std::ops::Range;
+
+use crate::store::Labels;
 
 pub fn push_string(out: &mut Vec<u8>, text: &str) {
     // Mostly nothing is to be escaped, which is seen at a glance.
@@ -9,6 +13,19 @@ pub fn push_string(out: &mut Vec<u8>, text: &str) {
     }
     // Writing a string to a vector cannot fail.
     let _ = serde_json::to_writer(out, text);
+}
+
+pub fn push_labels(out: &mut Vec<u8>, labels: &Labels) {
+    out.push(b'{');
+    for (at, label) in labels.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        push_string(out, &label.name);
+        out.push(b':');
+        push_string(out, &label.value);
+    }
+    out.push(b'}');
 }
 
 /// Seconds with up to three decimals.
@@ -35,13 +52,13 @@ pub fn push_value(out: &mut Vec<u8>, value: f64) {
     }
     let mut buffer = zmij::Buffer::new();
     let text = buffer.format_finite(value);
-    let (digits, exponent) = text.split_once('e').unwrap_or((text, ""));
-    if size == 0.0 || (1e-6..1e21).contains(&size) {
-        return match exponent {
-            "" => out.extend_from_slice(digits.strip_suffix(".0").unwrap_or(digits).as_bytes()),
-            _ => out.extend_from_slice(value.to_string().as_bytes()),
-        };
+    if size == 0.0 || PLAIN.contains(&size) {
+        return out.extend_from_slice(text.strip_suffix(".0").unwrap_or(text).as_bytes());
     }
+    if (1e-6..1e21).contains(&size) {
+        return out.extend_from_slice(value.to_string().as_bytes());
+    }
+    let (digits, exponent) = text.split_once('e').unwrap_or((text, ""));
     let (sign, exponent) =
         exponent.strip_prefix('-').map_or(("e+", exponent.trim_start_matches('+')), |rest| ("e-", rest));
     out.extend_from_slice(digits.as_bytes());
@@ -51,6 +68,9 @@ pub fn push_value(out: &mut Vec<u8>, value: f64) {
     }
     out.extend_from_slice(exponent.as_bytes());
 }
+
+/// What is written without an exponent anyway.
+const PLAIN: Range<f64> = 1e-5..1e16;
 
 #[cfg(test)]
 mod tests {
@@ -87,7 +107,9 @@ mod tests {
             prop_assume!(value.is_finite());
             let text = text(value);
             prop_assert_eq!(text.parse::<f64>().unwrap().to_bits(), value.to_bits(), "{}", &text);
-            if !text.contains('e') {
+            let is_plain = value == 0.0 || (1e-6..1e21).contains(&value.abs());
+            prop_assert_eq!(text.contains('e'), !is_plain);
+            if is_plain {
                 prop_assert_eq!(text, value.to_string());
             }
         }

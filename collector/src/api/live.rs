@@ -24,7 +24,8 @@ use crate::store::{Budget, Matcher, Select, SelectError, Source};
 
 use super::params::{Params, away, invalid};
 use super::query::now_ms;
-use super::reply::{self, ApiError};
+use super::reply::ApiError;
+use super::result;
 use super::series::ask;
 use super::state::ApiState;
 
@@ -161,7 +162,7 @@ impl Live {
         let span = Span::Instant { at_ms: now_ms() };
         let request = Request { text: self.text.clone(), span, timeout: None, lookback: None };
         let answer = self.state.engine.query(self.state.source.clone(), request).await?;
-        Ok(reply::text(answer, self.limit))
+        Ok(result::text(answer, self.limit))
     }
 }
 

@@ -13,6 +13,7 @@ mod params;
 pub mod protobuf;
 mod query;
 mod reply;
+mod result;
 mod series;
 mod state;
 mod status;

@@ -7,6 +7,7 @@ use crate::query::{self, Request, Span};
 
 use super::params::{Params, away, invalid};
 use super::reply::{self, ApiError, success};
+use super::result;
 use super::state::ApiState;
 
 /// Points per series in one answer: a full HD screen five times over, as in Prometheus.
@@ -46,7 +47,7 @@ async fn run(state: ApiState, params: &Params, span: Span, limit: Option<usize>)
         lookback: params.duration("lookback_delta")?.filter(|lookback| !lookback.is_zero()),
     };
     let answer = state.engine.query(state.source.clone(), request).await?;
-    Ok(reply::answer(answer, limit, params.get("stats").is_some()))
+    Ok(result::answer(answer, limit, params.get("stats").is_some()))
 }
 
 /// Exemplars of the series that a query selects.

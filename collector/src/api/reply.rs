@@ -1,17 +1,14 @@
-//! The envelope of every answer, and results as JSON in Prometheus' form.
-//!
-//! Results of queries are written piece by piece while the client reads; what is short, and lists, are written at once.
+//! The envelope of every answer in Prometheus' form. What queries find is written by `result.rs`.
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::query::{Answer, Cell, Histogram, Output, Points, QueryError, Row, Steps, float, is_absent};
+use crate::query::QueryError;
 use crate::store::{Exemplar, Labels, SelectError};
 
-use super::json::{push_string, push_time, push_value};
-use super::stream::{PIECE_BYTES, streamed};
+use super::json::{push_labels, push_time, push_value};
 
 /// An answer other than success.
 #[derive(Debug)]
@@ -97,7 +94,7 @@ pub fn written(text: Body, bytes: usize) -> Response {
     (StatusCode::OK, content_type(), length, text).into_response()
 }
 
-fn content_type() -> [(header::HeaderName, HeaderValue); 1] {
+pub fn content_type() -> [(header::HeaderName, HeaderValue); 1] {
     [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]
 }
 
@@ -125,19 +122,6 @@ pub fn limited<T: Serialize>(mut list: Vec<T>, limit: Option<usize>) -> Response
 
 pub const TRUNCATED: &str = "results truncated due to limit";
 
-/// A query's answer. `stats` adds timings and counts. It keeps the query's place until it is read.
-pub fn answer(mut answer: Answer, limit: Option<usize>, stats: bool) -> Response {
-    let place = answer.place.take();
-    (StatusCode::OK, content_type(), streamed(pieces(answer, limit, stats), place)).into_response()
-}
-
-/// The same body, whole.
-pub fn text(answer: Answer, limit: Option<usize>) -> String {
-    let bytes: Vec<u8> = pieces(answer, limit, false).flatten().collect();
-    // JSON is UTF-8 as it is written.
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 /// Exemplars by series: values are text, as in results.
 pub fn exemplars(found: Vec<(Labels, Vec<Exemplar>)>) -> Response {
     let mut out = b"{\"status\":\"success\",\"data\":[".to_vec();
@@ -159,227 +143,4 @@ pub fn exemplars(found: Vec<(Labels, Vec<Exemplar>)>) -> Response {
     }
     out.extend_from_slice(b"]}");
     (StatusCode::OK, content_type(), out).into_response()
-}
-
-fn pieces(answer: Answer, limit: Option<usize>, stats: bool) -> impl Iterator<Item = Bytes> + Send + use<> {
-    let mut tail = String::from("]");
-    if stats {
-        tail.push_str(&format!(",\"stats\":{}", stats_json(&answer)));
-    }
-    tail.push('}');
-    let Answer { mut output, mut warnings, infos, .. } = answer;
-    if let Some(limit) = limit
-        && truncate(&mut output, limit)
-    {
-        warnings.push(TRUNCATED.to_owned());
-    }
-    for (name, notes) in [("warnings", &warnings), ("infos", &infos)] {
-        if !notes.is_empty() {
-            tail.push_str(&format!(",{name:?}:{}", serde_json::json!(notes)));
-        }
-    }
-    tail.push('}');
-    let (kind, pieces): (&str, Box<dyn Iterator<Item = Vec<u8>> + Send>) = match output {
-        Output::Scalar { at_ms, value } => ("scalar", Box::new(std::iter::once(scalar(at_ms, value)))),
-        Output::Text { at_ms, text } => ("string", Box::new(std::iter::once(string(at_ms, &text)))),
-        Output::Vector { at_ms, rows } => {
-            ("vector", Box::new(rows.into_iter().map(move |row| vector_row(&row, at_ms))))
-        }
-        Output::Matrix { steps, rows } => {
-            ("matrix", Box::new(rows.into_iter().map(move |row| matrix_row(&row, steps))))
-        }
-        Output::Points(points) => ("matrix", Box::new(points.into_iter().map(|points| points_row(&points)))),
-    };
-    let head = format!("{{\"status\":\"success\",\"data\":{{\"resultType\":{kind:?},\"result\":[");
-    joined(head.into_bytes(), pieces, tail.into_bytes())
-}
-
-/// Rows with commas between them, gathered into pieces of [`PIECE_BYTES`].
-fn joined(
-    head: Vec<u8>,
-    rows: impl Iterator<Item = Vec<u8>> + Send,
-    tail: Vec<u8>,
-) -> impl Iterator<Item = Bytes> + Send {
-    let mut rows = rows.enumerate();
-    let mut buffer = head;
-    let mut tail = Some(tail);
-    std::iter::from_fn(move || {
-        tail.as_ref()?;
-        for (at, row) in rows.by_ref() {
-            if at > 0 {
-                buffer.push(b',');
-            }
-            buffer.extend(row);
-            if buffer.len() >= PIECE_BYTES {
-                return Some(Bytes::from(std::mem::take(&mut buffer)));
-            }
-        }
-        buffer.extend(tail.take()?);
-        Some(Bytes::from(std::mem::take(&mut buffer)))
-    })
-}
-
-fn truncate(output: &mut Output, limit: usize) -> bool {
-    let longer = match output {
-        Output::Vector { rows, .. } | Output::Matrix { rows, .. } => rows.len() > limit,
-        Output::Points(points) => points.len() > limit,
-        Output::Scalar { .. } | Output::Text { .. } => false,
-    };
-    match output {
-        Output::Vector { rows, .. } | Output::Matrix { rows, .. } => rows.truncate(limit),
-        Output::Points(points) => points.truncate(limit),
-        Output::Scalar { .. } | Output::Text { .. } => {}
-    }
-    longer
-}
-
-fn stats_json(answer: &Answer) -> serde_json::Value {
-    serde_json::json!({
-        "timings": {
-            "evalTotalTime": answer.seconds,
-            "resultSortTime": 0,
-            "queryPreparationTime": 0,
-            "innerEvalTime": answer.seconds,
-            "execQueueTime": answer.queued_seconds,
-            "execTotalTime": answer.seconds + answer.queued_seconds,
-        },
-        "samples": { "totalQueryableSamples": answer.samples, "peakSamples": answer.samples },
-    })
-}
-
-fn scalar(at_ms: i64, value: f64) -> Vec<u8> {
-    let mut out = Vec::new();
-    push_time(&mut out, at_ms);
-    out.extend(b",\"");
-    // With all digits, unlike samples.
-    out.extend(float(value).into_bytes());
-    out.push(b'"');
-    out
-}
-
-fn string(at_ms: i64, text: &str) -> Vec<u8> {
-    let mut out = Vec::new();
-    push_time(&mut out, at_ms);
-    out.push(b',');
-    push_string(&mut out, text);
-    out
-}
-
-fn vector_row(row: &Row, at_ms: i64) -> Vec<u8> {
-    let mut out = Vec::with_capacity(128);
-    out.extend(b"{\"metric\":");
-    push_labels(&mut out, &row.labels);
-    match row.cell(0) {
-        Some(Cell::Histogram(histogram)) => {
-            out.extend(b",\"histogram\":");
-            push_histogram(&mut out, at_ms, &histogram);
-        }
-        _ => {
-            out.extend(b",\"value\":");
-            push_point(&mut out, at_ms, row.cells[0]);
-        }
-    }
-    out.push(b'}');
-    out
-}
-
-fn matrix_row(row: &Row, steps: Steps) -> Vec<u8> {
-    let present = row.cells.iter().zip(steps.iter()).enumerate().filter(|(_, (cell, _))| !is_absent(**cell));
-    if !row.has_histograms() {
-        let points = present.map(|(_, (cell, at_ms))| (at_ms, *cell));
-        return series(&row.labels, points, row.cells.len(), std::iter::empty());
-    }
-    let (floats, histograms): (Vec<_>, Vec<_>) = present.partition(|(step, _)| row.histogram(*step).is_none());
-    let floats = floats.into_iter().map(|(_, (cell, at_ms))| (at_ms, *cell));
-    let histograms = histograms.into_iter().filter_map(|(step, (_, at_ms))| Some((at_ms, &**row.histogram(step)?)));
-    series(&row.labels, floats, row.cells.len(), histograms)
-}
-
-fn points_row(points: &Points) -> Vec<u8> {
-    let floats = points.samples.iter().map(|sample| (sample.timestamp_ms, sample.value));
-    let histograms = points.histograms.iter().map(|(at_ms, histogram)| (*at_ms, &**histogram));
-    series(&points.labels, floats, points.samples.len(), histograms)
-}
-
-/// A list that is empty is left out.
-fn series<'a>(
-    labels: &Labels,
-    points: impl Iterator<Item = (i64, f64)>,
-    count: usize,
-    histograms: impl Iterator<Item = (i64, &'a Histogram)>,
-) -> Vec<u8> {
-    let mut out = Vec::with_capacity(128 + 24 * count);
-    out.extend(b"{\"metric\":");
-    push_labels(&mut out, labels);
-    let mut head: &[u8] = b",\"values\":[";
-    for (at_ms, value) in points {
-        out.extend(std::mem::replace(&mut head, b","));
-        push_point(&mut out, at_ms, value);
-    }
-    if head == b"," {
-        out.push(b']');
-    }
-    let mut head: &[u8] = b",\"histograms\":[";
-    for (at_ms, histogram) in histograms {
-        out.extend(std::mem::replace(&mut head, b","));
-        push_histogram(&mut out, at_ms, histogram);
-    }
-    if head == b"," {
-        out.push(b']');
-    }
-    out.push(b'}');
-    out
-}
-
-/// `[time,{"count":"..","sum":"..","buckets":[[which ends belong to it,"lower","upper","count"],..]}]`
-fn push_histogram(out: &mut Vec<u8>, at_ms: i64, histogram: &Histogram) {
-    out.push(b'[');
-    push_time(out, at_ms);
-    out.extend(b",{\"count\":\"");
-    push_value(out, histogram.count);
-    out.extend(b"\",\"sum\":\"");
-    push_value(out, histogram.sum);
-    out.push(b'"');
-    let mut head: &[u8] = b",\"buckets\":[";
-    for bucket in histogram.buckets().iter().filter(|bucket| bucket.count != 0.0) {
-        out.extend(std::mem::replace(&mut head, b","));
-        let ends = match (bucket.lower_inclusive, bucket.upper_inclusive) {
-            (false, true) => b'0',
-            (true, false) => b'1',
-            (false, false) => b'2',
-            (true, true) => b'3',
-        };
-        out.extend([b'[', ends]);
-        for value in [bucket.lower, bucket.upper, bucket.count] {
-            out.extend(b",\"");
-            push_value(out, value);
-            out.push(b'"');
-        }
-        out.push(b']');
-    }
-    if head == b"," {
-        out.push(b']');
-    }
-    out.extend(b"}]");
-}
-
-fn push_point(out: &mut Vec<u8>, at_ms: i64, value: f64) {
-    out.push(b'[');
-    push_time(out, at_ms);
-    out.extend(b",\"");
-    push_value(out, value);
-    out.extend(b"\"]");
-}
-
-fn push_labels(out: &mut Vec<u8>, labels: &Labels) {
-    out.push(b'{');
-    for (at, label) in labels.iter().enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
-        push_string(out, &label.name);
-        out.push(b':');
-        push_string(out, &label.value);
-    }
-    out.push(b'}');
 }

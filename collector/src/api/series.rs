@@ -1,6 +1,7 @@
 //! Which series, labels and families there are.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
@@ -66,11 +67,13 @@ pub async fn values(
     let Path(name) = name.map_err(|error| ApiError::bad(format!("invalid label name: {error}")))?;
     let name = decoded(&name);
     let (any_of, (from_ms, to_ms), limit) = (params.matchers().await?, span(&params)?, params.limit()?);
-    ask(&state, move |source, budget| {
-        let values = source.label_values(&name, &any_of, from_ms, to_ms, budget)?;
-        Ok(limited(values.iter().map(|value| &**value).collect(), limit))
-    })
-    .await
+    let listed = move |values: Vec<Arc<str>>| limited(values.iter().map(|value| &**value).collect(), limit);
+    if any_of.is_empty()
+        && let Some(values) = state.source.label_values_at_once(&name, from_ms, to_ms)
+    {
+        return Ok(listed(values));
+    }
+    ask(&state, move |source, budget| Ok(listed(source.label_values(&name, &any_of, from_ms, to_ms, budget)?))).await
 }
 
 /// Reads `U__` names, in which `_` is doubled and other characters stand as `_HEX_`. What is not such a name is itself.

@@ -22,9 +22,11 @@ const PIECE_WITHIN: Duration = Duration::from_secs(30);
 
 /// The body, and `held` until all of it is on its way.
 pub fn streamed(mut pieces: impl Iterator<Item = Bytes> + Send + 'static, held: impl Send + 'static) -> Body {
+    let first = pieces.next().unwrap_or_default();
+    let Some(second) = pieces.next() else { return Body::from(first) };
     let (sender, taken) = mpsc::channel(PIECES_MAX);
     // Most answers are a piece or two, and need nobody to wait for a reader.
-    for piece in pieces.by_ref().take(PIECES_MAX) {
+    for piece in [first, second].into_iter().chain(pieces.by_ref().take(PIECES_MAX - 2)) {
         // There is room for each, and the other end is here.
         let _ = sender.try_send(piece);
     }

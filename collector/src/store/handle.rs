@@ -311,6 +311,10 @@ impl Source for Store {
         self.core.label_values(name, any_of, from_ms, to_ms, budget)
     }
 
+    fn label_values_at_once(&self, name: &str, from_ms: i64, to_ms: i64) -> Option<Vec<Arc<str>>> {
+        self.core.label_values_at_once(name, from_ms, to_ms)
+    }
+
     fn metadata(&self, metric: Option<&str>) -> Vec<(Arc<str>, Meta)> {
         self.core.metadata(metric)
     }

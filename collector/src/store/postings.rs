@@ -135,6 +135,11 @@ impl Postings {
         self.names.get(name).is_some_and(|name| name.values.contains_key(value))
     }
 
+    /// Values of a label.
+    pub fn count(&self, name: &str) -> usize {
+        self.names.get(name).map_or(0, |name| name.values.len())
+    }
+
     pub fn values(&self, name: &str) -> impl Iterator<Item = (&Arc<str>, &RoaringBitmap)> {
         let values = self.names.get(name).into_iter().flat_map(|name| &name.values);
         values.filter_map(|(text, number)| Some((text, &self.known(*number)?.series)))

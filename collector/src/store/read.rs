@@ -29,6 +29,9 @@ const LOOKBACK_MS: i64 = 5 * 60 * 1000;
 /// The time in which patterns must be tested for the newest values, far more than that takes.
 const LATEST_WITHIN: Duration = Duration::from_secs(600);
 
+/// Groups, values and series, together, that are looked at before another thread would have woken.
+const AT_ONCE: usize = 4096;
+
 /// What a series takes in a list of labels, about: the list's own strings are those of the index.
 const SERIES_BYTES: u64 = 512;
 
@@ -173,9 +176,8 @@ impl Core {
     ) -> Result<Vec<Arc<str>>, SelectError> {
         let far = self.far(from_ms, to_ms);
         let (index, found) = self.found(any_of, budget)?;
-        let found = far.near(&index, found);
-        let near = index.postings.names().filter(|(_, any)| !any.is_disjoint(&found));
-        Ok(near.map(|(name, _)| name.clone()).collect())
+        let is_among = far.among(&index, (!any_of.is_empty()).then_some(found));
+        Ok(index.postings.names().filter(|(_, any)| is_among(any)).map(|(name, _)| name.clone()).collect())
     }
 
     pub fn label_values(
@@ -188,11 +190,20 @@ impl Core {
     ) -> Result<Vec<Arc<str>>, SelectError> {
         let far = self.far(from_ms, to_ms);
         let (index, found) = self.found(any_of, budget)?;
-        // Nothing is left out, and nobody need look which series a value has.
-        let all = any_of.is_empty() && far.series.is_empty();
-        let found = far.near(&index, found);
-        let near = index.postings.values(name).filter(|(_, series)| all || !series.is_disjoint(&found));
-        Ok(near.map(|(value, _)| value.clone()).collect())
+        Ok(far.values(&index, name, (!any_of.is_empty()).then_some(found)))
+    }
+
+    pub fn label_values_at_once(&self, name: &str, from_ms: i64, to_ms: i64) -> Option<Vec<Arc<str>>> {
+        if self.groups.read().all.len() > AT_ONCE {
+            return None;
+        }
+        let far = self.far(from_ms, to_ms);
+        let index = self.index.try_read()?;
+        // Of each value its far series are looked at, until there is one that is not.
+        if far.series.len() + index.postings.count(name) > AT_ONCE {
+            return None;
+        }
+        Some(far.values(&index, name, None))
     }
 
     pub fn metadata(&self, metric: Option<&str>) -> Vec<(Arc<str>, Meta)> {
@@ -251,13 +262,32 @@ struct Far {
 }
 
 impl Far {
+    fn is_near(&self, index: &Index, series: u32) -> bool {
+        // A series of a far group may have a place in a near one.
+        index.places(series).any(|(group, _)| !self.groups.get(group.0 as usize).copied().unwrap_or(false))
+    }
+
     /// Of the series that match those of which a group is not far.
-    fn near(self, index: &Index, found: RoaringBitmap) -> RoaringBitmap {
-        // A series of a far group may have a place in a near one. Only these series are looked at, one by one.
-        let is_near = |(group, _): &(GroupId, Slot)| !self.groups.get(group.0 as usize).copied().unwrap_or(false);
-        let is_far = |series: &u32| !index.places(*series).any(|place| is_near(&place));
-        let far: RoaringBitmap = self.series.iter().copied().filter(is_far).collect();
+    fn near(&self, index: &Index, found: RoaringBitmap) -> RoaringBitmap {
+        // Only these series are looked at, one by one.
+        let far: RoaringBitmap = self.series.iter().copied().filter(|series| !self.is_near(index, *series)).collect();
         found - far
+    }
+
+    /// Values of a label that near series have, of those that were found, or of all.
+    fn values(&self, index: &Index, name: &str, found: Option<RoaringBitmap>) -> Vec<Arc<str>> {
+        let is_among = self.among(index, found);
+        index.postings.values(name).filter(|(_, series)| is_among(series)).map(|(value, _)| value.clone()).collect()
+    }
+
+    /// Tells of a set whether any near series is in it, of those that were found, or of all.
+    fn among(&self, index: &Index, found: Option<RoaringBitmap>) -> impl Fn(&RoaringBitmap) -> bool {
+        let found = found.map(|found| self.near(index, found));
+        move |set| match &found {
+            Some(found) => !set.is_disjoint(found),
+            // Mostly it is the first one.
+            None => self.series.is_empty() || set.iter().any(|series| self.is_near(index, series)),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod disk;
 mod erase;
 mod integers;
 mod journal;
+mod labels;
 mod model;
 mod operate;
 mod reading;
