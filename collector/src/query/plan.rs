@@ -324,6 +324,21 @@ pub enum Expr {
     },
 }
 
+/// Functions that give something else at each step, whatever their arguments.
+const OF_THE_STEP: [&str; 11] = [
+    "days_in_month",
+    "day_of_month",
+    "day_of_week",
+    "day_of_year",
+    "hour",
+    "minute",
+    "month",
+    "year",
+    "predict_linear",
+    "time",
+    "timestamp",
+];
+
 impl Expr {
     pub fn kind(&self) -> Kind {
         match self {
@@ -386,6 +401,30 @@ impl Expr {
             | Self::Subquery { inner, .. } => inner.orders(),
             Self::Binary { left, right, .. } => left.orders() || right.orders(),
             Self::Number { .. } | Self::Text { .. } | Self::Selector(_) | Self::Range { .. } => false,
+        }
+    }
+
+    /// Whether it has one value for all steps.
+    pub fn is_fixed(&self) -> bool {
+        match self {
+            Self::Number { .. } | Self::Text { .. } => true,
+            Self::Selector(Selector { shift, .. })
+            | Self::Range { selector: Selector { shift, .. }, .. }
+            | Self::Subquery { shift, .. } => shift.at.is_some(),
+            Self::Call { function, args, .. } => {
+                !OF_THE_STEP.contains(&function.name) && args.iter().all(Self::is_fixed)
+            }
+            Self::Aggregate { inner, .. } | Self::Unary { inner, .. } | Self::Paren { inner, .. } => inner.is_fixed(),
+            Self::Binary { left, right, .. } => left.is_fixed() && right.is_fixed(),
+        }
+    }
+
+    /// Where remarks on one of a call's arguments point to: into its parentheses. What is fixed beside others that are not is
+    /// evaluated by itself in Prometheus, parentheses and all.
+    pub fn place_among(&self, args: &[Expr]) -> Place {
+        match self.is_fixed() && !args.iter().all(Self::is_fixed) {
+            true => self.place(),
+            false => self.without_parens().place(),
         }
     }
 

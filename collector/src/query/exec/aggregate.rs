@@ -42,7 +42,7 @@ impl Eval<'_> {
     ) -> Result<Vec<Row>, QueryError> {
         use AggregateOp::*;
         let here = self.notes.at(inner.place());
-        let at_param = self.notes.at(param.map_or(inner.place(), Expr::place));
+        let at_param = self.notes.at(param.map_or(inner.place(), |param| param.without_parens().place()));
         if op == CountValues {
             let label = label_of(param)?;
             // What is set before rows are grouped is taken away with the other labels.
@@ -113,7 +113,10 @@ fn without_histograms(op: AggregateOp, rows: Vec<Row>, here: Here<'_>) -> Vec<Ro
     if !rows.iter().any(Row::has_histograms) {
         return rows;
     }
-    here.info(&format!("ignored histogram in {} aggregation", op.name()));
+    // A filter may have left none of them.
+    if rows.iter().any(|row| (0..row.cells.len()).any(|step| row.histogram(step).is_some())) {
+        here.info(&format!("ignored histogram in {} aggregation", op.name()));
+    }
     floats_only(rows)
 }
 

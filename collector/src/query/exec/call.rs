@@ -47,7 +47,8 @@ impl Eval<'_> {
     ) -> Result<Value, QueryError> {
         let range = arg_of(args, Kind::Matrix)?;
         let scalars = self.scalars(args, steps)?;
-        let places: Vec<_> = args.iter().filter(|arg| arg.kind() == Kind::Scalar).map(Expr::place).collect();
+        let scalar_args = args.iter().filter(|arg| arg.kind() == Kind::Scalar);
+        let places: Vec<_> = scalar_args.map(|arg| arg.place_among(args)).collect();
         self.over_windows(function, body, mixed, range, (&scalars, &places), steps).map(Value::Rows)
     }
 
@@ -132,7 +133,7 @@ impl Eval<'_> {
                 let vector = arg_of(args, Kind::Vector)?;
                 let rows = self.rows(vector, steps)?;
                 let scalars = self.by_step(&self.scalars(args, steps)?, steps)?;
-                let places = (first(name, args)?.place(), vector.place());
+                let places = (first(name, args)?.place_among(args), vector.place_among(args));
                 self.estimates(name, rows, &scalars, places, steps).map(Value::Rows)
             }
             Special::HistogramQuantiles => self.quantiles(args, steps).map(Value::Rows),
@@ -145,8 +146,8 @@ impl Eval<'_> {
     }
 
     /// `histogram_quantiles(v, "label", q..)`: each quantile under a label of its own.
-    fn quantiles(&self, args: &[Expr], steps: Steps) -> Result<Vec<Row>, QueryError> {
-        let [vector, label, quantiles @ ..] = args else { return Err(arity("histogram_quantiles")) };
+    fn quantiles(&self, all_args: &[Expr], steps: Steps) -> Result<Vec<Row>, QueryError> {
+        let [vector, label, quantiles @ ..] = all_args else { return Err(arity("histogram_quantiles")) };
         let label = &texts(std::slice::from_ref(label))?[0];
         label::check_name(label, "histogram_quantiles").map_err(QueryError::Execution)?;
         let rows = self.rows(vector, steps)?;
@@ -154,7 +155,7 @@ impl Eval<'_> {
         for quantile in quantiles {
             let cells = self.scalar(quantile, steps)?;
             let args = self.by_step(std::slice::from_ref(&cells), steps)?;
-            let places = (quantile.place(), vector.place());
+            let places = (quantile.place_among(all_args), vector.place_among(all_args));
             // A quantile may differ from step to step; then so does the label.
             let mut steps_of: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
             cells.iter().enumerate().for_each(|(step, q)| steps_of.entry(q.to_bits()).or_default().push(step));

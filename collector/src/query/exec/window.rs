@@ -232,7 +232,7 @@ impl Eval<'_> {
 pub fn place_of(range: &Expr) -> Place {
     match range.without_parens() {
         Expr::Subquery { .. } => Place { line: 1, column: 1 },
-        _ => range.place(),
+        range => range.place(),
     }
 }
 
