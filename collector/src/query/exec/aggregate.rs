@@ -466,3 +466,26 @@ impl Eval<'_> {
         Ok(sums)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::query::exec::Notes;
+    use crate::query::histogram::Histogram;
+
+    #[test]
+    fn histograms_that_a_filter_took_away_were_not_ignored() {
+        let (notes, steps) = (Notes::default(), 2);
+        let mut row = Row::blank(Labels::empty(), steps);
+        row.set(0, Some(Cell::Histogram(Arc::new(Histogram::default()))));
+        row.set(1, Some(Cell::Float(7.0)));
+        let there = row.clone();
+        row.set(0, None);
+        let left = without_histograms(AggregateOp::Max, vec![row], notes.at(Place::default()));
+        assert_eq!((left.len(), left[0].cells[1]), (1, 7.0));
+        assert!(notes.into_lists().1.is_empty());
+        let notes = Notes::default();
+        without_histograms(AggregateOp::Max, vec![there], notes.at(Place::default()));
+        assert_eq!(notes.into_lists().1.len(), 1);
+    }
+}
