@@ -11,8 +11,9 @@ use lampad_proto::v1::MetricType;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::agent::hex;
 use super::job::Job;
-use super::registry::{Registry, hex};
+use super::registry::Registry;
 use crate::clock::now_ms;
 use crate::own::{Own, OwnSample};
 use crate::sink::Sink;
@@ -145,7 +146,8 @@ fn samples(seen: &Seen) -> Vec<OwnSample> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::registry::{Attach, Hello, LEASE, State};
+    use crate::fleet::agent::{Hello, LEASE, State};
+    use crate::fleet::registry::Attach;
     use crate::recorder::{Recorder, until};
     use crate::store::Value;
 

@@ -11,142 +11,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use lampad_proto::v1::ModuleState;
-use parking_lot::{Mutex, RwLock};
-use serde::{Deserialize, Serialize};
+use parking_lot::RwLock;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::job::Job;
+use super::agent::{Agent, Hello, State, hex};
+use super::lease::Lease;
 use crate::store::AgentId;
-
-/// Silence after which an agent counts as down. Agents say something every second, so two of these may be lost; `up` is 0
-/// within 3 s of an agent's death, with half a second to spare for the write.
-pub const LEASE: Duration = Duration::from_millis(2_500);
 
 /// Silence of a stream after which another one with the same id may take over.
 pub const TAKEOVER_AFTER: Duration = Duration::from_secs(3);
-
-/// Jobs of one agent: it has one or two, and as many more as there are servers for which it relays.
-const JOBS_MAX: usize = 256;
-
-/// What an agent said of itself when its stream began.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Hello {
-    pub epoch: u64,
-    pub instance: String,
-    pub hostname: String,
-    pub version: String,
-    pub labels: BTreeMap<String, String>,
-}
-
-/// A module as the agent last told it.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Module {
-    pub interval_ms: u32,
-    pub up: bool,
-    pub error: String,
-    /// Not up because there is no such thing where the agent is.
-    pub absent: bool,
-}
-
-impl Module {
-    pub fn is_failing(&self) -> bool {
-        !self.up && !self.absent
-    }
-}
-
-/// What is known of an agent. Times of the wall clock are milliseconds since 1970.
-#[derive(Debug, Clone)]
-pub struct State {
-    pub hello: Hello,
-    /// Those of its groups now.
-    pub jobs: BTreeSet<Job>,
-    /// All that it has ever named, as far as there is room: each makes a series, and nobody else counts these.
-    named: BTreeSet<Job>,
-    pub modules: BTreeMap<String, Module>,
-    /// Address of its stream; `None` where there has been none since this collector started.
-    pub peer: Option<SocketAddr>,
-    /// Whether a stream is open.
-    pub streaming: bool,
-    /// Whether the last stream ended in good order: the agent was stopped.
-    pub ended: bool,
-    pub connected_ms: i64,
-    pub last_seen: Option<Instant>,
-    pub last_push_ms: i64,
-    /// From the moment a frame was built to its arrival, clock distance taken out.
-    pub lag_ms: i64,
-    pub clock_offset_ms: i64,
-    pub clock_shift_ms: i64,
-    /// Nothing was taken of the stream so far.
-    waits: bool,
-    /// Nor of the one before it, to its end: it comes again and again, and is not up for that.
-    in_vain: bool,
-    session: u64,
-    cancel: CancellationToken,
-}
-
-/// One agent.
-#[derive(Debug)]
-pub struct Agent {
-    pub id: AgentId,
-    state: Mutex<State>,
-    /// Its series were ended for silence: the next ticks must list everything.
-    lapsed: AtomicBool,
-}
-
-impl Agent {
-    pub fn state(&self) -> State {
-        self.state.lock().clone()
-    }
-
-    /// A look at the state without a copy of it. Short: the agent's stream waits meanwhile.
-    pub fn with<T>(&self, look: impl FnOnce(&State) -> T) -> T {
-        look(&self.state.lock())
-    }
-
-    /// Whether the lease holds at `now`.
-    pub fn is_up(&self, now: Instant) -> bool {
-        let state = self.state.lock();
-        !state.ended && state.last_seen.is_some_and(|seen| now.duration_since(seen) < LEASE)
-    }
-
-    /// When it must be looked at again: it is up until then, or down and may be up at any moment.
-    pub(super) fn look_again(&self, now: Instant) -> Option<Instant> {
-        let state = self.state.lock();
-        let ends = state.last_seen.map(|seen| seen + LEASE).filter(|ends| *ends > now && !state.ended);
-        ends.or(state.streaming.then_some(now))
-    }
-
-    /// Whether there has been a stream since this collector started.
-    pub fn was_seen(&self) -> bool {
-        self.state.lock().last_seen.is_some()
-    }
-
-    /// How long there has been neither a stream nor a push, over restarts of the collector.
-    pub(super) fn idle(&self, now: Instant, now_ms: i64) -> Duration {
-        let state = self.state.lock();
-        if state.streaming {
-            return Duration::ZERO;
-        }
-        let pushed = Duration::from_millis(now_ms.saturating_sub(state.last_push_ms).max(0).unsigned_abs());
-        state.silent(now).min(pushed)
-    }
-
-    pub(super) fn lapse(&self) {
-        self.lapsed.store(true, Ordering::Release);
-    }
-
-    /// The labels of the agent's `up` series, which are those of all its series, and its jobs.
-    pub(super) fn jobs(&self) -> (BTreeMap<String, String>, Vec<Job>) {
-        let state = self.state.lock();
-        let mut labels = state.hello.labels.clone();
-        labels.insert("instance".to_owned(), state.hello.instance.clone());
-        (labels, state.jobs.iter().cloned().collect())
-    }
-}
 
 /// An agent's request to push.
 #[derive(Debug)]
@@ -189,8 +64,7 @@ pub struct Registry {
 
 impl Registry {
     pub fn new(agents_max: usize, known: impl IntoIterator<Item = (AgentId, State)>) -> Arc<Self> {
-        let agent =
-            |(id, state)| (id, Arc::new(Agent { id, state: Mutex::new(state), lapsed: AtomicBool::new(false) }));
+        let agent = |(id, state)| (id, Agent::new(id, state));
         Arc::new(Self {
             agents: RwLock::new(known.into_iter().map(agent).collect()),
             sessions: AtomicU64::new(1),
@@ -258,8 +132,7 @@ impl Registry {
             return Err(AttachError::TooMany(count));
         }
         let agent = agents.entry(attach.id).or_insert_with(|| {
-            let state = Mutex::new(State::known(Hello::default(), BTreeSet::new(), BTreeMap::new(), 0));
-            Arc::new(Agent { id: attach.id, state, lapsed: AtomicBool::new(false) })
+            Agent::new(attach.id, State::known(Hello::default(), BTreeSet::new(), BTreeMap::new(), 0))
         });
         let session = self.sessions.fetch_add(1, Ordering::Relaxed);
         let cancel = CancellationToken::new();
@@ -283,154 +156,19 @@ impl Registry {
         Ok(lease)
     }
 
-    fn touched(&self) {
+    pub(super) fn touched(&self) {
         self.revision.fetch_add(1, Ordering::AcqRel);
         self.unsaved.store(true, Ordering::Release);
         self.changed.notify_one();
     }
 }
 
-impl State {
-    /// An agent that is known and has no stream.
-    pub fn known(hello: Hello, jobs: BTreeSet<Job>, modules: BTreeMap<String, Module>, last_push_ms: i64) -> Self {
-        Self {
-            hello,
-            named: jobs.clone(),
-            jobs,
-            modules,
-            last_push_ms,
-            peer: None,
-            streaming: false,
-            ended: false,
-            connected_ms: 0,
-            last_seen: None,
-            lag_ms: 0,
-            clock_offset_ms: 0,
-            clock_shift_ms: 0,
-            waits: false,
-            in_vain: false,
-            session: 0,
-            cancel: CancellationToken::new(),
-        }
-    }
-
-    fn heard(&mut self, now: Instant) {
-        if !self.in_vain || self.last_seen.is_none() {
-            self.last_seen = Some(now);
-        }
-    }
-
-    fn silent(&self, now: Instant) -> Duration {
-        self.last_seen.map_or(Duration::MAX, |seen| now.duration_since(seen))
-    }
-
-    fn tell(&mut self, modules: Vec<ModuleState>) {
-        for told in modules {
-            // An agent's table of modules is short; more names than this are not modules.
-            if self.modules.len() < 1024 || self.modules.contains_key(&told.name) {
-                let ModuleState { name, interval_ms, up, error, absent } = told;
-                self.modules.insert(name, Module { interval_ms, up, error, absent });
-            }
-        }
-    }
-}
-
-/// The right of one stream to push for its agent. Dropping it gives it up as a broken link does.
-#[derive(Debug)]
-pub struct Lease {
-    registry: Arc<Registry>,
-    agent: Arc<Agent>,
-    session: u64,
-    cancel: CancellationToken,
-}
-
-impl Lease {
-    pub fn agent(&self) -> &Arc<Agent> {
-        &self.agent
-    }
-
-    /// Ends when another stream has taken over.
-    pub fn taken_over(&self) -> CancellationToken {
-        self.cancel.clone()
-    }
-
-    /// The agent has said something.
-    pub fn seen(&self) {
-        self.with(|state| state.heard(Instant::now()));
-    }
-
-    /// The agent has pushed a frame.
-    pub fn pushed(&self, now_ms: i64, lag_ms: i64) {
-        self.with(|state| {
-            state.last_push_ms = now_ms;
-            state.lag_ms = lag_ms;
-            (state.waits, state.in_vain) = (false, false);
-            state.heard(Instant::now());
-        });
-    }
-
-    pub fn clock(&self, offset_ms: i64, shift_ms: i64) {
-        self.with(|state| (state.clock_offset_ms, state.clock_shift_ms) = (offset_ms, shift_ms));
-    }
-
-    pub fn modules(&self, modules: Vec<ModuleState>) {
-        if !modules.is_empty() {
-            self.with(|state| state.tell(modules));
-        }
-    }
-
-    /// The jobs of all groups that the agent has now; those that it had before have ended.
-    pub fn jobs(&self, jobs: impl Iterator<Item = Job>) {
-        let mut changed = false;
-        self.with(|state| {
-            let mut current: BTreeSet<Job> = jobs.collect();
-            for job in &current {
-                if state.named.len() < JOBS_MAX && !state.named.contains(job) {
-                    state.named.insert(job.clone());
-                }
-            }
-            current.retain(|job| state.named.contains(job));
-            changed = state.jobs != current;
-            state.jobs = current;
-        });
-        if changed {
-            self.registry.touched();
-        }
-    }
-
-    /// Whether the agent's series were ended for silence since this was last asked.
-    pub fn take_lapsed(&self) -> bool {
-        self.agent.lapsed.swap(false, Ordering::AcqRel)
-    }
-
-    /// The agent has ended its stream in good order.
-    pub fn goodbye(&self) {
-        self.with(|state| state.ended = true);
-    }
-
-    fn with(&self, change: impl FnOnce(&mut State)) {
-        let mut state = self.agent.state.lock();
-        if state.session == self.session {
-            change(&mut state);
-        }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.with(|state| state.streaming = false);
-        self.registry.touched();
-    }
-}
-
-/// An id as people see it.
-pub fn hex(id: AgentId) -> String {
-    id.0.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fleet::agent::LEASE;
+    use crate::fleet::job::Job;
+    use crate::fleet::lease::JOBS_MAX;
 
     fn attach(id: u8, instance: &str, port: u16) -> Attach {
         let hello = Hello { instance: instance.into(), ..Hello::default() };

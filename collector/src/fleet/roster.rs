@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::agent::{Agent, Hello, Module, State, hex};
 use super::job::Job;
-use super::registry::{Agent, Hello, Module, State, hex};
 use crate::store::AgentId;
 
 const NAME: &str = "agents.json";

@@ -1,6 +1,8 @@
 //! Reading sealed runs, by a small pool of threads: sled may wait for the disk, and no tokio worker shall. What was read is kept
 //! for a while (cache.rs).
 
+mod open;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::sync::Arc;
@@ -14,9 +16,12 @@ use super::block::{Address, SealedRun, is_whole, piece_of};
 use super::cache::Cache;
 use super::column::Samples;
 use super::disk::Engine;
-use super::piece::{Head, UnpackedColumn, read_head, read_wanted};
+use super::piece::{Head, read_head, read_wanted};
 use super::read::merge;
 use super::{Budget, GroupId, SelectError, Slot};
+
+pub(super) use self::open::{OpenColumn, OpenRun};
+use self::open::{Opening, Places};
 
 /// Reads at once. More would only wait for the same disk.
 const READERS: usize = 2;
@@ -303,7 +308,7 @@ impl Blocks {
                 let Some(at) = places.of(column.slot) else { continue };
                 let open = OpenColumn::of(column, value, *address);
                 columns[at] = Some(match places.few() {
-                    Some(_) => self.keep_column(column.slot, open),
+                    Some(_) => self.keep_column(column.slot, &open),
                     None => open,
                 });
             }
@@ -311,99 +316,15 @@ impl Blocks {
     }
 
     /// The column without its neighbours, which is kept.
-    fn keep_column(&self, slot: u32, column: OpenColumn) -> OpenColumn {
-        let OpenColumn { codec, through, length, address, .. } = column;
-        let kept = OpenColumn { value: column.bytes().into(), from: 0, length, codec, through, address };
-        self.columns.keep((address, slot), &Arc::new(kept.clone()), length + KEPT_BYTES);
+    fn keep_column(&self, slot: u32, column: &OpenColumn) -> OpenColumn {
+        let (kept, bytes) = column.alone();
+        self.columns.keep((kept.address, slot), &Arc::new(kept.clone()), bytes);
         kept
     }
 
     /// A column whose bytes were no column.
     pub fn report_column(&self, column: &OpenColumn) {
         self.report((column.address.partition, column.address.number), "a column cannot be read");
-    }
-}
-
-/// A sealed run of which something may still have to be read.
-struct Opening {
-    head: Arc<Head>,
-    /// Of each wanted slot.
-    columns: Vec<Option<OpenColumn>>,
-    /// Parts that have columns which are wanted and not kept, and where they lie.
-    missing: Vec<(usize, Address)>,
-}
-
-/// A sealed run whose values are in memory.
-pub(super) struct OpenRun {
-    head: Arc<Head>,
-    /// Of each wanted slot.
-    columns: Vec<Option<OpenColumn>>,
-}
-
-/// Places of wanted slots, ascending by slot.
-struct Places<'a>(&'a [(u32, usize)]);
-
-/// Up to so many are looked for one by one: of a wide run a query mostly wants one series.
-const PLACES_FEW: usize = 8;
-
-impl Places<'_> {
-    /// All of them, where these are few.
-    fn few(&self) -> Option<&[(u32, usize)]> {
-        (self.0.len() <= PLACES_FEW).then_some(self.0)
-    }
-
-    fn any_of(&self, slots: &[u32]) -> bool {
-        slots.iter().any(|slot| self.of(*slot).is_some())
-    }
-
-    fn of(&self, slot: u32) -> Option<usize> {
-        let at = self.0.binary_search_by_key(&slot, |(slot, _)| *slot).ok()?;
-        Some(self.0[at].1)
-    }
-}
-
-impl OpenRun {
-    pub fn ticks(&self) -> &[i64] {
-        &self.head.ticks
-    }
-
-    /// Of the wanted slot at this place.
-    pub fn column(&self, at: usize) -> Option<&OpenColumn> {
-        self.columns[at].as_ref()
-    }
-}
-
-/// What a column that is kept takes beside its bytes, about.
-const KEPT_BYTES: usize = size_of::<OpenColumn>() + 96;
-
-/// A column in a value that it keeps in memory.
-#[derive(Debug, Clone)]
-pub(super) struct OpenColumn {
-    value: Arc<[u8]>,
-    /// Where its bytes lie in the value.
-    from: usize,
-    length: usize,
-    codec: u8,
-    through: u32,
-    address: Address,
-}
-
-impl OpenColumn {
-    fn of(column: UnpackedColumn<'_>, value: &Arc<[u8]>, address: Address) -> Self {
-        let UnpackedColumn { codec, through, bytes, .. } = column;
-        // The bytes are a part of the value.
-        let from = bytes.as_ptr() as usize - value.as_ptr() as usize;
-        Self { value: value.clone(), from, length: bytes.len(), codec, through, address }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.value[self.from..self.from + self.length]
-    }
-
-    /// Adds the samples in `[from_ms, to_ms]`; false when something cannot be read.
-    pub fn expand(&self, ticks: &[i64], from_ms: i64, to_ms: i64, out: &mut Samples) -> bool {
-        let column = UnpackedColumn { slot: 0, codec: self.codec, through: self.through, bytes: self.bytes() };
-        column.expand(ticks, from_ms, to_ms, out)
     }
 }
 
