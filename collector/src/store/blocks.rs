@@ -1,6 +1,7 @@
 //! Reading sealed runs, by a small pool of threads: sled may wait for the disk, and no tokio worker shall. What was read is kept
 //! for a while (cache.rs).
 
+mod ahead;
 mod open;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -74,6 +75,17 @@ pub(super) struct Wanted<'a> {
     pub to_ms: i64,
 }
 
+impl Wanted<'_> {
+    /// The runs near its time.
+    pub fn near<'a>(&self, runs: &'a [Arc<SealedRun>]) -> impl Iterator<Item = &'a Arc<SealedRun>> {
+        let (from_ms, to_ms) = (self.from_ms, self.to_ms);
+        runs.iter().filter(move |run| run.max_ms >= from_ms && run.min_ms <= to_ms)
+    }
+}
+
+/// Is asked before anything is read that is not in memory.
+pub(super) type ReadAhead<'a> = &'a dyn Fn() -> Result<(), SelectError>;
+
 impl Blocks {
     pub fn start(engine: Arc<dyn Engine>) -> io::Result<Self> {
         let (jobs, waiting) = sync_channel(WAITING_MAX);
@@ -117,7 +129,10 @@ impl Blocks {
     /// Values by partition and number, for a backup; those that cannot be read are missing. They push nothing out of the cache.
     pub fn values(&self, keys: &[Key], budget: &Budget) -> Result<BTreeMap<Key, Arc<[u8]>>, SelectError> {
         let mut found = BTreeMap::new();
-        self.read_values(keys, budget, |key, value| drop(found.insert(key, value)))?;
+        self.read_values(keys, budget, |key, value| match value {
+            Ok(value) => drop(found.insert(key, value)),
+            Err(what) => self.report(key, &what),
+        })?;
         Ok(found)
     }
 
@@ -131,22 +146,22 @@ impl Blocks {
                 None => missing.push(key),
             }
         }
-        self.read_values(&missing, budget, |key, value| {
-            if !is_whole(&value) {
-                return self.report(key, "its checksum is wrong");
+        self.read_values(&missing, budget, |key, value| match value.and_then(whole) {
+            Ok(value) => {
+                self.cache.keep(key, &value, value.len());
+                found.insert(key, value);
             }
-            self.cache.keep(key, &value, value.len());
-            found.insert(key, value);
+            Err(what) => self.report(key, &what),
         })?;
         Ok(found)
     }
 
-    /// Has the readers read values, and says which there are.
+    /// Has the readers read values; says of each that cannot be read what is wrong with it.
     fn read_values(
         &self,
         keys: &[Key],
         budget: &Budget,
-        mut take: impl FnMut(Key, Arc<[u8]>),
+        mut take: impl FnMut(Key, Result<Arc<[u8]>, String>),
     ) -> Result<(), SelectError> {
         for wanted in keys.chunks(VALUES_PER_JOB) {
             budget.check()?;
@@ -158,10 +173,10 @@ impl Blocks {
                 match value {
                     Ok(Some(value)) => {
                         self.read_bytes.fetch_add(value.len() as u64, Ordering::Relaxed);
-                        take(key, value.into());
+                        take(key, Ok(value.into()));
                     }
-                    Ok(None) => self.report(key, "is missing"),
-                    Err(error) if error.kind() == io::ErrorKind::InvalidData => self.report(key, &error.to_string()),
+                    Ok(None) => take(key, Err("is missing".to_owned())),
+                    Err(error) if error.kind() == io::ErrorKind::InvalidData => take(key, Err(error.to_string())),
                     // It may well be read the next time: an answer without it would be wrong.
                     Err(error) => {
                         let partition = key.0;
@@ -197,7 +212,7 @@ impl Blocks {
         into: &mut [Samples],
         budget: &Budget,
     ) -> Result<(), SelectError> {
-        for run in self.open(wanted, runs, budget)? {
+        for run in self.open(wanted, runs, budget, &|| Ok(()))? {
             for (at, into) in into.iter_mut().enumerate() {
                 let Some(column) = run.column(at) else { continue };
                 let mut more = Samples::default();
@@ -211,24 +226,26 @@ impl Blocks {
         Ok(())
     }
 
-    /// Reads the runs near the time that is wanted, as far as they have columns that are.
+    /// Reads the runs near the time that is wanted, as far as they have columns that are. Where something is not in memory,
+    /// `ahead` may bring it there first, and what is wanted next with it.
     pub fn open(
         &self,
         wanted: &Wanted<'_>,
         runs: &[Arc<SealedRun>],
         budget: &Budget,
+        ahead: ReadAhead<'_>,
     ) -> Result<Vec<OpenRun>, SelectError> {
-        let near: Vec<&Arc<SealedRun>> =
-            runs.iter().filter(|run| run.max_ms >= wanted.from_ms && run.min_ms <= wanted.to_ms).collect();
+        let near: Vec<&Arc<SealedRun>> = wanted.near(runs).collect();
         if near.is_empty() || wanted.slots.is_empty() {
             return Ok(Vec::new());
         }
-        let mut places: Vec<(u32, usize)> = wanted.slots.iter().enumerate().map(|(at, slot)| (slot.0, at)).collect();
-        places.sort_unstable();
-        let places = Places(&places);
-        let heads = self.heads(wanted.group, &near, budget)?;
+        let places = Places::of_slots(wanted.slots);
+        let heads = self.heads(wanted.group, &near, budget, ahead)?;
         let with_heads = near.iter().zip(heads).filter_map(|(run, head)| Some((run, head?)));
         let mut opening: Vec<Opening> = with_heads.map(|(run, head)| self.begin(run, head, &places)).collect();
+        if opening.iter().any(|run| !run.missing.is_empty()) {
+            ahead()?;
+        }
         // Of all runs at once: each time somebody waits for a reader to wake.
         let parts = opening.iter().flat_map(|run| &run.missing).map(|(_, address)| *address);
         let values = self.fetch(parts, budget)?;
@@ -245,8 +262,14 @@ impl Blocks {
         group: GroupId,
         runs: &[&Arc<SealedRun>],
         budget: &Budget,
+        ahead: ReadAhead<'_>,
     ) -> Result<Vec<Option<Arc<Head>>>, SelectError> {
-        let mut heads: Vec<Option<Arc<Head>>> = runs.iter().map(|run| self.heads.get(run.head)).collect();
+        let known = || runs.iter().map(|run| self.heads.get(run.head)).collect::<Vec<_>>();
+        let mut heads = known();
+        if heads.iter().any(Option::is_none) {
+            ahead()?;
+            heads = known();
+        }
         let addresses = || runs.iter().map(|run| run.head);
         let missing = addresses().zip(&heads).filter(|(_, head)| head.is_none()).map(|(address, _)| address);
         let values = self.fetch(missing, budget)?;
@@ -254,13 +277,10 @@ impl Blocks {
         for (address, head) in addresses().zip(&mut heads) {
             if head.is_none() {
                 let Some(piece) = self.piece(&values, address) else { continue };
-                let Some(mut read) = read_head(piece, group.0) else {
+                let Some(read) = self.read_head(piece, address, group, before.as_deref()) else {
                     self.report((address.partition, address.number), "the head of a run cannot be read");
                     continue;
                 };
-                before.iter().for_each(|before| read.share_slots(before));
-                let read = Arc::new(read);
-                self.heads.keep(address, &read, read.bytes());
                 *head = Some(read);
             }
             before.clone_from(head);
@@ -268,9 +288,18 @@ impl Blocks {
         Ok(heads)
     }
 
+    /// Reads a head, and keeps it.
+    fn read_head(&self, piece: &[u8], address: Address, group: GroupId, before: Option<&Head>) -> Option<Arc<Head>> {
+        let mut head = read_head(piece, group.0)?;
+        before.into_iter().for_each(|before| head.share_slots(before));
+        let head = Arc::new(head);
+        self.heads.keep(address, &head, head.bytes());
+        Some(head)
+    }
+
     /// Finds what is kept of a run, and which of its parts must be read.
-    fn begin(&self, run: &SealedRun, head: Arc<Head>, places: &Places<'_>) -> Opening {
-        let mut columns: Vec<Option<OpenColumn>> = places.0.iter().map(|_| None).collect();
+    fn begin(&self, run: &SealedRun, head: Arc<Head>, places: &Places) -> Opening {
+        let mut columns: Vec<Option<OpenColumn>> = (0..places.len()).map(|_| None).collect();
         let mut missing: Vec<(usize, Address)> = Vec::new();
         let address = |part: usize| run.parts.get(part).copied().filter(|address| !address.is_lost());
         match places.few() {
@@ -293,7 +322,7 @@ impl Blocks {
     }
 
     /// Takes the wanted columns of the parts that were read.
-    fn complete(&self, run: &mut Opening, group: GroupId, values: &Values, places: &Places<'_>) {
+    fn complete(&self, run: &mut Opening, group: GroupId, values: &Values, places: &Places) {
         let Opening { head, columns, missing } = run;
         for (part, address) in missing {
             let Some(piece) = self.piece(values, *address) else { continue };
@@ -326,6 +355,10 @@ impl Blocks {
     pub fn report_column(&self, column: &OpenColumn) {
         self.report((column.address.partition, column.address.number), "a column cannot be read");
     }
+}
+
+fn whole(value: Arc<[u8]>) -> Result<Arc<[u8]>, String> {
+    if is_whole(&value) { Ok(value) } else { Err("its checksum is wrong".to_owned()) }
 }
 
 fn serve(engine: &dyn Engine, waiting: &Mutex<Receiver<Job>>) {

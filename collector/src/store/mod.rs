@@ -8,6 +8,7 @@
 
 mod admit;
 mod age;
+mod ahead;
 mod append;
 mod backup;
 mod base;

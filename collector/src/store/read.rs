@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use rayon::prelude::*;
 use roaring::RoaringBitmap;
 
+use super::ahead::Ahead;
 use super::column::Samples;
 use super::core::Core;
 use super::group::{FORGOTTEN, Group, Mark, State};
@@ -93,21 +94,24 @@ impl Core {
             *samples = Samples { floats: series.floats, histograms: series.histograms };
         };
         let parts: Mutex<BTreeMap<(usize, GroupId), Samples>> = Mutex::default();
-        let read = |(id, wanted): (GroupId, Vec<Wanted>)| {
+        let by_group: Vec<(GroupId, Vec<Wanted>)> = by_group.into_iter().collect();
+        let ahead = Ahead::new(self, &by_group, asked, budget);
+        let read = |(at, (id, wanted)): (usize, &(GroupId, Vec<Wanted>))| {
             budget.check()?;
             // Bound first: a `match` would hold the groups' lock until the disk has answered, and with it all who append.
-            let group = self.groups.read().get(id).cloned();
+            let group = self.groups.read().get(*id).cloned();
             let Some(group) = group else { return Ok(()) };
             let mut take = each();
-            self.read_group(&group, &wanted, asked, budget, &mut |at, samples| match several.contains(&at) {
-                true => drop(parts.lock().insert((at, id), std::mem::take(samples))),
+            let ahead = || ahead.read(at);
+            self.read_group(&group, wanted, asked, budget, &ahead, &mut |at, samples| match several.contains(&at) {
+                true => drop(parts.lock().insert((at, *id), std::mem::take(samples))),
                 false => hand_out(&mut take, at, samples),
             })
         };
         let seconds = (labels.len() as i64).saturating_mul(to_ms.saturating_sub(from_ms) / 1000);
         match labels.len() < PARALLEL_SERIES && (asked.last || seconds < PARALLEL_SECONDS) {
-            true => by_group.into_iter().try_for_each(read)?,
-            false => by_group.into_par_iter().try_for_each(read)?,
+            true => by_group.iter().enumerate().try_for_each(read)?,
+            false => by_group.par_iter().enumerate().try_for_each(read)?,
         }
         let mut whole: BTreeMap<usize, Samples> = BTreeMap::new();
         for ((at, _), samples) in parts.into_inner() {

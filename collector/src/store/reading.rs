@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::blocks::{self, OpenRun};
+use super::blocks::{self, OpenRun, ReadAhead};
 use super::column::{Samples, ticks_in};
 use super::core::Core;
 use super::erase::{Erased, hide};
@@ -66,6 +66,7 @@ impl Core {
         wanted: &[Wanted],
         asked: Asked,
         budget: &Budget,
+        ahead: ReadAhead<'_>,
         take: Take<'_>,
     ) -> Result<(), SelectError> {
         let oldest_ms = self.oldest_ms(self.options.clock.now_ms());
@@ -74,7 +75,7 @@ impl Core {
         for (series, at_ms, value) in &seen.current {
             take(*series, &mut one(*at_ms, value.clone()));
         }
-        self.read_seen(group, seen, asked, budget, take)
+        self.read_seen(group, seen, asked, budget, ahead, take)
     }
 
     fn read_seen(
@@ -83,10 +84,11 @@ impl Core {
         mut seen: Seen,
         asked: Asked,
         budget: &Budget,
+        ahead: ReadAhead<'_>,
         take: Take<'_>,
     ) -> Result<(), SelectError> {
         let wanted = blocks::Wanted { group: group.id, slots: &seen.slots, from_ms: seen.low_ms, to_ms: asked.to_ms };
-        let sealed = self.blocks.open(&wanted, &seen.sealed, budget)?;
+        let sealed = self.blocks.open(&wanted, &seen.sealed, budget, ahead)?;
         for run in &sealed {
             seen.marks.retain(|mark| !has_tick_in(run.ticks(), mark.after_ms, mark.at_ms));
         }

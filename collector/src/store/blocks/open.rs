@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::store::Slot;
 use crate::store::block::Address;
 use crate::store::column::Samples;
 use crate::store::piece::{Head, UnpackedColumn};
@@ -23,15 +24,25 @@ pub struct OpenRun {
 }
 
 /// Places of wanted slots, ascending by slot.
-pub(super) struct Places<'a>(pub(super) &'a [(u32, usize)]);
+pub(super) struct Places(Vec<(u32, usize)>);
 
 /// Up to so many are looked for one by one: of a wide run a query mostly wants one series.
 const PLACES_FEW: usize = 8;
 
-impl Places<'_> {
+impl Places {
+    pub(super) fn of_slots(slots: &[Slot]) -> Self {
+        let mut places: Vec<(u32, usize)> = slots.iter().enumerate().map(|(at, slot)| (slot.0, at)).collect();
+        places.sort_unstable();
+        Self(places)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// All of them, where these are few.
     pub(super) fn few(&self) -> Option<&[(u32, usize)]> {
-        (self.0.len() <= PLACES_FEW).then_some(self.0)
+        (self.0.len() <= PLACES_FEW).then_some(&*self.0)
     }
 
     pub(super) fn any_of(&self, slots: &[u32]) -> bool {

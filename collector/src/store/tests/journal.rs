@@ -175,6 +175,8 @@ pub struct Memory {
     /// Somebody waits for a read.
     pub hangs: AtomicBool,
     reads: AtomicU64,
+    /// The partition that was read last, and how often it was another one than before.
+    turns: Mutex<(u32, u64)>,
 }
 
 impl Memory {
@@ -188,7 +190,13 @@ impl Memory {
             changed: Condvar::new(),
             hangs: AtomicBool::new(false),
             reads: AtomicU64::new(0),
+            turns: Mutex::default(),
         }
+    }
+
+    /// How often another partition was read than before.
+    pub fn turns(&self) -> u64 {
+        self.turns.lock().1
     }
 
     /// How many values were asked for.
@@ -236,6 +244,9 @@ impl Engine for Memory {
 
     fn get(&self, partition: u32, number: u32) -> io::Result<Option<Vec<u8>>> {
         self.reads.fetch_add(1, Ordering::SeqCst);
+        let mut turns = self.turns.lock();
+        *turns = (partition, turns.1 + u64::from(turns.0 != partition));
+        drop(turns);
         let mut trouble = self.trouble.lock();
         if *trouble == Trouble::Unreadable(partition, number) {
             return Err(io::Error::from_raw_os_error(5));

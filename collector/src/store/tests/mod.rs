@@ -16,6 +16,7 @@ mod tended;
 mod trouble;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -32,6 +33,12 @@ pub fn options(dir: &std::path::Path) -> Options {
         clock: Clock::new(|| NOW_MS),
         ..Options::new(dir)
     }
+}
+
+/// With a clock that is set.
+pub fn clocked(dir: &std::path::Path, clock: &Arc<AtomicI64>) -> Options {
+    let clock = clock.clone();
+    Options { clock: Clock::new(move || clock.load(Ordering::SeqCst)), ..options(dir) }
 }
 
 pub fn open(dir: &std::path::Path) -> Arc<Store> {

@@ -1,6 +1,5 @@
 //! What the engine under the blocks, the clock, and those who push can do wrong, and what it may cost.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use lampad_proto::record::Scan;
@@ -24,11 +23,6 @@ fn memory() -> Arc<Memory> {
 }
 
 /// A clock that is set by the test.
-fn clocked(dir: &Path, clock: &Arc<AtomicI64>) -> Options {
-    let clock = clock.clone();
-    Options { clock: Clock::new(move || clock.load(Ordering::SeqCst)), ..options(dir) }
-}
-
 fn write(store: &Store, number: i64) -> Result<super::super::Appended, AppendError> {
     let group = group(store, 1, "host.cpu", WriteMode::Delta);
     let slots = series(store, group, &["a"]);

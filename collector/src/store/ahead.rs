@@ -1,0 +1,66 @@
+//! Reads what a select wants of several groups at once, as soon as one of them lacks something in memory.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::block::SealedRun;
+use super::blocks;
+use super::core::Core;
+use super::reading::{Asked, Wanted};
+use super::{Budget, GroupId, SelectError, Slot};
+
+/// Runs that are looked at together, about: as many heads of an hour at 10 s stay in the cache until they are used.
+const RUNS_AHEAD: usize = 1024;
+
+/// The groups of one select, in its order.
+pub(super) struct Ahead<'a> {
+    core: &'a Core,
+    groups: &'a [(GroupId, Vec<Wanted>)],
+    asked: Asked,
+    budget: &'a Budget,
+    /// What was brought already.
+    done: Mutex<Vec<bool>>,
+}
+
+/// What a group has on disk, and what of it is wanted.
+struct OnDisk {
+    group: GroupId,
+    slots: Vec<Slot>,
+    sealed: Arc<Vec<Arc<SealedRun>>>,
+}
+
+impl<'a> Ahead<'a> {
+    pub fn new(core: &'a Core, groups: &'a [(GroupId, Vec<Wanted>)], asked: Asked, budget: &'a Budget) -> Self {
+        Self { core, groups, asked, budget, done: Mutex::new(vec![false; groups.len()]) }
+    }
+
+    /// Is called where the group at this place lacks something. Others who do wait meanwhile: they want the same disk.
+    pub fn read(&self, at: usize) -> Result<(), SelectError> {
+        let mut done = self.done.lock();
+        let (mut on_disk, mut runs) = (Vec::new(), 0);
+        for ((group, wanted), _) in self.groups[at..].iter().zip(&done[at..]).take_while(|(_, done)| !**done) {
+            let Some(sealed) = self.core.groups.read().get(*group).map(|group| group.state.lock().sealed.clone())
+            else {
+                break;
+            };
+            let group = OnDisk { group: *group, slots: wanted.iter().map(|(_, slot)| *slot).collect(), sealed };
+            runs += self.wanted(&group).near(&group.sealed).count();
+            on_disk.push(group);
+            if runs >= RUNS_AHEAD {
+                break;
+            }
+        }
+        let groups: Vec<_> = on_disk.iter().map(|group| (self.wanted(group), &**group.sealed)).collect();
+        if !groups.is_empty() {
+            let read = self.core.blocks.read_ahead(&groups, self.budget)?;
+            done[at..at + read].fill(true);
+        }
+        Ok(())
+    }
+
+    fn wanted<'b>(&self, group: &'b OnDisk) -> blocks::Wanted<'b> {
+        let Asked { from_ms, to_ms, .. } = self.asked;
+        blocks::Wanted { group: group.group, slots: &group.slots, from_ms, to_ms }
+    }
+}
