@@ -10,8 +10,8 @@ use super::core::Core;
 use super::reading::{Asked, Wanted};
 use super::{Budget, GroupId, SelectError, Slot};
 
-/// Runs that are looked at together, about: as many heads of an hour at 10 s stay in the cache until they are used.
-const RUNS_AHEAD: usize = 1024;
+/// Runs that are looked at together, about.
+const RUNS_AHEAD: usize = 1 << 14;
 
 /// The groups of one select, in its order.
 pub(super) struct Ahead<'a> {

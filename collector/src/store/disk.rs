@@ -47,9 +47,8 @@ const PASSED_MAX: u64 = 4 * 1024 * 1024;
 /// little was read, 48 MiB; over a week of simulated time one that is read takes up to 9 MiB.
 const OPEN_BYTES: u64 = 3 * 1024 * 1024;
 
-/// What all of them may take, those with something to flush apart. To open one takes some milliseconds, and a query goes through
-/// all of its span for each group anew: with twelve open at most, an hour of a hundred hosts, which lay in eighteen, took 5.8 s
-/// to read, and 0.4 s when all were open.
+/// What all of them may take, those with something to flush apart. To open one takes some milliseconds: with twelve open at most,
+/// an hour of a hundred hosts, which lay in eighteen, took 5.8 s to read group by group, and 0.4 s when all were open.
 const OPEN_BYTES_MAX: u64 = 108 * 1024 * 1024;
 
 /// One that was not used for so long makes room when the next one is opened.

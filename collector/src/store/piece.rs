@@ -11,6 +11,7 @@
 //! piece_old.rs.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::block::COLUMNS_MAX;
@@ -118,6 +119,12 @@ impl Head {
     pub fn parts(&self) -> impl Iterator<Item = &[u32]> {
         let mut from = 0;
         self.ends.iter().map(move |end| &self.slots[std::mem::replace(&mut from, *end as usize)..*end as usize])
+    }
+
+    /// The slots of all parts, and which of them are of one part.
+    pub fn slots_of(&self, part: usize) -> (Arc<[u32]>, Range<usize>) {
+        let end = |part: usize| self.ends.get(part).map_or(0, |end| *end as usize);
+        (self.slots.clone(), part.checked_sub(1).map_or(0, end)..end(part))
     }
 
     /// Memory that it takes, without what it shares.
