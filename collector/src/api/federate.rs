@@ -50,10 +50,11 @@ async fn body(state: &ApiState, params: &Params, format: Format) -> Result<Body,
     .await?;
     found.sort_unstable_by(|a, b| a.labels.metric().cmp(&b.labels.metric()).then_with(|| a.labels.cmp(&b.labels)));
     found.dedup_by(|a, b| a.labels == b.labels);
-    Ok(match format.syntax {
+    let (body, _) = match format.syntax {
         Syntax::Protobuf => streamed(families(found, format.escaping), ()),
         Syntax::Text | Syntax::OpenMetrics => streamed(Page::new(found, format), ()),
-    })
+    };
+    Ok(body)
 }
 
 /// The text of all series, in pieces that are made when they are read.

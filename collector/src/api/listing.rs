@@ -76,7 +76,8 @@ impl Listing {
         self.out.push(b'}');
         self.done.push(self.out.into());
         let bytes = self.done.iter().map(Bytes::len).sum();
-        written(streamed(self.done.into_iter(), ()), bytes)
+        let (body, _) = streamed(self.done.into_iter(), ());
+        written((body, Some(bytes)))
     }
 }
 

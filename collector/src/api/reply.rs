@@ -88,13 +88,16 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response {
     }
 }
 
-/// A reply that is written already, and its bytes: whoever knows how many come reads them with less ado.
-pub fn written(text: Body, bytes: usize) -> Response {
-    let length = [(header::CONTENT_LENGTH, HeaderValue::from(bytes))];
-    (StatusCode::OK, content_type(), length, text).into_response()
+/// A reply that is written, or made while it is read, and how many bytes it has where that is known.
+pub fn written((text, bytes): (Body, Option<usize>)) -> Response {
+    let mut response = (StatusCode::OK, content_type(), text).into_response();
+    if let Some(bytes) = bytes {
+        response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(bytes));
+    }
+    response
 }
 
-pub fn content_type() -> [(header::HeaderName, HeaderValue); 1] {
+fn content_type() -> [(header::HeaderName, HeaderValue); 1] {
     [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]
 }
 

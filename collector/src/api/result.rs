@@ -1,19 +1,18 @@
 //! A query's result as JSON, written piece by piece while the client reads.
 
 use axum::body::Bytes;
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
 use crate::query::{Answer, Cell, Histogram, Output, Points, Row, Steps, float, is_absent};
 
 use super::json::{push_labels, push_string, push_time, push_value};
-use super::reply::{TRUNCATED, content_type};
+use super::reply::{TRUNCATED, written};
 use super::stream::{PIECE_BYTES, streamed};
 
 /// A query's answer. `stats` adds timings and counts. It keeps the query's place until it is read.
 pub fn answer(mut answer: Answer, limit: Option<usize>, stats: bool) -> Response {
     let place = answer.place.take();
-    (StatusCode::OK, content_type(), streamed(pieces(answer, limit, stats), place)).into_response()
+    written(streamed(pieces(answer, limit, stats), place))
 }
 
 /// The same body, whole.

@@ -20,25 +20,26 @@ const PIECES_MAX: usize = 4;
 /// Longest wait for a reader to take a piece.
 const PIECE_WITHIN: Duration = Duration::from_secs(30);
 
-/// The body, and `held` until all of it is on its way.
-pub fn streamed(mut pieces: impl Iterator<Item = Bytes> + Send + 'static, held: impl Send + 'static) -> Body {
-    let first = pieces.next().unwrap_or_default();
-    let Some(second) = pieces.next() else { return Body::from(first) };
+/// The body, and `held` until all of it is on its way. What is short is made at once, and its bytes are told: whoever knows how many
+/// come reads them with less ado.
+pub fn streamed(
+    mut pieces: impl Iterator<Item = Bytes> + Send + 'static,
+    held: impl Send + 'static,
+) -> (Body, Option<usize>) {
+    let first: Vec<Bytes> = pieces.by_ref().take(PIECES_MAX).collect();
+    let Some(next) = pieces.next() else {
+        let bytes = first.iter().map(Bytes::len).sum();
+        return (Body::from_stream(stream::iter(first.into_iter().map(Ok::<_, io::Error>))), Some(bytes));
+    };
     let (sender, taken) = mpsc::channel(PIECES_MAX);
-    // Most answers are a piece or two, and need nobody to wait for a reader.
-    for piece in [first, second].into_iter().chain(pieces.by_ref().take(PIECES_MAX - 2)) {
-        // There is room for each, and the other end is here.
-        let _ = sender.try_send(piece);
-    }
     let broken_off = Arc::new(AtomicBool::new(false));
-    if let Some(piece) = pieces.next() {
-        tokio::spawn(send(piece, pieces, sender, broken_off.clone(), held));
-    }
+    tokio::spawn(send(next, pieces, sender, broken_off.clone(), held));
     let end = stream::once(future::lazy(move |_| broken_off.load(Ordering::SeqCst)));
     let end = end
         .filter(|broken_off| future::ready(*broken_off))
         .map(|_| Err(io::Error::new(io::ErrorKind::TimedOut, format!("the reader took nothing for {PIECE_WITHIN:?}"))));
-    Body::from_stream(ReceiverStream::new(taken).map(Ok).chain(end))
+    let first = stream::iter(first).chain(ReceiverStream::new(taken));
+    (Body::from_stream(first.map(Ok).chain(end)), None)
 }
 
 async fn send(
@@ -74,11 +75,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_reads_gets_all_and_who_does_not_is_let_go() {
         let (held, mut gone) = tokio::sync::oneshot::channel::<()>();
-        let whole = axum::body::to_bytes(streamed(pieces(20), held), 1 << 10).await.unwrap();
+        let whole = axum::body::to_bytes(streamed(pieces(20), held).0, 1 << 10).await.unwrap();
         assert_eq!((whole.len(), whole[59]), (60, 19));
         assert!(gone.try_recv().is_err());
         let (held, gone) = tokio::sync::oneshot::channel::<()>();
-        let body = streamed(pieces(20), held);
+        let (body, bytes) = streamed(pieces(20), held);
+        assert_eq!(bytes, None);
         // Ends with an error once the sender's end is dropped, which it is by the clock alone.
         assert!(gone.await.is_err());
         assert!(axum::body::to_bytes(body, 1 << 10).await.is_err());
@@ -87,7 +89,8 @@ mod tests {
     #[tokio::test]
     async fn what_is_short_holds_nothing() {
         let (held, mut gone) = tokio::sync::oneshot::channel::<()>();
-        let body = streamed(pieces(4), held);
+        let (body, bytes) = streamed(pieces(4), held);
+        assert_eq!(bytes, Some(12));
         assert_eq!(gone.try_recv(), Err(tokio::sync::oneshot::error::TryRecvError::Closed));
         assert_eq!(axum::body::to_bytes(body, 1 << 10).await.unwrap().len(), 12);
     }

@@ -86,6 +86,9 @@ impl Wanted<'_> {
 /// Is asked before anything is read that is not in memory.
 pub(super) type ReadAhead<'a> = &'a dyn Fn() -> Result<(), SelectError>;
 
+/// For who reads one group at a time.
+pub(super) const NO_MORE: ReadAhead<'static> = &|| Ok(());
+
 impl Blocks {
     pub fn start(engine: Arc<dyn Engine>) -> io::Result<Self> {
         let (jobs, waiting) = sync_channel(WAITING_MAX);
@@ -212,7 +215,7 @@ impl Blocks {
         into: &mut [Samples],
         budget: &Budget,
     ) -> Result<(), SelectError> {
-        for run in self.open(wanted, runs, budget, &|| Ok(()))? {
+        for run in self.open(wanted, runs, budget, NO_MORE)? {
             for (at, into) in into.iter_mut().enumerate() {
                 let Some(column) = run.column(at) else { continue };
                 let mut more = Samples::default();

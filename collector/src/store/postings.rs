@@ -135,7 +135,7 @@ impl Postings {
         self.names.get(name).is_some_and(|name| name.values.contains_key(value))
     }
 
-    /// Values of a label.
+    /// How many values a label has.
     pub fn count(&self, name: &str) -> usize {
         self.names.get(name).map_or(0, |name| name.values.len())
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLockReadGuard};
 use rayon::prelude::*;
 use roaring::RoaringBitmap;
 
@@ -179,8 +179,8 @@ impl Core {
         budget: &Budget,
     ) -> Result<Vec<Arc<str>>, SelectError> {
         let far = self.far(from_ms, to_ms);
-        let (index, found) = self.found(any_of, budget)?;
-        let is_among = far.among(&index, (!any_of.is_empty()).then_some(found));
+        let (index, found) = self.found_unless_all(any_of, budget)?;
+        let is_among = far.among(&index, found);
         Ok(index.postings.names().filter(|(_, any)| is_among(any)).map(|(name, _)| name.clone()).collect())
     }
 
@@ -193,8 +193,21 @@ impl Core {
         budget: &Budget,
     ) -> Result<Vec<Arc<str>>, SelectError> {
         let far = self.far(from_ms, to_ms);
+        let (index, found) = self.found_unless_all(any_of, budget)?;
+        Ok(far.values(&index, name, found))
+    }
+
+    /// The series that meet any of the lists; no set where no list is given, and all do.
+    fn found_unless_all(
+        &self,
+        any_of: &[Vec<Matcher>],
+        budget: &Budget,
+    ) -> Result<(RwLockReadGuard<'_, Index>, Option<RoaringBitmap>), SelectError> {
+        if any_of.is_empty() {
+            return Ok((self.index.read(), None));
+        }
         let (index, found) = self.found(any_of, budget)?;
-        Ok(far.values(&index, name, (!any_of.is_empty()).then_some(found)))
+        Ok((index, Some(found)))
     }
 
     pub fn label_values_at_once(&self, name: &str, from_ms: i64, to_ms: i64) -> Option<Vec<Arc<str>>> {
@@ -204,10 +217,8 @@ impl Core {
         let far = self.far(from_ms, to_ms);
         let index = self.index.try_read()?;
         // Of each value its far series are looked at, until there is one that is not.
-        if far.series.len() + index.postings.count(name) > AT_ONCE {
-            return None;
-        }
-        Some(far.values(&index, name, None))
+        let is_quick = far.series.len() + index.postings.count(name) <= AT_ONCE;
+        is_quick.then(|| far.values(&index, name, None))
     }
 
     pub fn metadata(&self, metric: Option<&str>) -> Vec<(Arc<str>, Meta)> {

@@ -263,7 +263,7 @@ impl Core {
     ) -> Result<Vec<(usize, Found)>, SelectError> {
         let from_ms = from_ms.saturating_add(1).max(self.oldest_ms(self.options.clock.now_ms()));
         let mut cuts = Vec::with_capacity(wanted.len());
-        self.read_group(group, wanted, Asked::all(from_ms, to_ms), budget, &|| Ok(()), &mut |series, samples| {
+        self.read_group(group, wanted, Asked::all(from_ms, to_ms), budget, blocks::NO_MORE, &mut |series, samples| {
             cuts.push((series, charged(cut(samples, tier), budget)));
         })?;
         let found = |(series, cuts)| Ok((series, Found { cuts: cuts?, is_odd: false }));
