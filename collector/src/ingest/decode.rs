@@ -50,12 +50,12 @@ pub enum DecodeError {
 struct Group {
     name: Arc<str>,
     series: Vec<u32>,
-    /// Counts key ticks: a series is present only if it was seen since the last one.
-    generation: u32,
+    /// Counts ticks, from 1 on.
+    round: u32,
+    /// That of the last key tick: a series is present only if it came since. 0 before the first.
+    key_round: u32,
     /// What goes to the store next must list all present series.
     key_owed: bool,
-    /// Counts ticks, to find a series that comes twice in one.
-    round: u32,
     /// Time of the last tick.
     last_ms: i64,
     /// A tick of the frame that is being read was cut: those behind it are left out.
@@ -65,13 +65,33 @@ struct Group {
 /// There is one per series of every stream, so every byte counts.
 #[derive(Debug, Clone, Copy)]
 struct Series {
-    /// The last value, where that is a float.
+    /// The last value, where that is a float; the stale marker once it has ended.
     last: f64,
-    group: u32,
-    generation: u32,
+    /// Of its group, when it came last; 0 if never.
     round: u32,
-    /// The last value is among the lane's `others`.
-    is_other: bool,
+    /// And [`IS_OTHER`] where the last value is among the lane's `others`.
+    group: u32,
+}
+
+/// No lane has so many groups.
+const IS_OTHER: u32 = 1 << 31;
+
+impl Series {
+    fn new(group: u32) -> Self {
+        Self { last: 0.0, round: 0, group: group.min(IS_OTHER - 1) }
+    }
+
+    fn group(&self) -> u32 {
+        self.group & !IS_OTHER
+    }
+
+    fn is_other(&self) -> bool {
+        self.group & IS_OTHER != 0
+    }
+
+    fn is_present(&self, key_round: u32) -> bool {
+        self.round >= key_round && !lampad_proto::is_stale(self.last)
+    }
 }
 
 /// A family, by the numbers of its symbols.
@@ -143,7 +163,7 @@ impl Lane {
     fn last(&self, reference: u32) -> Value {
         let series = &self.series[reference as usize];
         let other = || self.others.get(&reference).cloned();
-        series.is_other.then(other).flatten().unwrap_or(Value::Float(series.last))
+        series.is_other().then(other).flatten().unwrap_or(Value::Float(series.last))
     }
 
     /// The store has ended what was present: the next tick of every group must list everything.
@@ -159,10 +179,6 @@ impl Lane {
             }
         }
     }
-}
-
-fn is_stale(value: &Value) -> bool {
-    matches!(value, Value::Float(value) if lampad_proto::is_stale(*value))
 }
 
 #[cfg(test)]

@@ -110,7 +110,7 @@ impl Core {
         let mut states: Vec<(GroupId, &Group, MutexGuard<'_, State>)> =
             groups.iter().map(|group| (group.id, &**group, group.state.lock())).collect();
         check_bases(batch, &states)?;
-        check_completion(batch, &states)?;
+        check_completion(batch, &mut states)?;
         let now_ms = self.options.clock.now_ms();
         let window =
             Window { now_ms, oldest_ms: self.oldest_ms(now_ms), newest_ms: now_ms.saturating_add(AHEAD_MS_MAX) };
@@ -124,9 +124,9 @@ impl Core {
         for tick in &batch.ticks {
             let Ok(at) = states.binary_search_by_key(&tick.group, |(id, ..)| *id) else { continue };
             let (_, group, state) = &mut states[at];
-            let before = state.bytes();
             let outcome = state.tick(group.mode, tick, window, floor);
-            self.head_bytes.fetch_add((state.bytes() - before) as u64, Ordering::Relaxed);
+            // Less where what waited takes less in its columns: as two's complement the sum is right all the same.
+            self.head_bytes.fetch_add(state.grown_bytes() as u64, Ordering::Relaxed);
             if let Some(whole) = &outcome.whole {
                 entry::put_tick_head(&mut payload, tick, true, whole.len());
                 entry::put_values(&mut payload, whole.iter().map(|(slot, value)| (slot.0, value)));
@@ -205,12 +205,12 @@ fn check_bases(batch: &Batch, states: &[(GroupId, &Group, MutexGuard<'_, State>)
 
 /// Ticks of one group and lane ascend, so that at most two of them are completed; and with what is added then the record stays
 /// within what a replay reads. Asked before anything is changed: what is in memory and not in the log would be acked.
-fn check_completion(batch: &Batch, states: &[(GroupId, &Group, MutexGuard<'_, State>)]) -> Result<(), AppendError> {
+fn check_completion(batch: &Batch, states: &mut [(GroupId, &Group, MutexGuard<'_, State>)]) -> Result<(), AppendError> {
     let mut last_ms: HashMap<(GroupId, Run), i64> = HashMap::new();
     let mut bytes = bytes_of(batch);
     for tick in &batch.ticks {
         let Ok(found) = states.binary_search_by_key(&tick.group, |(id, ..)| *id) else { continue };
-        let (_, group, state) = &states[found];
+        let (_, group, state) = &mut states[found];
         if group.mode != WriteMode::Delta {
             continue;
         }

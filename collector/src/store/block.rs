@@ -234,11 +234,11 @@ mod tests {
             let ticks: Vec<i64> = ticks.into_iter().collect();
             let (run, packer, sealed) = packed(&ticks, series);
             let head = read_head(find(&packer, sealed.head), 3).unwrap();
-            prop_assert_eq!(&head.ticks, &ticks);
+            prop_assert_eq!(&*head.ticks.list(), &*ticks);
             prop_assert!(packer.values.iter().all(|(_, value)| value.len() <= 64 * 1024));
             let mut seen = 0;
             for (address, slots) in sealed.parts.iter().zip(head.parts()) {
-                read_part(find(&packer, *address), 3, slots, &head.ticks, (i64::MIN, i64::MAX), |slot, read| {
+                read_part(find(&packer, *address), 3, slots, &ticks, (i64::MIN, i64::MAX), |slot, read| {
                     assert!(slots.contains(&slot));
                     let (mut found, mut wanted) = (Samples::default(), Samples::default());
                     assert!(read(&mut found) && run.expand(slot, i64::MIN, i64::MAX, &mut wanted));

@@ -19,6 +19,7 @@ use super::column::Samples;
 use super::disk::Engine;
 use super::piece::{Head, read_head, read_wanted};
 use super::read::merge;
+use super::ticks::{Even, Ticks};
 use super::{Budget, GroupId, SelectError, Slot};
 
 pub(super) use self::open::{OpenColumn, OpenRun};
@@ -43,6 +44,9 @@ const COLUMN_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// The same of heads of runs, as they were read.
 const HEAD_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// The same of lists of ticks: runs that were sealed together share them.
+const TICK_BYTES_MAX: usize = 1024 * 1024;
+
 /// Partition and number.
 type Key = (u32, u32);
 type Values = HashMap<Key, Arc<[u8]>>;
@@ -61,6 +65,8 @@ pub(super) struct Blocks {
     readers: Mutex<Vec<JoinHandle<()>>>,
     cache: Cache<Key, [u8]>,
     heads: Cache<Address, Head>,
+    /// Ticks that several runs have, as lists.
+    ticks: Cache<Even, [i64]>,
     /// By part and slot.
     columns: Cache<(Address, u32), OpenColumn>,
     damaged: AtomicU64,
@@ -101,9 +107,9 @@ impl Blocks {
         }
         let jobs = Mutex::new(Some(jobs));
         let (cache, heads) = (Cache::new(CACHE_BYTES_MAX), Cache::new(HEAD_BYTES_MAX));
-        let columns = Cache::new(COLUMN_BYTES_MAX);
+        let (columns, ticks) = (Cache::new(COLUMN_BYTES_MAX), Cache::new(TICK_BYTES_MAX));
         let (damaged, read_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
-        Ok(Self { jobs, readers: Mutex::new(readers), cache, heads, columns, damaged, read_bytes })
+        Ok(Self { jobs, readers: Mutex::new(readers), cache, heads, ticks, columns, damaged, read_bytes })
     }
 
     /// Ends the readers, and with them the hold on the engine.
@@ -126,7 +132,7 @@ impl Blocks {
 
     /// Bytes of values that are kept for those who ask again.
     pub fn cached_bytes(&self) -> usize {
-        self.cache.bytes() + self.heads.bytes() + self.columns.bytes()
+        self.cache.bytes() + self.heads.bytes() + self.ticks.bytes() + self.columns.bytes()
     }
 
     /// Values by partition and number, for a backup; those that cannot be read are missing. They push nothing out of the cache.
@@ -244,10 +250,12 @@ impl Blocks {
         }
         let places = Places::of_slots(wanted.slots);
         let heads = self.heads(wanted.group, &near, budget, ahead)?;
-        let with_heads = near.iter().zip(heads).filter_map(|(run, head)| Some((run, head?)));
-        let mut opening: Vec<Opening> = with_heads.map(|(run, head)| self.begin(run, head, &places)).collect();
+        let with_heads = || near.iter().zip(&heads).filter_map(|(run, head)| Some((run, head.clone()?)));
+        let begin = || with_heads().map(|(run, head)| self.begin(run, head, &places)).collect::<Vec<Opening>>();
+        let mut opening = begin();
         if opening.iter().any(|run| !run.missing.is_empty()) {
             ahead()?;
+            opening = begin();
         }
         // Of all runs at once: each time somebody waits for a reader to wake.
         let parts = opening.iter().flat_map(|run| &run.missing).map(|(_, address)| *address);
@@ -256,7 +264,18 @@ impl Blocks {
         // Of the values only these: neighbours that share them are not what was asked for.
         let columns = opening.iter().flat_map(|run| run.columns.iter().flatten());
         budget.take_bytes(columns.map(|column| column.length as u64).sum())?;
-        Ok(opening.into_iter().map(|Opening { head, columns, .. }| OpenRun { head, columns }).collect())
+        let open = |run: Opening| OpenRun { ticks: self.ticks(&run.head), columns: run.columns };
+        Ok(opening.into_iter().map(open).collect())
+    }
+
+    /// The ticks of a run, one by one.
+    fn ticks(&self, head: &Head) -> Arc<[i64]> {
+        let Ticks::Even(even) = head.ticks else { return head.ticks.list() };
+        self.ticks.get(even).unwrap_or_else(|| {
+            let ticks = head.ticks.list();
+            self.ticks.keep(even, &ticks, size_of_val(&*ticks));
+            ticks
+        })
     }
 
     /// The heads of runs, as far as they can be read.

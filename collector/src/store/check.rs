@@ -195,11 +195,12 @@ impl Report {
                 return Ok(());
             }
         };
+        let ticks = head.ticks.list();
         for (address, slots) in run.parts.iter().zip(head.parts()).filter(|(address, _)| !address.is_lost()) {
             let read = match values.piece(*address)? {
                 Ok(piece) => {
                     let whole = |_, read: &mut dyn FnMut(&mut Samples) -> bool| read(&mut Samples::default());
-                    read_part(&piece, group.id.0, slots, &head.ticks, (i64::MIN, i64::MAX), whole)
+                    read_part(&piece, group.id.0, slots, &ticks, (i64::MIN, i64::MAX), whole)
                         .ok_or_else(|| "a column cannot be read".to_owned())
                 }
                 Err(what) => Err(what),

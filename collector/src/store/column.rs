@@ -176,6 +176,11 @@ impl Column {
         expand_points(Points::from(start, bytes), self.through, ticks, wanted, out)
     }
 
+    /// Whether all its points are before this tick.
+    pub fn is_behind(&self, tick: u32) -> bool {
+        self.bytes.is_empty() || self.tick < tick
+    }
+
     pub fn is_present(&self) -> bool {
         self.last != Last::Absent
     }

@@ -15,6 +15,7 @@ use super::base::Base;
 use super::block::SealedRun;
 use super::column::Samples;
 use super::erase::Erased;
+use super::newest::Newest;
 use super::run::{Carried, Run};
 use super::tier::{TIERS, Tiered};
 use super::{GroupId, GroupKey, Slot, Value, WriteMode};
@@ -72,7 +73,7 @@ pub(super) struct State {
     pub ended: RoaringBitmap,
     /// After a start it is not known which of the others went on: the first run that is frozen tells.
     unsure: bool,
-    pub live: Run,
+    pub live: Newest,
     /// Present when the last run was frozen; goes into the first tick of the next one.
     pub carried: Vec<Carried>,
     /// The same of the last run that was sealed, as the manifest has it. Empty when none was, or all of it is too old.
@@ -88,6 +89,8 @@ pub(super) struct State {
     /// What these take in memory, about, and their first and last time.
     late_bytes: usize,
     late_span: Option<(i64, i64)>,
+    /// Bytes of what is not frozen, as the store has counted them.
+    counted_bytes: usize,
     pub frozen: Vec<Arc<Frozen>>,
     pub sealed: Arc<Vec<Arc<SealedRun>>>,
     /// The same of each tier.
@@ -139,7 +142,7 @@ impl State {
             seen_ms: Vec::new(),
             ended: RoaringBitmap::new(),
             unsure: false,
-            live: Run::new(),
+            live: Newest::new(),
             carried: Vec::new(),
             present: Arc::default(),
             overlays: Vec::new(),
@@ -149,6 +152,7 @@ impl State {
             late_lsn: 0,
             late_bytes: 0,
             late_span: None,
+            counted_bytes: 0,
             frozen: Vec::new(),
             sealed: Arc::default(),
             tiers: Default::default(),
@@ -179,7 +183,13 @@ impl State {
 
     /// Bytes that the group's unfrozen data takes.
     pub fn bytes(&self) -> usize {
-        self.live.bytes + self.overlays.iter().map(|run| run.bytes).sum::<usize>() + self.late_bytes
+        self.live.bytes() + self.overlays.iter().map(|run| run.bytes).sum::<usize>() + self.late_bytes
+    }
+
+    /// By how much these have grown since last asked.
+    pub fn grown_bytes(&mut self) -> isize {
+        let bytes = self.bytes();
+        bytes as isize - std::mem::replace(&mut self.counted_bytes, bytes) as isize
     }
 
     /// Sealed runs of raw samples, or of a tier.
@@ -203,7 +213,8 @@ impl State {
     }
 
     /// Whether a slot has anything in memory.
-    pub fn is_in_head(&self, slot: u32) -> bool {
+    pub fn is_in_head(&mut self, slot: u32) -> bool {
+        self.live.settled_for(&[Slot(slot)]);
         self.runs().any(|run| run.column(slot).is_some())
             || self.carried.binary_search_by_key(&slot, |carried| carried.slot).is_ok()
             || self.live_base.keeps(slot)
@@ -212,12 +223,13 @@ impl State {
     }
 
     /// The last sample of a series that goes on, with no mark upon it.
-    pub fn current(&self, slot: u32) -> Option<(i64, Value)> {
+    pub fn current(&mut self, slot: u32) -> Option<(i64, Value)> {
+        let live = self.live.settled_for(&[Slot(slot)]);
         let carried = || {
             let at = self.carried.binary_search_by_key(&slot, |carried| carried.slot).ok()?;
             Some((self.carried[at].timestamp_ms, self.carried[at].value.clone()))
         };
-        let newest = self.live.current(slot).or_else(|| self.live.column(slot).is_none().then(carried).flatten())?;
+        let newest = live.current(slot).or_else(|| live.column(slot).is_none().then(carried).flatten())?;
         let silent = self.marks.iter().any(|mark| mark.after_ms >= newest.0);
         (!silent && !is_stale(&newest.1)).then_some(newest)
     }
@@ -229,14 +241,14 @@ impl State {
             && self.frozen.iter().flat_map(|frozen| &frozen.runs).all(|run| run.live)
     }
 
-    /// Runs in memory in the order in which they were stored.
+    /// Runs in memory in the order in which they were stored. In the columns of the newest one some points may lack.
     pub fn runs(&self) -> impl Iterator<Item = &Run> {
-        self.frozen.iter().flat_map(|frozen| &frozen.runs).chain([&self.live]).chain(&self.overlays)
+        self.frozen.iter().flat_map(|frozen| &frozen.runs).chain([self.live.unsettled()]).chain(&self.overlays)
     }
 
-    /// Those of them that still change.
-    pub fn growing(&self) -> impl Iterator<Item = &Run> {
-        [&self.live].into_iter().chain(&self.overlays)
+    /// Those of them that still change, with all points of these slots.
+    pub fn growing(&mut self, slots: &[Slot]) -> impl Iterator<Item = &Run> {
+        [self.live.settled_for(slots)].into_iter().chain(&self.overlays)
     }
 
     /// Late samples of one series.

@@ -41,6 +41,7 @@ mod listing;
 mod log;
 mod manifest;
 mod names;
+mod newest;
 mod numbers;
 mod options;
 mod packed;

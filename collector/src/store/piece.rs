@@ -21,7 +21,7 @@ use super::numbers::{put_all, read_all};
 use super::packed::{PackedPoints, pack};
 use super::piece_old;
 use super::run::Run;
-use super::ticks::{put_ticks, read_ticks};
+use super::ticks::{Ticks, put_ticks, read_ticks};
 
 const PART: u8 = 4;
 const HEAD: u8 = 5;
@@ -86,7 +86,7 @@ pub(super) fn part_piece(group: u32, part: &[SealedColumn<'_>]) -> Vec<u8> {
 /// A head as it is read.
 #[derive(Debug, PartialEq)]
 pub(super) struct Head {
-    pub ticks: Vec<i64>,
+    pub ticks: Ticks,
     /// Slots of all parts, one part after another.
     slots: Arc<[u32]>,
     /// Where each part ends in them.
@@ -103,7 +103,7 @@ impl Head {
             end
         });
         let ascends = slots.is_sorted();
-        Self { ticks, ends: ends.collect(), slots: slots.into(), ascends }
+        Self { ticks: Ticks::of(ticks), ends: ends.collect(), slots: slots.into(), ascends }
     }
 
     /// The part that has a slot.
@@ -130,7 +130,7 @@ impl Head {
     /// Memory that it takes, without what it shares.
     pub fn bytes(&self) -> usize {
         let slots = if Arc::strong_count(&self.slots) > 1 { 0 } else { size_of_val(&*self.slots) };
-        size_of_val(&*self.ticks) + size_of_val(&*self.ends) + slots
+        size_of::<Self>() + self.ticks.bytes() + size_of_val(&*self.ends) + slots
     }
 
     /// Has the slots in common with the run before, which mostly are the same.

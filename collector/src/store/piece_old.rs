@@ -115,9 +115,10 @@ mod tests {
         }
         let head = piece::read_head(&head(&run), 3).unwrap();
         let parts: Vec<&[u32]> = head.parts().collect();
-        assert_eq!((&head.ticks, &*parts), (&run.ticks, &[&[0, 2, 4][..]][..]));
+        let ticks = head.ticks.list();
+        assert_eq!((&*ticks, &*parts), (&*run.ticks, &[&[0, 2, 4][..]][..]));
         let mut seen = Vec::new();
-        let read = piece::read_part(&part(&run), 3, parts[0], &head.ticks, (i64::MIN, i64::MAX), |slot, read| {
+        let read = piece::read_part(&part(&run), 3, parts[0], &ticks, (i64::MIN, i64::MAX), |slot, read| {
             let (mut found, mut wanted) = (Samples::default(), Samples::default());
             assert!(read(&mut found) && run.expand(slot, i64::MIN, i64::MAX, &mut wanted));
             assert_eq!(found.floats, wanted.floats);

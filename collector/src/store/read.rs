@@ -265,7 +265,7 @@ impl Core {
 
     fn current(&self, (group, slot): (GroupId, Slot)) -> Option<(i64, Value)> {
         let group = self.groups.read().get(group).cloned()?;
-        let state = group.state.lock();
+        let mut state = group.state.lock();
         state.current(slot.0).filter(|(at_ms, _)| !state.is_erased(slot.0, *at_ms))
     }
 }

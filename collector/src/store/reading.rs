@@ -70,7 +70,7 @@ impl Core {
         take: Take<'_>,
     ) -> Result<(), SelectError> {
         let oldest_ms = self.oldest_ms(self.options.clock.now_ms());
-        let Some(seen) = Seen::of(&group.state.lock(), wanted, asked, oldest_ms) else { return Ok(()) };
+        let Some(seen) = Seen::of(&mut group.state.lock(), wanted, asked, oldest_ms) else { return Ok(()) };
         budget.take(seen.current.len() as u64)?;
         for (series, at_ms, value) in &seen.current {
             take(*series, &mut one(*at_ms, value.clone()));
@@ -131,7 +131,7 @@ impl Core {
 
 impl Seen {
     /// `None` where the group has nothing of that time.
-    fn of(state: &State, wanted: &[Wanted], asked: Asked, oldest_ms: i64) -> Option<Self> {
+    fn of(state: &mut State, wanted: &[Wanted], asked: Asked, oldest_ms: i64) -> Option<Self> {
         let Asked { from_ms, to_ms, last, .. } = asked;
         let (min_ms, max_ms) = state.span()?;
         if from_ms > to_ms || max_ms.max(state.last_mark_ms()) < from_ms || min_ms > to_ms {
@@ -147,6 +147,10 @@ impl Seen {
         let slots: Vec<Slot> = rest.iter().map(|(_, slot)| *slot).collect();
         // Only bytes are copied under the lock, or a wide query would hold up those who append.
         let near = |run: &&Run| run.span().is_some_and(|(min, max)| max >= low_ms && min <= to_ms);
+        let growing = match slots.is_empty() {
+            true => Vec::new(),
+            false => state.growing(&slots).filter(near).map(|run| run.copy(&slots, low_ms)).collect(),
+        };
         let has_late = state.first_late_ms().is_some_and(|first_ms| first_ms <= to_ms);
         let late = |slot: &Slot| {
             let mut late = Samples::default();
@@ -154,11 +158,7 @@ impl Seen {
             late
         };
         Some(Self {
-            growing: if slots.is_empty() {
-                Vec::new()
-            } else {
-                state.growing().filter(near).map(|run| run.copy(&slots, low_ms)).collect()
-            },
+            growing,
             late: if has_late { slots.iter().map(late).collect() } else { Vec::new() },
             marks: marks.into_iter().filter(|mark| state.is_silent(mark)).collect(),
             frozen: state.frozen.clone(),
@@ -188,18 +188,15 @@ impl Seen {
 }
 
 /// Which of the wanted series have their last sample in memory, and those that must be read.
-fn current(state: &State, wanted: &[Wanted], asked: Asked) -> (Vec<(usize, i64, Value)>, Vec<Wanted>) {
+fn current(state: &mut State, wanted: &[Wanted], asked: Asked) -> (Vec<(usize, i64, Value)>, Vec<Wanted>) {
     let late_ms = state.sealed.iter().filter(|run| !run.live).map(|run| run.max_ms).max();
     let (mut current, mut rest) = (Vec::with_capacity(wanted.len()), Vec::new());
     for (series, slot) in wanted {
-        let near = |at_ms: i64| {
-            (asked.from_ms..=asked.to_ms).contains(&at_ms)
-                && late_ms.is_none_or(|late| late < at_ms)
-                && !state.is_erased(slot.0, at_ms)
-        };
+        let near =
+            |at_ms: i64| (asked.from_ms..=asked.to_ms).contains(&at_ms) && late_ms.is_none_or(|late| late < at_ms);
         match state.current(slot.0).filter(|(at_ms, _)| near(*at_ms)) {
-            Some((at_ms, value)) => current.push((*series, at_ms, value)),
-            None => rest.push((*series, *slot)),
+            Some((at_ms, value)) if !state.is_erased(slot.0, at_ms) => current.push((*series, at_ms, value)),
+            _ => rest.push((*series, *slot)),
         }
     }
     (current, rest)

@@ -220,7 +220,7 @@ impl Restored {
         let mut admission = Admission::default();
         self.groups.all.iter().for_each(|group| group.state.lock().bound_seen());
         admission.set_live(count_live(&self.groups.all, options.live_since_ms()));
-        let head_bytes: usize = self.groups.all.iter().map(|group| group.state.lock().bytes()).sum();
+        let head_bytes: isize = self.groups.all.iter().map(|group| group.state.lock().grown_bytes()).sum();
         Core {
             options,
             index: RwLock::new(self.index),

@@ -104,21 +104,33 @@ impl Run {
         }
         for (slot, value) in values {
             let at = self.column_at(slot.0);
-            let column = &mut self.columns[at];
-            let before = column.bytes.len();
-            if matches!(value, Value::Float(value) if lampad_proto::is_stale(*value)) {
-                if key || column.is_present() {
-                    column.ended(tick);
-                }
-            } else if !column.is_last(value) {
-                column.set(tick, value);
-            }
-            column.through = OPEN;
-            self.grown(at, before);
+            self.go_on(at, tick, key, value);
         }
         if key && tick > 0 {
             self.end_unlisted(tick, values);
         }
+    }
+
+    /// Puts into a column what a tick that is there already said of it, unless that was put there before.
+    pub fn catch_up(&mut self, tick: u32, slot: u32, value: f64) {
+        let at = self.column_at(slot);
+        if self.columns[at].is_behind(tick) {
+            self.go_on(at, tick, false, &Value::Float(value));
+        }
+    }
+
+    fn go_on(&mut self, at: usize, tick: u32, key: bool, value: &Value) {
+        let column = &mut self.columns[at];
+        let before = column.bytes.len();
+        if matches!(value, Value::Float(value) if lampad_proto::is_stale(*value)) {
+            if key || column.is_present() {
+                column.ended(tick);
+            }
+        } else if !column.is_last(value) {
+            column.set(tick, value);
+        }
+        column.through = OPEN;
+        self.grown(at, before);
     }
 
     fn end_unlisted(&mut self, tick: u32, values: &[(Slot, Value)]) {

@@ -308,7 +308,7 @@ impl State {
         let sealed = self.sealed.iter().filter(|run| run.live && run.head.partition == current);
         let sealed = sealed.map(|run| run.min_ms);
         let frozen = self.frozen.iter().flat_map(|frozen| &frozen.runs).filter(|run| run.live);
-        let growing = frozen.chain([&self.live]).filter_map(Run::span).map(|(min_ms, _)| min_ms);
+        let growing = frozen.chain([self.live.unsettled()]).filter_map(Run::span).map(|(min_ms, _)| min_ms);
         sealed.chain(growing).min().map(|first_ms| first_ms.saturating_sub(1))
     }
 

@@ -7,6 +7,8 @@
 //! An agent stamps its ticks with the moments at which they were due, so most runs have one step from end to end. Where reads
 //! were late a tick costs a byte or two.
 
+use std::sync::Arc;
+
 use super::bytes::{Reader, put_signed, put_varint};
 
 /// More than a run can have; a longer list is damage, not a reason to allocate.
@@ -48,6 +50,58 @@ pub(super) fn read_ticks(reader: &mut Reader<'_>) -> Option<Vec<i64>> {
         }
     }
     ticks.is_sorted().then_some(ticks)
+}
+
+/// The ticks of a sealed run as they are kept in memory: many runs are known at a time, and few of them are read.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Ticks {
+    Even(Even),
+    Listed(Arc<[i64]>),
+}
+
+/// Ticks of one step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Even {
+    first_ms: i64,
+    step_ms: i64,
+    count: usize,
+}
+
+impl Ticks {
+    pub fn of(ticks: Vec<i64>) -> Self {
+        let Some(first_ms) = ticks.first().copied() else { return Self::Listed(Arc::default()) };
+        let step_ms = ticks.get(1).map_or(0, |second| second.wrapping_sub(first_ms));
+        let even = Even { first_ms, step_ms, count: ticks.len() };
+        if even.iter().eq(ticks.iter().copied()) { Self::Even(even) } else { Self::Listed(ticks.into()) }
+    }
+
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Even(even) => even.count,
+            Self::Listed(ticks) => ticks.len(),
+        }
+    }
+
+    /// Memory that they take beside themselves.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Even(_) => 0,
+            Self::Listed(ticks) => size_of_val(&**ticks),
+        }
+    }
+
+    pub fn list(&self) -> Arc<[i64]> {
+        match self {
+            Self::Even(even) => even.iter().collect(),
+            Self::Listed(ticks) => ticks.clone(),
+        }
+    }
+}
+
+impl Even {
+    fn iter(self) -> impl Iterator<Item = i64> {
+        (0..self.count).map(move |tick| self.first_ms.wrapping_add(self.step_ms.wrapping_mul(tick as i64)))
+    }
 }
 
 /// From ticks to changes of step and back. Wrapping, because foreign times may be anything.
@@ -97,8 +151,10 @@ mod tests {
                 let mut out = Vec::new();
                 put_ticks(&mut out, &ticks);
                 let mut reader = Reader(&out);
-                prop_assert_eq!(read_ticks(&mut reader), Some(ticks));
+                prop_assert_eq!(read_ticks(&mut reader), Some(ticks.clone()));
                 prop_assert!(reader.is_empty());
+                let kept = Ticks::of(ticks.clone());
+                prop_assert_eq!((kept.len(), &*kept.list()), (ticks.len(), &*ticks));
             }
         }
 
@@ -116,6 +172,7 @@ mod tests {
         let mut out = Vec::new();
         put_ticks(&mut out, &ticks);
         assert!(out.len() < 20, "{} bytes", out.len());
-        assert_eq!(read_ticks(&mut Reader(&out)), Some(ticks));
+        assert_eq!(read_ticks(&mut Reader(&out)).as_ref(), Some(&ticks));
+        assert_eq!(Ticks::of(ticks).bytes(), 0);
     }
 }

@@ -69,6 +69,6 @@ impl<'a> Values<'a> {
             let Some(value) = self.value(*address)? else { return Ok(None) };
             parts.push((value, address.piece, slots.to_vec()));
         }
-        Ok(Some(Opened { live: run.live, ticks: head.ticks, parts }))
+        Ok(Some(Opened { live: run.live, ticks: head.ticks.list().to_vec(), parts }))
     }
 }

@@ -185,9 +185,9 @@ impl Lane {
         self.groups.push(Group {
             name,
             series: Vec::new(),
-            generation: 0,
-            key_owed: true,
             round: 0,
+            key_round: 0,
+            key_owed: true,
             last_ms: -1,
             is_cut: false,
         });
@@ -197,7 +197,7 @@ impl Lane {
     fn add_series(&mut self, series: &v1::SeriesDef) -> NewSeries {
         let reference = self.series.len() as u32;
         let definition = self.definition(series);
-        self.series.push(Series { last: 0.0, group: series.group, generation: 0, round: 0, is_other: false });
+        self.series.push(Series::new(series.group));
         if let Some(group) = self.groups.get_mut(series.group as usize) {
             group.series.push(reference);
         }

@@ -6,7 +6,7 @@ use lampad_proto::v1::{self, GroupTick};
 use lampad_proto::{Number, decimal};
 use roaring::RoaringBitmap;
 
-use super::{DecodeError, Lane, Series, Tick, is_stale};
+use super::{DecodeError, IS_OTHER, Lane, Series, Tick};
 use crate::ingest::admit::cut;
 use crate::store::Value;
 
@@ -123,16 +123,15 @@ impl Lane {
             }
             return Err(DecodeError::Unknown { what: "group", reference: tick.group.into(), known });
         };
-        if !tick.key && group.generation == 0 {
+        if !tick.key && group.key_round == 0 {
             return Err(DecodeError::NoBase(cut(&group.name).to_owned()));
         }
-        // No series has 0 while it is present, nor after a tick in which it came.
-        group.generation = group.generation.wrapping_add(u32::from(tick.key)).max(1);
-        group.round = group.round.wrapping_add(1).max(1);
-        group.key_owed = false;
-        let at = At { group: tick.group, generation: group.generation, round: group.round };
         let (name, last_ms) = (group.name.clone(), group.last_ms);
         let malformed = |trouble: String| DecodeError::Malformed { group: cut(&name).to_owned(), trouble };
+        group.round = group.round.checked_add(1).ok_or_else(|| malformed("more ticks than can be counted".into()))?;
+        group.key_round = if tick.key { group.round } else { group.key_round };
+        group.key_owed = false;
+        let at = At { group: tick.group, key_round: group.key_round, round: group.round };
 
         let timestamp_ms = base_ms
             .checked_add(tick.offset_ms)
@@ -198,7 +197,7 @@ impl Lane {
         for step in &tick.ended {
             let reference = refs.next(*step)?;
             // An end of what is not present changes nothing: a key tick has left it out already.
-            if self.find(at, reference)?.is_some_and(|series| series.generation == at.generation) {
+            if self.find(at, reference)?.is_some_and(|series| series.is_present(at.key_round)) {
                 self.set(at, reference, &mut out, |_| Ok(Value::Float(lampad_proto::stale())))?;
             }
         }
@@ -215,7 +214,7 @@ impl Lane {
             let reference = reference.into();
             return Err(Trouble::Unknown(DecodeError::Unknown { what: "series", reference, known }));
         };
-        if series.group != at.group {
+        if series.group() != at.group {
             return Err(format!("series {reference} is of another group").into());
         }
         Ok(Some(*series))
@@ -232,7 +231,7 @@ impl Lane {
         if series.round == at.round {
             return Err(format!("series {reference} comes twice in a tick").into());
         }
-        let present = series.generation == at.generation;
+        let present = series.is_present(at.key_round);
         let value = next(present.then(|| self.last(reference)).as_ref())?;
         let (last, is_other) = match &value {
             Value::Float(value) => (*value, false),
@@ -241,11 +240,11 @@ impl Lane {
                 (0.0, true)
             }
         };
-        if series.is_other && !is_other {
+        if series.is_other() && !is_other {
             self.others.remove(&reference);
         }
-        let generation = if is_stale(&value) { 0 } else { at.generation };
-        self.series[reference as usize] = Series { last, group: at.group, generation, round: at.round, is_other };
+        let group = at.group | if is_other { IS_OTHER } else { 0 };
+        self.series[reference as usize] = Series { last, round: at.round, group };
         out.push((reference, value));
         Ok(())
     }
@@ -253,14 +252,14 @@ impl Lane {
     /// All present series of a group with their values.
     fn present(&self, group: u32) -> Vec<(u32, Value)> {
         let group = &self.groups[group as usize];
-        let is_present = |series: &&u32| self.series[**series as usize].generation == group.generation;
+        let is_present = |series: &&u32| self.series[**series as usize].is_present(group.key_round);
         group.series.iter().filter(is_present).map(|reference| (*reference, self.last(*reference))).collect()
     }
 }
 
 struct At {
     group: u32,
-    generation: u32,
+    key_round: u32,
     round: u32,
 }
 

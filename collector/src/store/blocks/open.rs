@@ -18,7 +18,7 @@ pub(super) struct Opening {
 
 /// A sealed run whose values are in memory.
 pub struct OpenRun {
-    pub(super) head: Arc<Head>,
+    pub(super) ticks: Arc<[i64]>,
     /// Of each wanted slot.
     pub(super) columns: Vec<Option<OpenColumn>>,
 }
@@ -57,7 +57,7 @@ impl Places {
 
 impl OpenRun {
     pub fn ticks(&self) -> &[i64] {
-        &self.head.ticks
+        &self.ticks
     }
 
     /// Of the wanted slot at this place.

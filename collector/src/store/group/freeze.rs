@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use crate::store::block::{Address, SealedRun};
+use crate::store::newest::Newest;
 use crate::store::run::Run;
 use crate::store::tier::tier_of;
 use crate::store::{Slot, Value, WriteMode};
@@ -32,18 +33,17 @@ impl State {
     }
 
     fn unfrozen_lsns(&self) -> impl Iterator<Item = u64> + '_ {
-        let runs = [&self.live].into_iter().chain(&self.overlays).filter(|run| !run.is_empty());
+        let runs = [self.live.unsettled()].into_iter().chain(&self.overlays).filter(|run| !run.is_empty());
         runs.map(|run| run.first_lsn).chain((!self.late.is_empty()).then_some(self.late_lsn))
     }
 
     /// Takes what grew aside; the next tick begins a new run. `None` when nothing did.
     pub fn freeze(&mut self, mode: WriteMode) -> Option<Arc<Frozen>> {
         let first_lsn = self.unfrozen_lsns().min()?;
-        let bytes = self.bytes();
         self.begun_ms = 0;
         let mut runs = Vec::new();
         let mut touched = Vec::new();
-        let mut live = std::mem::replace(&mut self.live, Run::new());
+        let mut live = std::mem::replace(&mut self.live, Newest::new()).into_run();
         if !live.is_empty() {
             live.live = true;
             let mut carried = live.present();
@@ -73,6 +73,7 @@ impl State {
             touched.extend_from_slice(&run.slots);
         }
         let seen = self.seen(touched);
+        let bytes = std::mem::take(&mut self.counted_bytes);
         let frozen = Arc::new(Frozen { runs, first_lsn, last_lsn: self.lsn, bytes, seen });
         self.frozen.push(frozen.clone());
         Some(frozen)
@@ -119,6 +120,7 @@ impl State {
     pub fn bound_seen(&mut self) {
         let Some(newest_ms) = self.all_sealed().map(|run| run.max_ms).max() else { return };
         self.unsure = true;
+        self.live.settled();
         for slot in 0..self.series.len() as u32 {
             if !self.ended.contains(slot) && self.runs().all(|run| run.column(slot).is_none()) {
                 let seen_ms = &mut self.seen_ms[slot as usize];
@@ -130,7 +132,8 @@ impl State {
     /// Whether what grew is so much or so old that it should be sealed.
     pub fn is_due(&self, now_ms: i64, age_ms: i64) -> bool {
         let old = self.begun_ms != 0 && now_ms.saturating_sub(self.begun_ms) >= age_ms;
-        let much = self.live.ticks.len() >= TICKS_MAX || self.live.longest >= COLUMN_BYTES_MAX;
+        let live = self.live.unsettled();
+        let much = live.ticks.len() >= TICKS_MAX || live.longest >= COLUMN_BYTES_MAX;
         old || much || self.overlays.len() >= OVERLAYS_MAX || self.late.len() >= LATE_MAX
     }
 

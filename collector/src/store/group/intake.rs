@@ -70,24 +70,24 @@ impl State {
     }
 
     /// What was present where the last tick of a lane went.
-    fn present_at(&self, base: Base) -> Vec<Carried> {
+    fn present_at(&mut self, base: Base) -> Vec<Carried> {
         match base {
             Base::Lost => Vec::new(),
-            Base::Newest if self.live.is_empty() => self.carried.clone(),
-            Base::Newest => self.live.present(),
+            Base::Newest if self.live.unsettled().is_empty() => self.carried.clone(),
+            Base::Newest => self.live.settled().present(),
             Base::Overlay(at) => self.overlays[at].present(),
             Base::Kept { present, .. } => present,
         }
     }
 
     /// Bytes in the log, at most, of what completing the next tick of a lane adds to it; 0 where the tick is only appended.
-    pub fn completion_bytes(&self, tick: &TickBatch) -> usize {
-        let newer = tick.timestamp_ms > self.live.last_ms().unwrap_or(self.last_ms);
+    pub fn completion_bytes(&mut self, tick: &TickBatch) -> usize {
+        let newer = tick.timestamp_ms > self.live.unsettled().last_ms().unwrap_or(self.last_ms);
         let to_newest = tick.run == Lane::Live && newer;
         let base = if tick.run == Lane::Live { &self.live_base } else { &self.late_base };
         // A live tick in an overlay may be followed by one that is not, and that builds on it.
         let appends = match base {
-            Base::Newest | Base::Lost if to_newest => !self.live.is_empty(),
+            Base::Newest | Base::Lost if to_newest => !self.live.unsettled().is_empty(),
             Base::Overlay(at) if tick.run == Lane::Backfill && !tick.key => {
                 self.overlays[*at].last_ms() < Some(tick.timestamp_ms)
             }
@@ -106,13 +106,17 @@ impl State {
             Base::Kept { present, .. } => of(present),
         };
         // The next tick of the lane may go to the other run, and is completed from this one then.
-        2 * (of_base + if self.live.is_empty() { of(&self.carried) } else { of(&self.live.present()) })
+        let of_newest = match self.live.settled() {
+            live if live.is_empty() => of(&self.carried),
+            live => of(&live.present()),
+        };
+        2 * (of_base + of_newest)
     }
 
     /// One that is older than the retention is stored like others, because the next one builds on it. It is not selected.
     fn delta_tick(&mut self, tick: &TickBatch, lsn: u64) -> Outcome {
         // After a restart the sealed ticks count too, or two runs of the newest data would overlap.
-        let newer = tick.timestamp_ms > self.live.last_ms().unwrap_or(self.last_ms);
+        let newer = tick.timestamp_ms > self.live.unsettled().last_ms().unwrap_or(self.last_ms);
         let base = std::mem::take(self.base_mut(tick.run));
         if tick.run == Lane::Live && newer {
             self.live_base = Base::Newest;
@@ -136,9 +140,9 @@ impl State {
     }
 
     fn newest_tick(&mut self, tick: &TickBatch, base: Base, lsn: u64) -> Outcome {
-        let begun = self.live.is_empty();
+        let begun = self.live.unsettled().is_empty();
         if begun {
-            self.live.first_lsn = lsn;
+            self.live.settled().first_lsn = lsn;
         }
         self.last_ms = self.last_ms.max(tick.timestamp_ms);
         if !begun && matches!(base, Base::Newest | Base::Lost) {
@@ -164,18 +168,19 @@ impl State {
             return;
         }
         // A tick before the first of this run may be sealed already: it is late, and never the run's first.
-        let late = self.live.is_empty() && at_ms <= self.last_ms;
+        let late = self.live.unsettled().is_empty() && at_ms <= self.last_ms;
         let known = tick.values.iter().any(|(slot, _)| self.is_defined(*slot));
-        let begun = self.live.is_empty() && !late && known;
-        let number = if late || !known { None } else { self.live.stated_tick(at_ms) };
+        let live = self.live.settled();
+        let begun = live.is_empty() && !late && known;
+        let number = if late || !known { None } else { live.stated_tick(at_ms) };
         if begun {
-            self.live.first_lsn = lsn;
+            live.first_lsn = lsn;
         }
         for (at, (slot, value)) in tick.values.iter().enumerate() {
             if !self.is_defined(*slot) {
                 continue;
             }
-            if number.is_some_and(|number| self.live.state(number, *slot, value)) {
+            if number.is_some_and(|number| self.live.settled().state(number, *slot, value)) {
                 continue;
             }
             if let Err(reject) = self.late_sample(*slot, at_ms, value, lsn) {
