@@ -20,7 +20,7 @@ use std::time::Duration;
 
 pub(super) use self::publish::Forgotten;
 use self::say::say_new;
-use super::block::{Packer, SealedRun};
+use super::block::{Batch, Order, Packer, Part, SealedRun};
 use super::core::Core;
 use super::disk::Engine;
 use super::group::{FORGOTTEN, Frozen, Group, is_stale};
@@ -32,8 +32,9 @@ use super::{GroupId, WriteMode};
 /// Longest wait for the log within a checkpoint.
 const LOG_WITHIN: Duration = Duration::from_secs(30);
 
-/// Sealed values are handed to the engine when they are so many bytes.
-const PUT_BYTES: usize = 1024 * 1024;
+/// Pieces of groups that are placed together, about: of a fleet so many that the parts of a metric fill values of their own. The
+/// values are handed to the engine then.
+const BATCH_BYTES: usize = 2 * 1024 * 1024;
 
 /// Frozen data of a group with what became of it.
 struct Sealing {
@@ -100,14 +101,23 @@ impl Sealer {
         let (partition, number) = self.current_partition(core);
         let mut packer = Packer::new(partition, number);
         let mut written = Ok(());
-        for Sealing { group, frozen, runs, .. } in sealing.iter_mut() {
+        let mut batch = Batch::default();
+        for at in 0..sealing.len() {
+            let Sealing { group, frozen, .. } = &sealing[at];
             for run in &frozen.runs {
-                let order = by_labels(core, group, run, |slot| slot);
-                runs.extend(packer.run(group.id.0, run, &order).into_iter().map(Arc::new));
+                batch.add(at, group.id.0, run, &by_labels(core, group, run, |slot| slot));
             }
-            if packer.closed_bytes() >= PUT_BYTES {
-                written = written.and_then(|()| self.put(core, partition, &mut packer));
+            if batch.bytes < BATCH_BYTES && at + 1 < sealing.len() {
+                continue;
             }
+            let sort = |parts: &mut [Part]| {
+                let index = core.index.read();
+                parts.sort_by(|a, b| index.compare(a.first, b.first));
+            };
+            for (owner, run) in std::mem::take(&mut batch).place(&mut packer, sort) {
+                sealing[owner].runs.push(Arc::new(run));
+            }
+            written = written.and_then(|()| self.put(core, partition, &mut packer));
         }
         let next = packer.finish();
         written = written.and_then(|()| self.put(core, partition, &mut packer));
@@ -205,8 +215,8 @@ fn frozen_of(core: &Core) -> Vec<Sealing> {
 }
 
 /// The run's columns, by the labels of their series, whose slots `series_of` says: neighbours are read together.
-pub(super) fn by_labels(core: &Core, group: &Group, run: &Run, series_of: impl Fn(u32) -> u32) -> Vec<usize> {
-    let mut order: Vec<(u32, usize)> = {
+pub(super) fn by_labels(core: &Core, group: &Group, run: &Run, series_of: impl Fn(u32) -> u32) -> Order {
+    let mut order: Order = {
         let state = group.state.lock();
         let series = |slot: u32| state.series.get(series_of(slot) as usize).copied().unwrap_or(FORGOTTEN);
         run.slots.iter().enumerate().map(|(column, slot)| (series(*slot), column)).collect()
@@ -215,5 +225,6 @@ pub(super) fn by_labels(core: &Core, group: &Group, run: &Run, series_of: impl F
     order.sort_unstable_by(|(a, at_a), (b, at_b)| index.compare(*a, *b).then(at_a.cmp(at_b)));
     drop(index);
     // A column without points was registered and never had a value.
-    order.into_iter().map(|(_, column)| column).filter(|column| !run.columns[*column].bytes.is_empty()).collect()
+    order.retain(|(_, column)| !run.columns[*column].bytes.is_empty());
+    order
 }

@@ -8,13 +8,14 @@ use super::block::{Address, SealedRun, piece};
 use super::disk::Engine;
 use super::piece::{UnpackedColumn, read_columns, read_head};
 
-/// Values that are kept at hand: neighbouring groups share them.
-const VALUES_MAX: usize = 256;
+/// Bytes of values that are kept at hand: groups that were sealed together share them.
+const AT_HAND_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Reads values, each once where neighbours ask for it.
 pub(super) struct Values<'a> {
     engine: &'a dyn Engine,
     at_hand: HashMap<(u32, u32), Arc<[u8]>>,
+    at_hand_bytes: usize,
 }
 
 /// A run with the values in which its columns lie.
@@ -37,7 +38,7 @@ impl Opened {
 
 impl<'a> Values<'a> {
     pub fn new(engine: &'a dyn Engine) -> Self {
-        Self { engine, at_hand: HashMap::new() }
+        Self { engine, at_hand: HashMap::new(), at_hand_bytes: 0 }
     }
 
     fn value(&mut self, address: Address) -> io::Result<Option<Arc<[u8]>>> {
@@ -50,10 +51,11 @@ impl<'a> Values<'a> {
             read => read?,
         };
         let Some(value) = read else { return Ok(None) };
-        if self.at_hand.len() >= VALUES_MAX {
-            self.at_hand.clear();
+        if self.at_hand_bytes + value.len() > AT_HAND_BYTES_MAX {
+            (self.at_hand, self.at_hand_bytes) = (HashMap::new(), 0);
         }
         let value: Arc<[u8]> = value.into();
+        self.at_hand_bytes += value.len();
         self.at_hand.insert(key, value.clone());
         Ok(Some(value))
     }
