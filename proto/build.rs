@@ -9,7 +9,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(FILES, ["."])?;
     // Served by gRPC reflection, so that grpcurl and other clients need no copy of the files.
     std::fs::write(out.join("lampad.v1.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .extern_path(".lampad.v1.DecimalColumn", "crate::column::DecimalColumn")
+        .compile_fds(descriptors)?;
     println!("cargo::rerun-if-changed=lampad");
     Ok(())
 }

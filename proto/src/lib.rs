@@ -3,6 +3,7 @@
 #![doc = include_str!("../FORMATS.md")]
 
 pub mod client;
+mod column;
 pub mod decimal;
 mod lower;
 mod number;
@@ -25,6 +26,8 @@ pub const PROTOCOL_INTEGERS: u32 = 2;
 #[allow(clippy::all, missing_docs)]
 pub mod v1 {
     tonic::include_proto!("lampad.v1");
+
+    pub use crate::column::DecimalColumn;
 }
 
 /// The compiled descriptors of [`v1`], for gRPC reflection.

@@ -206,7 +206,7 @@ fn check_bases(batch: &Batch, states: &[(GroupId, &Group, MutexGuard<'_, State>)
 /// Ticks of one group and lane ascend, so that at most two of them are completed; and with what is added then the record stays
 /// within what a replay reads. Asked before anything is changed: what is in memory and not in the log would be acked.
 fn check_completion(batch: &Batch, states: &mut [(GroupId, &Group, MutexGuard<'_, State>)]) -> Result<(), AppendError> {
-    let mut last_ms: HashMap<(GroupId, Run), i64> = HashMap::new();
+    let mut last_ms: HashMap<(GroupId, Run), i64, foldhash::fast::RandomState> = HashMap::default();
     let mut bytes = bytes_of(batch);
     for tick in &batch.ticks {
         let Ok(found) = states.binary_search_by_key(&tick.group, |(id, ..)| *id) else { continue };

@@ -67,6 +67,8 @@ pub(super) enum Seen {
 pub(super) struct State {
     /// Series number of each slot, [`FORGOTTEN`] where it has none any more.
     pub series: Vec<u32>,
+    /// Whether any is: mostly none, and then a slot is known by its number.
+    has_forgotten: bool,
     /// Per slot, until when it had samples when last looked at.
     pub seen_ms: Vec<i64>,
     /// Slots of which the manifest says, or is about to say, that they had ended when they were last frozen.
@@ -139,6 +141,7 @@ impl State {
     pub fn new() -> Self {
         Self {
             series: Vec::new(),
+            has_forgotten: false,
             seen_ms: Vec::new(),
             ended: RoaringBitmap::new(),
             unsure: false,
@@ -168,6 +171,7 @@ impl State {
 
     pub fn add_slot(&mut self, series: u32, now_ms: i64) {
         self.series.push(series);
+        self.has_forgotten |= series == FORGOTTEN;
         self.seen_ms.push(now_ms);
     }
 
@@ -177,8 +181,16 @@ impl State {
         self.seen_ms.shrink_to_fit();
     }
 
+    /// Takes a slot's series away, and says which it was.
+    pub fn forget(&mut self, slot: Slot) -> Option<u32> {
+        let series = self.series.get_mut(slot.0 as usize).filter(|series| **series != FORGOTTEN)?;
+        self.has_forgotten = true;
+        Some(std::mem::replace(series, FORGOTTEN))
+    }
+
     pub fn is_defined(&self, slot: Slot) -> bool {
-        self.series.get(slot.0 as usize).is_some_and(|series| *series != FORGOTTEN)
+        let slot = slot.0 as usize;
+        slot < self.series.len() && (!self.has_forgotten || self.series[slot] != FORGOTTEN)
     }
 
     /// Bytes that the group's unfrozen data takes.

@@ -202,8 +202,7 @@ impl Restored {
         while state.series.len() <= slot.0 as usize {
             state.add_slot(FORGOTTEN, now_ms);
         }
-        let Some(series) = state.series.get_mut(slot.0 as usize).filter(|series| **series != FORGOTTEN) else { return };
-        let forgotten = std::mem::replace(series, FORGOTTEN);
+        let Some(forgotten) = state.forget(slot) else { return };
         state.carried.retain(|carried| carried.slot != slot.0);
         state.ended.remove(slot.0);
         self.index.displace(forgotten, group.id, slot);

@@ -7,7 +7,7 @@ use crate::store::Slot;
 use crate::store::admit::count_live;
 use crate::store::block::SealedRun;
 use crate::store::core::Core;
-use crate::store::group::{FORGOTTEN, Group};
+use crate::store::group::Group;
 use crate::store::seal::Forgotten;
 use crate::store::thin::needs;
 use crate::store::tier::TIERS;
@@ -75,12 +75,12 @@ fn forget_old(core: &Core, group: &Group, now_ms: i64) -> Forgotten {
         state.present = Arc::default();
     }
     let slots = 0..state.series.len() as u32;
-    let old = |slot: &u32| {
-        state.series[*slot as usize] != FORGOTTEN && state.seen_ms[*slot as usize] < kept_ms && !state.is_in_head(*slot)
+    let mut is_old = |slot: &u32| {
+        state.is_defined(Slot(*slot)) && state.seen_ms[*slot as usize] < kept_ms && !state.is_in_head(*slot)
     };
-    let old: Vec<u32> = slots.filter(old).collect();
+    let old: Vec<u32> = slots.filter(|slot| is_old(slot)).collect();
     for slot in &old {
-        let series = std::mem::replace(&mut state.series[*slot as usize], FORGOTTEN);
+        let Some(series) = state.forget(Slot(*slot)) else { continue };
         state.ended.remove(*slot);
         index.displace(series, group.id, Slot(*slot));
     }
