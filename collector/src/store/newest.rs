@@ -48,7 +48,7 @@ impl Newest {
         if !key && !self.run.is_empty() && self.waiting.put(self.run.ticks.len() as u32, values) {
             self.run.push_tick(timestamp_ms);
             if self.waiting.ticks.len() >= WAITING_MAX {
-                self.settled();
+                self.settle();
             }
             return;
         }
@@ -56,12 +56,19 @@ impl Newest {
     }
 
     /// With all of its points.
+    #[inline]
     pub fn settled(&mut self) -> &mut Run {
+        if !self.waiting.ticks.is_empty() {
+            self.settle();
+        }
+        &mut self.run
+    }
+
+    fn settle(&mut self) {
         for (tick, values) in self.waiting.by_tick() {
             values.for_each(|(slot, value)| self.run.catch_up(tick, slot, value));
         }
         self.waiting.clear();
-        &mut self.run
     }
 
     /// With all points of these slots.

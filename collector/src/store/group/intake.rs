@@ -176,13 +176,15 @@ impl State {
         if begun {
             live.first_lsn = lsn;
         }
-        for (at, (slot, value)) in tick.values.iter().enumerate() {
-            if !self.is_defined(*slot) {
-                continue;
-            }
-            if number.is_some_and(|number| self.live.settled().state(number, *slot, value)) {
-                continue;
-            }
+        // Those that name no series are rejected already.
+        let is_defined = |at: &usize| outcome.rejected.binary_search_by_key(at, |(at, _)| *at).is_err();
+        let is_late = |at: &usize| {
+            let (slot, value) = &tick.values[*at];
+            !number.is_some_and(|number| live.state(number, *slot, value))
+        };
+        let late: Vec<usize> = (0..tick.values.len()).filter(is_defined).filter(is_late).collect();
+        for at in late {
+            let (slot, value) = &tick.values[at];
             if let Err(reject) = self.late_sample(*slot, at_ms, value, lsn) {
                 outcome.rejected.push((at, reject));
             }
