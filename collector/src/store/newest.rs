@@ -73,15 +73,22 @@ impl Newest {
 
     /// With all points of these slots.
     pub fn settled_for(&mut self, slots: &[Slot]) -> &Run {
-        if slots.len() * VALUES_PER_SLOT >= self.waiting.values.len() {
-            return self.settled();
-        }
-        for slot in slots {
-            for (tick, value) in self.waiting.of(slot.0) {
-                self.run.catch_up(tick, slot.0, value);
+        self.expect(slots.len());
+        if !self.waiting.ticks.is_empty() {
+            for slot in slots {
+                for (tick, value) in self.waiting.of(slot.0) {
+                    self.run.catch_up(tick, slot.0, value);
+                }
             }
         }
         &self.run
+    }
+
+    /// So many slots will be asked for, all at once or one by one: where these are many, nothing waits any more.
+    pub fn expect(&mut self, slots: usize) {
+        if slots * VALUES_PER_SLOT >= self.waiting.values.len() {
+            self.settled();
+        }
     }
 
     pub fn into_run(mut self) -> Run {

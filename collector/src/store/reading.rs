@@ -191,6 +191,7 @@ impl Seen {
 fn current(state: &mut State, wanted: &[Wanted], asked: Asked) -> (Vec<(usize, i64, Value)>, Vec<Wanted>) {
     let late_ms = state.sealed.iter().filter(|run| !run.live).map(|run| run.max_ms).max();
     let (mut current, mut rest) = (Vec::with_capacity(wanted.len()), Vec::new());
+    state.live.expect(wanted.len());
     for (series, slot) in wanted {
         let near =
             |at_ms: i64| (asked.from_ms..=asked.to_ms).contains(&at_ms) && late_ms.is_none_or(|late| late < at_ms);
