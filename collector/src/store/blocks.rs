@@ -255,7 +255,10 @@ impl Blocks {
         let mut opening = begin();
         if opening.iter().any(|run| !run.missing.is_empty()) {
             ahead()?;
-            opening = begin();
+            // Of many slots what was brought is whole values: there are no columns to be found now.
+            if places.few().is_some() {
+                opening = begin();
+            }
         }
         // Of all runs at once: each time somebody waits for a reader to wake.
         let parts = opening.iter().flat_map(|run| &run.missing).map(|(_, address)| *address);

@@ -10,6 +10,9 @@ use super::{Slot, Value};
 /// Ticks that wait, at most: with twice as many little is gained, and they take four times the memory of points.
 const WAITING_MAX: usize = 8;
 
+/// The same of their values: of more the columns are in no cache either, and whoever comes last would wait long.
+const VALUES_MAX: usize = 1 << 14;
+
 /// Values that are put into columns in the time in which those of one slot are looked up.
 const VALUES_PER_SLOT: usize = 16;
 
@@ -47,7 +50,7 @@ impl Newest {
         // A key tick ends what it does not list, so that all before it must be known.
         if !key && !self.run.is_empty() && self.waiting.put(self.run.ticks.len() as u32, values) {
             self.run.push_tick(timestamp_ms);
-            if self.waiting.ticks.len() >= WAITING_MAX {
+            if self.waiting.ticks.len() >= WAITING_MAX || self.waiting.values.len() >= VALUES_MAX {
                 self.settle();
             }
             return;

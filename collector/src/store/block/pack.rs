@@ -41,8 +41,8 @@ struct Pieces {
     head: Vec<u8>,
     /// Each with its first series.
     parts: Vec<(u32, Vec<u8>)>,
-    /// Bytes of a part, at most.
-    most: usize,
+    /// Bytes of a value that takes its parts, at most.
+    value_bytes: usize,
 }
 
 /// Packs pieces into values.
@@ -112,19 +112,9 @@ impl Packer {
     /// Adds a run by itself. A wide one is cut, so that every head fits into a value.
     pub fn run(&mut self, group: u32, run: &Run, order: &Order) -> Vec<SealedRun> {
         let is_tier = tier_of(self.partition).is_some();
-        let cut = pieces(group, run, order, is_tier, *PART_BYTES.start());
-        let place = |pieces: Pieces| {
-            let most = pieces.most;
-            self.place_in_a_row(pieces, most)
-        };
-        cut.into_iter().map(place).collect()
-    }
-
-    fn place_in_a_row(&mut self, pieces: Pieces, most: usize) -> SealedRun {
-        let Pieces { min_ms, max_ms, live, head, parts, .. } = pieces;
-        let parts: Vec<Address> = parts.into_iter().map(|(_, part)| self.add(false, part, most)).collect();
-        let head = if parts.len() > 1 { self.add(true, head, HEADS_BYTES) } else { self.add(false, head, most) };
-        SealedRun { min_ms, max_ms, live, head, parts }
+        let mut alone = Batch::default();
+        alone.put(0, pieces(group, run, order, is_tier, *PART_BYTES.start()));
+        alone.place(self, |_| {}).into_iter().map(|(_, run)| run).collect()
     }
 }
 
@@ -138,7 +128,12 @@ pub(in crate::store) struct Batch {
 
 impl Batch {
     pub fn add(&mut self, owner: usize, group: u32, run: &Run, order: &Order) {
-        for pieces in pieces(group, run, order, false, BATCH_PART_BYTES_MIN) {
+        let pieces = pieces(group, run, order, false, BATCH_PART_BYTES_MIN);
+        self.put(owner, pieces.into_iter().map(|pieces| Pieces { value_bytes: BATCH_VALUE_BYTES, ..pieces }));
+    }
+
+    fn put(&mut self, owner: usize, runs: impl IntoIterator<Item = Pieces>) {
+        for pieces in runs {
             self.bytes += pieces.head.len() + pieces.parts.iter().map(|(_, part)| part.len()).sum::<usize>();
             self.runs.push((owner, pieces));
         }
@@ -161,9 +156,9 @@ impl Batch {
         let mut placed: Vec<(usize, SealedRun)> = runs.iter().map(unplaced).collect();
         for Part { run, part, .. } in parts {
             let (pieces, sealed) = (&mut runs[run].1, &mut placed[run].1);
-            sealed.parts[part] = packer.add(false, std::mem::take(&mut pieces.parts[part].1), BATCH_VALUE_BYTES);
+            sealed.parts[part] = packer.add(false, std::mem::take(&mut pieces.parts[part].1), pieces.value_bytes);
             if sealed.parts.len() == 1 {
-                sealed.head = packer.add(false, std::mem::take(&mut pieces.head), BATCH_VALUE_BYTES);
+                sealed.head = packer.add(false, std::mem::take(&mut pieces.head), pieces.value_bytes);
             }
         }
         for ((_, pieces), (_, sealed)) in
@@ -227,7 +222,7 @@ fn narrow(group: u32, run: &Run, order: &[(u32, usize)], part_bytes_min: usize) 
         rest = others;
     }
     let head = head_piece(group, &run.ticks, &lists);
-    Some(Pieces { min_ms, max_ms, live: run.live, head, parts, most })
+    Some(Pieces { min_ms, max_ms, live: run.live, head, parts, value_bytes: most })
 }
 
 #[cfg(test)]
