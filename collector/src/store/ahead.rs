@@ -35,27 +35,31 @@ impl<'a> Ahead<'a> {
         Self { core, groups, asked, budget, done: Mutex::new(vec![false; groups.len()]) }
     }
 
-    /// Is called where the group at this place lacks something. Others who do wait meanwhile: they want the same disk.
+    /// Is called where the group at this place lacks something. Others who do wait meanwhile: they want the same disk. Groups
+    /// are read in parallel and in no order, so those before it are brought too where there is room.
     pub fn read(&self, at: usize) -> Result<(), SelectError> {
         let mut done = self.done.lock();
-        let (mut on_disk, mut runs) = (Vec::new(), 0);
-        for ((group, wanted), _) in self.groups[at..].iter().zip(&done[at..]).take_while(|(_, done)| !**done) {
+        if done[at] {
+            return Ok(());
+        }
+        let (mut places, mut on_disk, mut runs) = (Vec::new(), Vec::new(), 0);
+        for place in (at..self.groups.len()).chain(0..at).filter(|place| !done[*place]) {
+            let (group, wanted) = &self.groups[place];
             let Some(sealed) = self.core.groups.read().get(*group).map(|group| group.state.lock().sealed.clone())
             else {
-                break;
+                continue;
             };
             let group = OnDisk { group: *group, slots: wanted.iter().map(|(_, slot)| *slot).collect(), sealed };
             runs += self.wanted(&group).near(&group.sealed).count();
+            places.push(place);
             on_disk.push(group);
             if runs >= RUNS_AHEAD {
                 break;
             }
         }
         let groups: Vec<_> = on_disk.iter().map(|group| (self.wanted(group), &**group.sealed)).collect();
-        if !groups.is_empty() {
-            let read = self.core.blocks.read_ahead(&groups, self.budget)?;
-            done[at..at + read].fill(true);
-        }
+        let read = self.core.blocks.read_ahead(&groups, self.budget)?;
+        places[..read].iter().for_each(|place| done[*place] = true);
         Ok(())
     }
 
