@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::delta::{Catalog, Group};
 use crate::module::Entry;
 use crate::sampler::{self, ModuleHealth, Remains, Sampled, Sampler, Told};
-use crate::schedule::Schedule;
+use crate::schedule::{self, Schedule};
 use crate::stats::Shared;
 
 /// What samplers need.
@@ -112,6 +112,7 @@ impl Roster {
         let health = Arc::new(ModuleHealth::new(entry.spec.clone(), schedule));
         let remains = self.retired.remove(&health.id).unwrap_or_default();
         let around = &self.around;
+        let phase = phase(&self.around.agent_id).wrapping_add(schedule::place(&entry.spec).as_micros() as u64);
         let sampler = Sampler::new(
             entry,
             group,
@@ -122,7 +123,7 @@ impl Roster {
             remains,
         );
         let stop = CancellationToken::new();
-        let task = tokio::spawn(sampler.run(phase(&around.agent_id), stop.clone()));
+        let task = tokio::spawn(sampler.run(phase, stop.clone()));
         self.running.insert(health.id.clone(), Running { schedule, stop, task, health });
     }
 

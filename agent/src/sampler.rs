@@ -8,7 +8,7 @@
 //!   when it is over. A source that
 //!   is not on this machine is no failure and is told at info; those that were never there the roster tells in one line.
 //! * Ticks of a group ascend. One that was late can come to the very moment of the next, and that one is skipped.
-//! * All modules of an agent tick in step, so that their ticks share a frame; agents do not: the phase comes from the id.
+//! * Modules that tick at one moment share a frame; when that is, within an interval, comes from the module and from the agent's id.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -219,7 +219,7 @@ impl Sampler {
         Self { entry, group, health, clock, out, told, tick, told_series, last_ms, failing: None }
     }
 
-    /// Ticks until `stop`. `phase` is when, within an interval, this agent ticks.
+    /// Ticks until `stop`. `phase` is when, within an interval, this module of this agent ticks.
     pub async fn run(mut self, phase: u64, stop: CancellationToken) -> (Entry, Remains) {
         let schedule = self.health.schedule();
         let offset_us = phase % (schedule.interval.as_micros() as u64).max(1);

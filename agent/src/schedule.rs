@@ -3,19 +3,28 @@
 //! A module ticks at whole intervals of the wall clock plus its agent's offset. A tick that begins a little after its moment is
 //! stamped with that moment: ticks of equal steps cost next to nothing on the wire, in memory and on disk, a millisecond of
 //! jitter costs a byte each. One that is later than that is stamped with the time at which it began.
+//!
+//! The database shares its CPUs with the agent. Were all modules read at one moment, a query would find every CPU taken for some
+//! milliseconds: by the agent, by its helpers, and by the server's thread that answers it. So vital signs have their moments,
+//! every 250 ms, and the others lie between: the server's once a second in one of them, the host's in two others. What is read
+//! every ten seconds or less often is spread over its interval by name. More moments would cost frames.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::clock::Clock;
-use crate::module::Tier;
+use crate::module::{Spec, Tier};
 
 /// How late, in parts of its interval, a tick may begin and still be stamped with the moment at which it was due.
 const LATE_PARTS: i64 = 50;
 
 /// The same for long intervals.
 const LATE_MAX: Duration = Duration::from_millis(10);
+
+/// Milliseconds after the second's first vital signs: two moments for the host, and the database's.
+const BETWEEN_VITALS: [u64; 3] = [125, 625, 375];
 
 /// When a module is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +47,20 @@ impl Schedule {
     pub fn every(interval: Duration) -> Self {
         Self { interval, deadline: interval.clamp(Duration::from_secs(1), Duration::from_secs(10)) }
     }
+}
+
+/// How long after its agent's moment a module ticks.
+pub fn place(spec: &Spec) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    spec.name.hash(&mut hasher);
+    let hash = hasher.finish();
+    let between = match (spec.tier, spec.job) {
+        (Tier::Vital, _) => 0,
+        (_, "mysql") => BETWEEN_VITALS[2],
+        _ => BETWEEN_VITALS[(hash % 2) as usize],
+    };
+    let seconds = Schedule::of(spec.tier).interval.as_secs().max(1);
+    Duration::from_secs(hash / 2 % seconds) + Duration::from_millis(between)
 }
 
 /// The next moment that is `offset_us` past a whole interval of the wall clock, and not too soon after the read at the start.
@@ -76,6 +99,21 @@ mod tests {
             assert_eq!(stamp(now_ms, vital, 100_000), stamped_ms, "at {now_ms}");
         }
         assert_eq!(stamp(7, Duration::from_micros(1500), 0), 7, "moments between milliseconds have no stamp");
+    }
+
+    #[test]
+    fn modules_lie_between_the_vital_signs_and_dear_ones_in_seconds_of_their_own() {
+        let of = |name, job, tier| place(&Spec::new(name, "", job, tier)).as_millis() as u64;
+        assert_eq!(of("host.stat", "node", Tier::Vital), 0);
+        assert_eq!(of("mysql.status", "mysql", Tier::Standard), 375);
+        let host = ["host.vmstat", "host.netdev", "host.netclass", "host.meminfo", "host.arp", "host.softnet"];
+        let places: std::collections::BTreeSet<u64> =
+            host.iter().map(|name| of(name, "node", Tier::Standard)).collect();
+        assert_eq!(places, [125, 625].into());
+        let heavy = ["host.cpu", "host.textfile", "host.filesystem", "host.hwmon", "host.edac", "host.btrfs"];
+        let seconds: std::collections::BTreeSet<u64> =
+            heavy.iter().map(|name| of(name, "node", Tier::Heavy) / 1000).collect();
+        assert!(seconds.len() >= 3 && seconds.iter().all(|second| *second < 10), "{seconds:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! How a host source becomes a module: files of `/proc` and `/sys` are read without ever awaiting, so a source is a plain
 //! [`Reader`] and these wrappers give it the async face that the sampler knows.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::runtime::Handle;
@@ -37,11 +37,16 @@ static TURNS: Semaphore = Semaphore::const_new(2);
 
 /// Reads in a thread beside the runtime: for sources behind which hardware is asked (a sensor on a slow bus takes 100 ms and
 /// more), that walk thousands of files, or that may never answer. A read that does not come back holds its one thread and no
-/// other module; this module fails with how long it has been waiting, until it does.
+/// other module; this module fails with how long it has been waiting, until it does. What is not on this machine is looked for
+/// every [`LOOK_AGAIN`]: waking a thread costs more than the look.
 pub struct Aside {
     idle: Option<Work>,
     away: Option<(JoinHandle<Back>, Instant)>,
+    /// What was not there, and when it was looked for.
+    absent: Option<(String, Instant)>,
 }
+
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// What comes back from the thread, with the outcome of the read.
 type Back = (Work, Result<(), ModuleError>);
@@ -54,7 +59,7 @@ struct Work {
 
 impl Aside {
     pub fn new(module: Box<dyn Module>) -> Self {
-        Self { idle: Some(Work { module, tick: Tick::new() }), away: None }
+        Self { idle: Some(Work { module, tick: Tick::new() }), away: None, absent: None }
     }
 
     /// The module, once a read that was given up has come back; its result is of a moment that is past.
@@ -86,6 +91,12 @@ impl Module for Aside {
     }
 
     async fn sample(&mut self, out: &mut Tick) -> Result<(), ModuleError> {
+        if let Some((what, since)) = &self.absent
+            && since.elapsed() < LOOK_AGAIN
+        {
+            return Err(ModuleError::Absent { what: what.clone() });
+        }
+        self.absent = None;
         let mut work = self.work().await?;
         let Ok(_turn) = TURNS.acquire().await else { return Err(broken()) };
         let runtime = Handle::current();
@@ -97,8 +108,10 @@ impl Module for Aside {
         let (task, _) = self.away.insert((read, Instant::now()));
         let (mut work, result) = task.await.map_err(|_| broken())?;
         self.away = None;
-        if result.is_ok() {
-            work.tick.copy_to(out);
+        match &result {
+            Ok(()) => work.tick.copy_to(out),
+            Err(ModuleError::Absent { what }) => self.absent = Some((what.clone(), Instant::now())),
+            Err(_) => {}
         }
         work.tick.abandon();
         self.idle = Some(work);
@@ -108,8 +121,9 @@ impl Module for Aside {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
     use std::sync::mpsc::{Receiver, channel};
-    use std::time::Duration;
 
     use super::*;
 
@@ -135,6 +149,34 @@ mod tests {
         let mut tick = Tick::new();
         let read = tokio::time::timeout(Duration::from_millis(20), module.sample(&mut tick)).await.ok()?;
         Some(read.map(|()| tick.samples().map(|(_, _, value)| value.as_f64()).collect()))
+    }
+
+    /// Is not there, and counts how often it was looked for.
+    struct Missing(Arc<AtomicU32>);
+
+    impl Reader for Missing {
+        fn descs(&self) -> Vec<Desc> {
+            vec![SEEN]
+        }
+
+        fn read(&mut self, _: &mut Tick) -> Result<(), ModuleError> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Err(ModuleError::Absent { what: "a tape".into() })
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_wakes_no_thread_for_a_while() {
+        let looked = Arc::new(AtomicU32::new(0));
+        let mut module = Aside::new(Box::new(Quick(Missing(looked.clone()))));
+        for _ in 0..3 {
+            let said = module.sample(&mut Tick::new()).await.unwrap_err();
+            assert!(matches!(said, ModuleError::Absent { what } if what == "a tape"));
+        }
+        assert_eq!(looked.load(Ordering::Relaxed), 1);
+        module.absent = module.absent.map(|(what, since)| (what, since.checked_sub(LOOK_AGAIN).unwrap()));
+        let _ = module.sample(&mut Tick::new()).await;
+        assert_eq!(looked.load(Ordering::Relaxed), 2);
     }
 
     #[tokio::test]
