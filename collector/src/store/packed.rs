@@ -80,27 +80,25 @@ fn alike(points: &[(u32, Point<'_>)]) -> (u8, Vec<i64>) {
         Point::Float(value) => Some(*value),
         _ => None,
     });
-    let floats: Vec<f64> = floats.collect();
-    let mut digits = 0;
-    let mut exact = 0;
-    for value in &floats {
-        let Some(more) = [digits, 1, 2, 3, 4, 5, 6, 7, 8, 9]
-            .into_iter()
-            .find(|more| *more >= digits && decimal::exact(*value, u32::from(*more)).is_some())
-        else {
-            break;
-        };
-        digits = more;
-        exact += 1;
+    let (mut digits, mut numbers) = (0, Vec::with_capacity(points.len().min(BLOCK_POINTS)));
+    let mut fewer = false;
+    for value in floats.clone() {
+        let exact = |digits| Some((digits, decimal::exact(value, u32::from(digits))?));
+        let Some((needed, number)) = (digits..=9).find_map(exact) else { break };
+        fewer |= needed > digits && !numbers.is_empty();
+        digits = needed;
+        numbers.push(number);
     }
-    // With more digits a large value may not be exact any more.
-    let numbers = floats[..exact].iter().map_while(|value| decimal::exact(*value, u32::from(digits)));
-    let numbers: Vec<i64> = numbers.collect();
+    if fewer {
+        // With more digits a large value may not be exact any more.
+        let again = floats.clone().take(numbers.len()).map_while(|value| decimal::exact(value, u32::from(digits)));
+        numbers = again.collect();
+    }
     if numbers.len() >= POINTS_MIN.min(points.len()) {
         return (digits, numbers);
     }
-    let odd = |value: &&f64| decimal::exact(**value, 9).is_none();
-    (BITS, floats.iter().take_while(odd).map(|value| value.to_bits() as i64).collect())
+    let odd = |value: &f64| decimal::exact(*value, 9).is_none();
+    (BITS, floats.take_while(odd).map(|value| value.to_bits() as i64).collect())
 }
 
 #[derive(Debug, Default)]
@@ -131,17 +129,13 @@ impl Packer<'_> {
 
     fn block(&mut self, what: u8, points: &[(u32, Point<'_>)], numbers: &[i64]) -> Option<()> {
         self.put_others();
-        let ticks: Vec<u32> = points.iter().map(|(tick, _)| *tick).collect();
-        let (first, last) = (*ticks.first()?, *ticks.last()?);
+        let (first, last) = (points.first()?.0, points.last()?.0);
         // An earlier version could write two points at one tick. Codec 1 keeps them.
-        if !ticks.is_sorted_by(|before, after| before < after) {
+        if !points.is_sorted_by(|(before, _), (after, _)| before < after) {
             return None;
         }
-        let gaps: Vec<i64> = ticks.windows(2).map(|pair| i64::from(pair[1]) - i64::from(pair[0])).collect();
         let steps: Vec<i64> = numbers.windows(2).map(|pair| pair[1].wrapping_sub(pair[0])).collect();
-        let sparse = (List::of(&gaps), List::of(&steps));
         let span = (last - first) as usize + 1;
-        let dense = (span <= BLOCK_NUMBERS).then(|| List::of(&every_tick(&ticks, &steps)));
         let before = match self.before.number {
             Some((form, number)) if form == what => number,
             _ => 0,
@@ -152,15 +146,23 @@ impl Packer<'_> {
             put_varint(out, u64::from(first - self.before.tick));
             put_signed(out, numbers[0].wrapping_sub(before));
         };
-        match dense.filter(|dense| dense.bytes <= sparse.0.bytes + sparse.1.bytes) {
-            Some(steps) => {
-                put_first(&mut self.out, what | EVERY_TICK, span);
-                steps.put(&mut self.out);
-            }
-            None => {
-                put_first(&mut self.out, what, points.len());
-                sparse.0.put(&mut self.out);
-                sparse.1.put(&mut self.out);
+        let put_dense = |out: &mut Vec<u8>, steps: &List| {
+            put_first(out, what | EVERY_TICK, span);
+            steps.put(out);
+        };
+        if span == points.len() {
+            put_dense(&mut self.out, &List::of(&steps));
+        } else {
+            let gaps: Vec<i64> = points.windows(2).map(|pair| i64::from(pair[1].0) - i64::from(pair[0].0)).collect();
+            let sparse = (List::of(&gaps), List::of(&steps));
+            let dense = (span <= BLOCK_NUMBERS).then(|| List::of(&every_tick(points, &steps)));
+            match dense.filter(|dense| dense.bytes <= sparse.0.bytes + sparse.1.bytes) {
+                Some(steps) => put_dense(&mut self.out, &steps),
+                None => {
+                    put_first(&mut self.out, what, points.len());
+                    sparse.0.put(&mut self.out);
+                    sparse.1.put(&mut self.out);
+                }
             }
         }
         self.before = Before { tick: last, number: Some((what, *numbers.last()?)) };
@@ -169,10 +171,10 @@ impl Packer<'_> {
 }
 
 /// The steps from tick to tick.
-fn every_tick(ticks: &[u32], steps: &[i64]) -> Vec<i64> {
+fn every_tick(points: &[(u32, Point<'_>)], steps: &[i64]) -> Vec<i64> {
     let mut all = Vec::with_capacity(BLOCK_NUMBERS);
-    for (pair, step) in ticks.windows(2).zip(steps) {
-        all.resize(all.len() + (pair[1] - pair[0] - 1) as usize, 0);
+    for (pair, step) in points.windows(2).zip(steps) {
+        all.resize(all.len() + (pair[1].0 - pair[0].0 - 1) as usize, 0);
         all.push(*step);
     }
     all
