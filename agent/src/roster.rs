@@ -112,7 +112,7 @@ impl Roster {
         let health = Arc::new(ModuleHealth::new(entry.spec.clone(), schedule));
         let remains = self.retired.remove(&health.id).unwrap_or_default();
         let around = &self.around;
-        let phase = phase(&self.around.agent_id).wrapping_add(schedule::place(&entry.spec).as_micros() as u64);
+        let phase = phase(&around.agent_id).wrapping_add(schedule::place(&entry.spec).as_micros() as u64);
         let sampler = Sampler::new(
             entry,
             group,
@@ -204,7 +204,7 @@ async fn tell_absent(modules: Vec<Arc<ModuleHealth>>) {
     let absent = modules.iter().filter(|module| module.is_absent());
     let names: Vec<_> = absent.map(|module| module.id.as_str()).collect();
     if !names.is_empty() {
-        tracing::info!(modules = names.join(" "), "not on this machine; each is read again at its interval");
+        tracing::info!(modules = names.join(" "), "not on this machine; each is looked for again");
     }
 }
 

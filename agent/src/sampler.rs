@@ -8,7 +8,8 @@
 //!   when it is over. A source that
 //!   is not on this machine is no failure and is told at info; those that were never there the roster tells in one line.
 //! * Ticks of a group ascend. One that was late can come to the very moment of the next, and that one is skipped.
-//! * Modules that tick at one moment share a frame; when that is, within an interval, comes from the module and from the agent's id.
+//! * Modules that tick at one moment share a frame; when that is, within an interval, comes from the module and from the
+//!   agent's id.
 
 use std::any::Any;
 use std::collections::HashMap;
