@@ -20,6 +20,7 @@ TESTS=(
     prometheus-mysqld-exporter:prometheus-mysqld-exporter
     systemd:systemd-analyze
     python3-venv:python3
+    ethtool:ethtool
     strace:strace
     openssl:openssl
     curl:curl

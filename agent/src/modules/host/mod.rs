@@ -15,6 +15,7 @@ mod diskstats;
 mod dmi;
 mod dmmultipath;
 mod drbd;
+mod ethtool;
 mod fibrechannel;
 mod filesystem;
 mod hwmon;
@@ -202,6 +203,9 @@ const TABLE: &[Row] = &[
     off("host.drbd", "drbd", Heavy, |s| quick(s, drbd::Drbd::new(&s.path_procfs))),
     off("host.lnstat", "lnstat", Heavy, |s| quick(s, net_tables::LnStat::new(&s.path_procfs))),
     off("host.xfrm", "xfrm", Heavy, |s| quick(s, net_tables::Xfrm::new(&s.path_procfs))),
+    off("host.ethtool", "ethtool", Heavy, |s| {
+        slow(ethtool::Ethtool::new(&s.path_sysfs, s.ethtool.clone(), s.ethtool_metrics_include.clone()))
+    }),
     off("host.qdisc", "qdisc", Heavy, |s| quick(s, qdisc::Qdisc::new(&s.path_sysfs, s.qdisc.clone()))),
     off("host.address_info", "", Heavy, |s| quick(s, address_info::AddressInfo::new(&s.path_sysfs, s.netdev.clone()))),
     off("host.network_route", "network_route", Heavy, |s| quick(s, network_route::NetworkRoute::new(&s.path_sysfs))),

@@ -46,6 +46,7 @@ const REASONS: &[(&str, &str)] = &[
 
 /// The same of collectors that run on request.
 const REASONS_ON_REQUEST: &[(&str, &str)] = &[
+    ("node_ethtool_", "by the drivers' own names; each counter is told"),
     ("node_lnstat_", "columns that only some kernels have; each column of the files is told"),
     ("node_memory_numa_", "lines that only some kernels have; each line of the file is told"),
     ("node_sysctl_", "those that are configured"),
@@ -71,9 +72,9 @@ const DIFFERENCES: &[(&str, &str)] = &[
 /// Collectors that are off by default and that we do not have.
 const OFF_AND_NOT_THERE: &[&str] = &[
     "pcidevice",
-    // Upstream reads these from a file of its own, we ask the kernel.
-    "qdisc",
     "wifi",
+    // Upstream reads these from files of its own, we ask the kernel.
+    "qdisc",
     "ethtool",
 ];
 
@@ -106,7 +107,7 @@ fn fixture_settings(root: &Path) -> HostSettings {
         path_rootfs: root.into(),
         path_udev_data: root.join("udev/data"),
         enabled: TABLE.iter().map(|row| row.name.to_owned()).collect(),
-        disabled: ["selinux", "filesystem", "timex", "uname", "info"].map(str::to_owned).into(),
+        disabled: ["selinux", "filesystem", "timex", "uname", "info", "ethtool"].map(str::to_owned).into(),
         cpu_info: true,
         cpu_info_flags_include: pattern("^(aes|avx.?|constant_tsc)$"),
         cpu_info_bugs_include: pattern("^(cpu_meltdown|spectre_.*|mds)$"),
@@ -300,11 +301,9 @@ fn every_family_has_a_good_name_and_help() {
             assert!(name.starts_with("node_") || name.starts_with("lampad_"), "{name}: prefix");
             assert!(name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'), "{name}: characters");
             let ends = |ending: &str| name.ends_with(ending);
-            assert_eq!(
-                desc.kind == MetricType::Counter,
-                ends("_total"),
-                "{name}: counters and only they end in _total"
-            );
+            // Upstream tells what drivers count without a type.
+            let counts = desc.kind == MetricType::Counter || name.starts_with("node_ethtool_") && ends("_total");
+            assert_eq!(counts, ends("_total"), "{name}: counters and only they end in _total");
             assert!(!ends("_ms") && !ends("_kb") && !ends("_milliseconds"), "{name}: base units");
             assert!(desc.help.ends_with('.') && desc.help.len() > 10, "{name}: help is a sentence: {:?}", desc.help);
             assert!(desc.unit.is_empty() || name.contains(desc.unit), "{name}: unit {}", desc.unit);

@@ -45,6 +45,10 @@ pub struct HostSettings {
     pub arp: DeviceFilter,
     /// Devices whose queues are told.
     pub qdisc: DeviceFilter,
+    /// Devices whose drivers are asked.
+    pub ethtool: DeviceFilter,
+    /// Of the drivers' counters, those to tell, by the drivers' names; all by default.
+    pub ethtool_metrics_include: Option<Pattern>,
     /// Caches of the kernel by name.
     pub slabinfo: DeviceFilter,
     pub sysctl: SysctlSettings,
@@ -80,6 +84,8 @@ impl Default for HostSettings {
             netclass: DeviceFilter::default(),
             arp: DeviceFilter::default(),
             qdisc: DeviceFilter::default(),
+            ethtool: DeviceFilter::default(),
+            ethtool_metrics_include: None,
             slabinfo: DeviceFilter::default(),
             sysctl: SysctlSettings::default(),
             netclass_ignore_invalid_speed: false,
@@ -122,9 +128,6 @@ fn module_names<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Vec<String
 pub(super) fn unsupported(name: &str) -> Option<&'static str> {
     match short(name) {
         "ntp" => Some("it asks a server; timex tells whether the clock is in step"),
-        "ethtool" => {
-            Some("the driver's own counters need an ioctl in unsafe code; netclass and netdev tell link and traffic")
-        }
         "wifi" | "drm" | "pcidevice" | "nvmesubsystem" => Some("no database server we know of needs it"),
         "supervisord" | "runit" => Some("systemd starts services on the systems that the agent is made for"),
         "perf" => Some("it needs perf_event_open, which the agent's sandbox forbids"),
@@ -196,6 +199,10 @@ impl Pattern {
 
     pub fn matches(&self, text: &str) -> bool {
         self.0.is_match(text)
+    }
+
+    pub fn replace_all<'a>(&self, text: &'a str, with: &str) -> std::borrow::Cow<'a, str> {
+        self.0.replace_all(text, with)
     }
 }
 
