@@ -23,8 +23,9 @@ const LATE_PARTS: i64 = 50;
 /// The same for long intervals.
 const LATE_MAX: Duration = Duration::from_millis(10);
 
-/// Milliseconds after the second's first vital signs: two moments for the host, and the database's.
-const BETWEEN_VITALS: [u64; 3] = [125, 625, 375];
+/// Moments between the vital signs, in milliseconds after the first of a second: those of the host's modules, and the database's.
+const HOST: [u64; 2] = [125, 625];
+const DATABASE: u64 = 375;
 
 /// When a module is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +57,8 @@ pub fn place(spec: &Spec) -> Duration {
     let hash = hasher.finish();
     let between = match (spec.tier, spec.job) {
         (Tier::Vital, _) => 0,
-        (_, "mysql") => BETWEEN_VITALS[2],
-        _ => BETWEEN_VITALS[(hash % 2) as usize],
+        (_, "mysql") => DATABASE,
+        _ => HOST[(hash % 2) as usize],
     };
     let seconds = Schedule::of(spec.tier).interval.as_secs().max(1);
     Duration::from_secs(hash / 2 % seconds) + Duration::from_millis(between)

@@ -100,9 +100,9 @@ impl Server {
         .await
     }
 
-    pub async fn node_exporter() -> anyhow::Result<Self> {
+    pub async fn node_exporter(flags: &[&str]) -> anyhow::Result<Self> {
         Self::start("prometheus-node-exporter", "/", |program, _, address| {
-            Ok(program.arg(format!("--web.listen-address={address}")))
+            Ok(program.arg(format!("--web.listen-address={address}")).args(flags))
         })
         .await
     }

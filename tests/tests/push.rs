@@ -218,7 +218,7 @@ async fn promtool_finds_fault_with_nothing_but_what_the_exporters_named() -> any
     let (status, page) = collector.api().get("/metrics", &[]).await?;
     assert_eq!(status, 200);
     // Names that the exporters gave long ago break promtool's newer advice; dashboards ask for them nevertheless.
-    let exporter = Server::node_exporter().await?;
+    let exporter = Server::node_exporter(&[]).await?;
     let (_, theirs) = exporter.api().get("/metrics", &[]).await?;
     let theirs: BTreeSet<&str> =
         theirs.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();

@@ -81,18 +81,18 @@ fn alike(points: &[(u32, Point<'_>)]) -> (u8, Vec<i64>) {
         _ => None,
     });
     let (mut digits, mut numbers) = (0, Vec::with_capacity(points.len().min(BLOCK_POINTS)));
-    let mut fewer = false;
+    let mut again = false;
     for value in floats.clone() {
         let exact = |digits| Some((digits, decimal::exact(value, u32::from(digits))?));
         let Some((needed, number)) = (digits..=9).find_map(exact) else { break };
-        fewer |= needed > digits && !numbers.is_empty();
+        again |= needed > digits && !numbers.is_empty();
         digits = needed;
         numbers.push(number);
     }
-    if fewer {
+    if again {
         // With more digits a large value may not be exact any more.
-        let again = floats.clone().take(numbers.len()).map_while(|value| decimal::exact(value, u32::from(digits)));
-        numbers = again.collect();
+        let exact = |value| decimal::exact(value, u32::from(digits));
+        numbers = floats.clone().take(numbers.len()).map_while(exact).collect();
     }
     if numbers.len() >= POINTS_MIN.min(points.len()) {
         return (digits, numbers);

@@ -1,12 +1,15 @@
 //! Driver, driver's counters and link settings of network devices. Off by default.
 //!
 //! Source: the program `ethtool`: `ethtool -i DEVICE`, `-S DEVICE` and `DEVICE`. The kernel gives the driver's counters by an ioctl
-//!         only, which safe code cannot make; the program makes three short processes per device and read.
+//!         only, which safe code cannot make; so each read starts three short processes per device.
 //! Shape:  `node_ethtool_info` with value 1; `node_ethtool_<counter>{device}` by the driver's names, with rx and tx written out;
 //!         `node_network_{supported,advertised}_*`, `node_network_autonegotiate*`, `node_network_*pause_*`.
 //! Units:  counters as the driver counts; speeds in bytes per second.
-//! Errors: `Absent` without the program; what it does not say of a device is left out, as all is of `lo`.
+//! Errors: `Absent` without the program, `Read` where it cannot work; what it does not say of a device is left out, as all is of
+//!         `lo`.
 
+use std::collections::HashMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
@@ -84,22 +87,43 @@ pub struct Ethtool {
     program: Option<PathBuf>,
     filter: DeviceFilter,
     counters: Option<Pattern>,
+    /// Counters that were told before, by the drivers' names: some drivers have thousands.
+    known: HashMap<String, Desc>,
 }
 
 impl Ethtool {
     /// `counters` says which of the drivers' are told, by their names.
     pub fn new(sysfs: &Path, filter: DeviceFilter, counters: Option<Pattern>) -> Self {
-        Self { class: sysfs.join("class/net"), program: None, filter, counters }
+        Self { class: sysfs.join("class/net"), program: None, filter, counters, known: HashMap::new() }
     }
 
-    fn program(&mut self) -> Result<&Path, ModuleError> {
-        if self.program.as_ref().is_none_or(|program| !program.is_file()) {
+    fn program(&mut self) -> Result<PathBuf, ModuleError> {
+        self.program.take_if(|program| !program.is_file());
+        if self.program.is_none() {
             let path = std::env::var_os("PATH").unwrap_or_default();
-            let places = std::env::split_paths(&path).chain(PLACES.iter().map(PathBuf::from));
-            self.program = places.map(|place| place.join("ethtool")).find(|program| program.is_file());
+            self.program = find(std::env::split_paths(&path).chain(PLACES.iter().map(PathBuf::from)));
         }
-        self.program.as_deref().ok_or_else(|| absent(Path::new("the program ethtool")))
+        self.program.clone().ok_or_else(|| absent(Path::new("the program ethtool")))
     }
+
+    fn counters(&mut self, device: &str, text: &str, out: &mut Tick) {
+        for line in text.lines().filter(|line| line.starts_with(' ')) {
+            // A name may have a colon: bnx2x says `[0]: rx_ucast_packets: 7`.
+            let Some((name, value)) = line.rsplit_once(':') else { continue };
+            let (name, Ok(value)) = (name.trim(), value.trim().parse::<u64>()) else { continue };
+            if self.counters.as_ref().is_some_and(|wanted| !wanted.matches(name)) {
+                continue;
+            }
+            if !self.known.contains_key(name) {
+                self.known.insert(name.to_owned(), desc_of(name));
+            }
+            out.push(&self.known[name], &[device], value);
+        }
+    }
+}
+
+fn find(places: impl Iterator<Item = PathBuf>) -> Option<PathBuf> {
+    places.map(|place| place.join("ethtool")).find(|program| program.is_file())
 }
 
 impl Reader for Ethtool {
@@ -110,14 +134,14 @@ impl Reader for Ethtool {
     }
 
     fn read(&mut self, out: &mut Tick) -> ModuleResult {
-        let program = self.program()?.to_owned();
+        let program = self.program()?;
         for device in names_in(&self.class)? {
             // `bonding_masters` is a file among the devices.
             if !self.filter.takes(&device) || !self.class.join(&device).is_dir() {
                 continue;
             }
             info(&device, &say(&program, &["-i", &device])?, out);
-            counters(&device, &say(&program, &["-S", &device])?, self.counters.as_ref(), out);
+            self.counters(&device, &say(&program, &["-S", &device])?, out);
             settings(&device, &say(&program, &[&device])?, out);
         }
         Ok(())
@@ -127,12 +151,17 @@ impl Reader for Ethtool {
 /// What the program says, in English; that it has nothing to say of a device is no failure.
 fn say(program: &Path, arguments: &[&str]) -> Result<String, ModuleError> {
     let mut command = Command::new(program);
-    command.args(arguments).env("LC_ALL", "C").stdin(Stdio::null()).stderr(Stdio::null());
+    command.args(arguments).env("LC_ALL", "C").stdin(Stdio::null());
     let output = command.output().map_err(|source| read_error(program, source))?;
+    // Codes from there on are a shell's and a loader's; one that was killed has none.
+    if output.status.code().is_none_or(|code| code >= 126) {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(read_error(program, io::Error::other(format!("{}: {}", output.status, said.trim()))));
+    }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// A line's words and what they are told as.
+/// What a line is about, and what it says of that.
 fn named(line: &str) -> Option<(&str, &str)> {
     line.split_once(':').map(|(name, value)| (name.trim(), value.trim()))
 }
@@ -145,22 +174,12 @@ fn info(device: &str, text: &str, out: &mut Tick) {
     out.push(&INFO, &[label("bus-info"), device, driver, rom, firmware, label("version")], 1.0);
 }
 
-fn counters(device: &str, text: &str, wanted: Option<&Pattern>, out: &mut Tick) {
-    for line in text.lines().filter(|line| line.starts_with(' ')) {
-        // A name may have a colon: bnx2x says `[0]: rx_ucast_packets: 7`.
-        let Some((name, value)) = line.rsplit_once(':') else { continue };
-        let (name, Ok(value)) = (name.trim(), value.trim().parse::<u64>()) else { continue };
-        if wanted.is_some_and(|wanted| !wanted.matches(name)) {
-            continue;
-        }
-        match COUNTERS.iter().find(|(known, _)| *known == name) {
-            Some((_, desc)) => out.push(desc, &[device], value),
-            None => {
-                let help = format!("Counter {name} of the driver.");
-                out.push(&Desc::named(MetricType::Unknown, family(name), help).labels(&["device"]), &[device], value);
-            }
-        }
-    }
+fn desc_of(counter: &str) -> Desc {
+    let common = COUNTERS.iter().find(|(name, _)| *name == counter).map(|(_, desc)| desc.clone());
+    common.unwrap_or_else(|| {
+        let help = format!("Counter {counter} of the driver.");
+        Desc::named(MetricType::Unknown, family(counter), help).labels(&["device"])
+    })
 }
 
 /// The family of a driver's counter.
@@ -202,10 +221,8 @@ fn settings(device: &str, text: &str, out: &mut Tick) {
 /// `1000baseT/Full`; of `Not reported` there is none.
 fn push_speed(desc: &Desc, device: &str, mode: &str, out: &mut Tick) {
     let Some((mode, duplex)) = mode.split_once('/') else { return };
-    let digits = mode.trim_end_matches(|letter: char| !letter.is_ascii_digit());
-    let megabits =
-        digits.split(|letter: char| !letter.is_ascii_digit()).next().and_then(|text| text.parse::<f64>().ok());
-    if let Some(megabits) = megabits {
+    let megabits = mode.split(|letter: char| !letter.is_ascii_digit()).next().map(str::parse::<f64>);
+    if let Some(Ok(megabits)) = megabits {
         out.push(desc, &[device, &duplex.to_lowercase(), mode], megabits * BYTES_PER_MEGABIT);
     }
 }
@@ -233,15 +250,13 @@ mod tests {
             assert_eq!(family(name), format!("node_ethtool_{wanted}"));
         }
         let text = "NIC statistics:\n     rx_bytes: 18446744073709551615\n     [0]: tx_drops: 3\n     odd: many\n";
-        assert_eq!(
-            told(|out| counters("eth0", text, None, out)),
-            [
-                "node_ethtool_0_transmitted_drops{device=\"eth0\"} 3",
-                "node_ethtool_received_bytes_total{device=\"eth0\"} 18446744073709551615",
-            ]
-        );
-        let wanted = Pattern::of("^rx_");
-        assert_eq!(told(|out| counters("eth0", text, Some(&wanted), out)).len(), 1);
+        let told_by = |wanted| {
+            let mut module = Ethtool::new(Path::new("/sys"), DeviceFilter::default(), wanted);
+            told(|out| module.counters("eth0", text, out))
+        };
+        let received = "node_ethtool_received_bytes_total{device=\"eth0\"} 18446744073709551615";
+        assert_eq!(told_by(None), ["node_ethtool_0_transmitted_drops{device=\"eth0\"} 3", received]);
+        assert_eq!(told_by(Some(Pattern::of("^rx_"))), [received]);
     }
 
     #[test]
@@ -287,16 +302,15 @@ mod tests {
         assert!(told(|out| info("lo", "", out)).is_empty());
     }
 
-    /// The program itself, with the devices of this machine.
     #[test]
-    fn every_device_of_this_machine_is_asked() {
-        let mut module = Ethtool::new(Path::new("/sys"), DeviceFilter::default(), None);
-        let mut tick = Tick::new();
-        match module.read(&mut tick) {
-            Ok(()) => assert!(tick.samples().all(|(name, _, _)| name.starts_with("node_"))),
-            Err(error) => assert!(error.is_absence(), "{error}"),
-        }
-        module.program = Some("/nowhere/ethtool".into());
-        assert!(module.program().is_ok() || module.program().unwrap_err().is_absence());
+    fn without_the_program_there_is_none_and_a_broken_one_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(find([dir.path().to_owned()].into_iter()), None);
+        let program = dir.path().join("ethtool");
+        std::os::unix::fs::symlink("/bin/sh", &program).unwrap();
+        assert_eq!(find([dir.path().to_owned()].into_iter()), Some(program.clone()));
+        let error = say(&program, &["-c", "echo no library >&2; exit 127"]).unwrap_err();
+        assert!(crate::sampler::chain(&error).contains("no library"), "{error}");
+        assert_eq!(say(&program, &["-c", "echo driver: x; exit 75"]).unwrap(), "driver: x\n");
     }
 }

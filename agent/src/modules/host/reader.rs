@@ -35,18 +35,18 @@ impl<R: Reader> Module for Quick<R> {
 /// that its module has given up does not count, so that those that never come back hold nobody up.
 static TURNS: Semaphore = Semaphore::const_new(2);
 
+/// What is not on this machine is looked for this often: to wake a thread costs more than the look.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
 /// Reads in a thread beside the runtime: for sources behind which hardware is asked (a sensor on a slow bus takes 100 ms and
 /// more), that walk thousands of files, or that may never answer. A read that does not come back holds its one thread and no
-/// other module; this module fails with how long it has been waiting, until it does. What is not on this machine is looked for
-/// every [`LOOK_AGAIN`]: waking a thread costs more than the look.
+/// other module; this module fails with how long it has been waiting, until it does.
 pub struct Aside {
     idle: Option<Work>,
     away: Option<(JoinHandle<Back>, Instant)>,
     /// What was not there, and when it was looked for.
     absent: Option<(String, Instant)>,
 }
-
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// What comes back from the thread, with the outcome of the read.
 type Back = (Work, Result<(), ModuleError>);

@@ -32,7 +32,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let dsn = format!("mysql://bench:bench@localhost/?socket={}", database.socket().display());
     let agent = Agent::start(&link.url(), "db1", &["--mysql", &dsn])?;
 
-    let node = Server::node_exporter().await?;
+    let node = Server::node_exporter(&[]).await?;
     let mysqld = Server::mysqld_exporter(&format!("bench:bench@unix({})/", database.socket().display())).await?;
     let (node_link, mysqld_link) = (Proxy::to(node.address).await?, Proxy::to(mysqld.address).await?);
     let targets = [("node", node_link.address()), ("mysql", mysqld_link.address())];
