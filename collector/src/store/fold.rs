@@ -161,7 +161,7 @@ mod tests {
             through: column.through,
             bytes: &column.bytes,
         });
-        Unpacked { live: run.live, ticks: run.ticks.clone(), columns: columns.collect() }
+        Unpacked { live: run.live, ticks: run.ticks.list().into_owned(), columns: columns.collect() }
     }
 
     fn samples(runs: &[Run], slot: u32) -> Vec<(i64, u64)> {

@@ -78,7 +78,7 @@ mod tests {
         let mut out = vec![super::PLAIN_HEAD, 3];
         put_varint(&mut out, run.ticks.len() as u64);
         let (mut before, mut step) = (0i64, 0i64);
-        for tick in &run.ticks {
+        for tick in &*run.ticks.list() {
             let next = tick - before;
             put_signed(&mut out, next - step);
             (before, step) = (*tick, if before == 0 && step == 0 { 0 } else { next });
@@ -116,7 +116,7 @@ mod tests {
         let head = piece::read_head(&head(&run), 3).unwrap();
         let parts: Vec<&[u32]> = head.parts().collect();
         let ticks = head.ticks.list();
-        assert_eq!((&*ticks, &*parts), (&*run.ticks, &[&[0, 2, 4][..]][..]));
+        assert_eq!((&*ticks, &*parts), (&*run.ticks.list(), &[&[0, 2, 4][..]][..]));
         let mut seen = Vec::new();
         let read = piece::read_part(&part(&run), 3, parts[0], &ticks, (i64::MIN, i64::MAX), |slot, read| {
             let (mut found, mut wanted) = (Samples::default(), Samples::default());

@@ -18,7 +18,6 @@ use super::core::Core;
 use super::group::{FORGOTTEN, Group, Mark, State};
 use super::index::Index;
 use super::reading::{Asked, Wanted};
-use super::run::has_tick_in;
 use super::{
     Budget, Each, EachLabels, Floats, GroupId, Labels, Latest, METRIC_NAME, Matcher, Meta, Sample, Select, SelectError,
     Series, Slot, Take, Value, Visit,
@@ -313,7 +312,7 @@ impl State {
 
     /// Whether no tick in memory contradicts the mark.
     pub(super) fn is_silent(&self, mark: &Mark) -> bool {
-        !self.runs().any(|run| has_tick_in(&run.ticks, mark.after_ms, mark.at_ms))
+        !self.runs().any(|run| run.ticks.has_in(mark.after_ms, mark.at_ms))
     }
 }
 

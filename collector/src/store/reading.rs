@@ -11,7 +11,7 @@ use super::core::Core;
 use super::erase::{Erased, hide};
 use super::group::{Frozen, Group, Mark, State};
 use super::read::{finish, merge};
-use super::run::{Run, RunCopy, has_tick_in};
+use super::run::{Listed, Run, RunCopy, has_tick_in};
 use super::{Budget, Floats, Sample, SelectError, Slot, Value};
 
 /// Samples of one wanted series from one group.
@@ -98,9 +98,12 @@ impl Core {
         let ticks = |run: &OpenRun| ticks_in(run.ticks(), adding.from_ms, adding.to_ms).len();
         let room: usize = sealed.iter().map(ticks).sum();
         adding.samples.floats.reserve(room.min(ROOM_MAX));
+        let frozen = seen.frozen.iter().flat_map(|frozen| &frozen.runs);
+        let frozen: Vec<Listed<'_>> =
+            frozen.filter(|run| run.is_near(adding.from_ms, adding.to_ms)).map(Run::listed).collect();
         for (at, (series, slot)) in seen.rest.iter().enumerate() {
             self.add_sealed(&mut adding, &sealed, at)?;
-            seen.add_head(&mut adding, at)?;
+            seen.add_head(&mut adding, &frozen, at)?;
             let samples = &mut adding.samples;
             // Before the marks, because a deleted sample does not end, and after them, because their own times may be deleted.
             hide(&seen.erased, slot.0, samples);
@@ -146,7 +149,7 @@ impl Seen {
         let low_ms = marks.iter().map(|mark| mark.after_ms).fold(from_ms, i64::min);
         let slots: Vec<Slot> = rest.iter().map(|(_, slot)| *slot).collect();
         // Only bytes are copied under the lock, or a wide query would hold up those who append.
-        let near = |run: &&Run| run.span().is_some_and(|(min, max)| max >= low_ms && min <= to_ms);
+        let near = |run: &&Run| run.is_near(low_ms, to_ms);
         let growing = match slots.is_empty() {
             true => Vec::new(),
             false => state.growing(&slots).filter(near).map(|run| run.copy(&slots, low_ms)).collect(),
@@ -171,9 +174,9 @@ impl Seen {
         })
     }
 
-    fn add_head(&self, adding: &mut Adding<'_>, at: usize) -> Result<(), SelectError> {
+    fn add_head(&self, adding: &mut Adding<'_>, frozen: &[Listed<'_>], at: usize) -> Result<(), SelectError> {
         let slot = self.slots[at].0;
-        for run in self.frozen.iter().flat_map(|frozen| &frozen.runs) {
+        for run in frozen {
             adding.add(run.ticks.first(), |from_ms, to_ms, out| _ = run.expand(slot, from_ms, to_ms, out))?;
         }
         for run in &self.growing {

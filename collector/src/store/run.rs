@@ -3,11 +3,13 @@
 //! The newest data of a group is one run; late data makes further ones. A run grows in memory, is then frozen, and is sealed
 //! into blocks as it is. What silence means depends on the group's `WriteMode`.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::column::{
     Column, OPEN, POINT_BYTES, Points, Samples, Waypoint, expand_points, heap_bytes, ticks_in, value_at,
 };
+use super::ticks::Growing;
 use super::{Slot, Value};
 
 /// No column for this slot.
@@ -20,7 +22,7 @@ const COLUMN_BYTES: usize = size_of::<Column>() + 2 * size_of::<u32>();
 pub(super) struct Run {
     /// The newest data of its group, as opposed to an overlay.
     pub live: bool,
-    pub ticks: Vec<i64>,
+    pub ticks: Growing,
     /// Slot of each column.
     pub slots: Vec<u32>,
     pub columns: Vec<Column>,
@@ -38,7 +40,7 @@ impl Run {
     pub fn new() -> Self {
         Self {
             live: false,
-            ticks: Vec::new(),
+            ticks: Growing::new(),
             slots: Vec::new(),
             columns: Vec::new(),
             lookup: Vec::new(),
@@ -49,16 +51,21 @@ impl Run {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.ticks.is_empty()
+        self.ticks.len() == 0
     }
 
     pub fn last_ms(&self) -> Option<i64> {
-        self.ticks.last().copied()
+        self.ticks.last()
     }
 
     /// First and last tick.
     pub fn span(&self) -> Option<(i64, i64)> {
-        Some((*self.ticks.first()?, *self.ticks.last()?))
+        Some((self.ticks.first()?, self.ticks.last()?))
+    }
+
+    /// Whether some of its ticks may lie in `[from_ms, to_ms]`.
+    pub fn is_near(&self, from_ms: i64, to_ms: i64) -> bool {
+        self.span().is_some_and(|(min_ms, max_ms)| max_ms >= from_ms && min_ms <= to_ms)
     }
 
     pub fn column(&self, slot: u32) -> Option<&Column> {
@@ -87,9 +94,9 @@ impl Run {
     }
 
     pub(super) fn push_tick(&mut self, timestamp_ms: i64) -> u32 {
-        let tick = self.ticks.len() as u32;
+        let (tick, before) = (self.ticks.len() as u32, self.ticks.bytes());
         self.ticks.push(timestamp_ms);
-        self.bytes += size_of::<i64>();
+        self.bytes += self.ticks.bytes() - before;
         tick
     }
 
@@ -153,7 +160,7 @@ impl Run {
         if self.last_ms().is_none_or(|last| timestamp_ms > last) {
             return Some(self.push_tick(timestamp_ms));
         }
-        self.ticks.binary_search(&timestamp_ms).ok().map(|tick| tick as u32)
+        self.ticks.find(timestamp_ms).map(|tick| tick as u32)
     }
 
     /// The series has this value at this tick and nothing is said of later ones. False when it has something there or later.
@@ -180,8 +187,9 @@ impl Run {
         let mut present: Vec<Carried> = Vec::with_capacity(self.columns.len());
         for (slot, column) in self.slots.iter().zip(&self.columns) {
             let through = (column.through as usize).min(self.ticks.len());
-            if let (Some(value), Some(last)) = (column.last(), through.checked_sub(1)) {
-                present.push(Carried { slot: *slot, timestamp_ms: self.ticks[last], value });
+            let last = through.checked_sub(1).and_then(|last| self.ticks.get(last));
+            if let (Some(value), Some(timestamp_ms)) = (column.last(), last) {
+                present.push(Carried { slot: *slot, timestamp_ms, value });
             }
         }
         present.sort_unstable_by_key(|carried| carried.slot);
@@ -192,12 +200,12 @@ impl Run {
     pub fn current(&self, slot: u32) -> Option<(i64, Value)> {
         let column = self.column(slot)?;
         let last = (column.through as usize).min(self.ticks.len()).checked_sub(1)?;
-        Some((self.ticks[last], column.last()?))
+        Some((self.ticks.get(last)?, column.last()?))
     }
 
     /// What is needed for samples from this time on.
     pub fn copy(&self, slots: &[Slot], from_ms: i64) -> RunCopy {
-        let low = self.ticks.partition_point(|tick| *tick < from_ms);
+        let low = self.ticks.partition_point(|tick| tick < from_ms);
         let mut bytes = Vec::new();
         let column = |slot: &Slot| {
             let column = self.column(slot.0)?;
@@ -207,19 +215,37 @@ impl Run {
             Some(Tail { start, bytes: from..bytes.len(), through: column.through })
         };
         let columns = slots.iter().map(column).collect();
-        RunCopy { ticks: self.ticks.clone(), columns, bytes }
+        RunCopy { ticks: self.ticks.list().into_owned(), columns, bytes }
     }
 
     /// What one series has at this time, to the last digit.
     pub fn value_at(&self, slot: u32, at_ms: i64) -> Option<Value> {
         let column = self.column(slot)?;
-        let tick = self.ticks.binary_search(&at_ms).ok()?;
+        let tick = self.ticks.find(at_ms)?;
         value_at(&column.bytes, column.through, tick as u32)
     }
 
+    pub fn listed(&self) -> Listed<'_> {
+        Listed { run: self, ticks: self.ticks.list() }
+    }
+
+    #[cfg(test)]
+    pub fn expand(&self, slot: u32, from_ms: i64, to_ms: i64, out: &mut Samples) -> bool {
+        self.listed().expand(slot, from_ms, to_ms, out)
+    }
+}
+
+/// A run with a list of its ticks, made once for all series that are read.
+#[derive(Debug)]
+pub(super) struct Listed<'a> {
+    run: &'a Run,
+    pub ticks: Cow<'a, [i64]>,
+}
+
+impl Listed<'_> {
     /// Adds the samples of one series in `[from_ms, to_ms]`.
     pub fn expand(&self, slot: u32, from_ms: i64, to_ms: i64, out: &mut Samples) -> bool {
-        match self.column(slot) {
+        match self.run.column(slot) {
             Some(column) => column.expand(&self.ticks, from_ms, to_ms, out),
             None => true,
         }
@@ -297,7 +323,7 @@ mod tests {
         let first = floats(&run, 0);
         assert_eq!(first[..2], [(10, 1.0), (20, 1.0)]);
         assert!(first.len() == 3 && first[2].0 == 30 && lampad_proto::is_stale(first[2].1));
-        assert_eq!(run.bytes, bytes + 8, "a tick; the end has room in the column, the unchanged value costs nothing");
+        assert_eq!(run.bytes, bytes, "the tick is in step, the end has room in the column, the unchanged value is silent");
     }
 
     #[test]

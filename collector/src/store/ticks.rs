@@ -1,4 +1,4 @@
-//! The ticks of a sealed run, as bytes.
+//! The ticks of a run: in a list where their steps differ, else by the first of them, and as the bytes of a sealed run.
 //!
 //! ```text
 //! ticks   varint count, signed first tick, signed first step, then signed change of step each;
@@ -7,6 +7,7 @@
 //! An agent stamps its ticks with the moments at which they were due, so most runs have one step from end to end. Where reads
 //! were late a tick costs a byte or two.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::bytes::{Reader, put_signed, put_varint};
@@ -59,8 +60,15 @@ pub(super) enum Ticks {
     Listed(Arc<[i64]>),
 }
 
+/// The ticks of a run that grows. A fleet's groups have one each, whether anything changes or not.
+#[derive(Debug, PartialEq)]
+pub(super) enum Growing {
+    Even(Even),
+    Listed(Vec<i64>),
+}
+
 /// Ticks of one step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Even {
     first_ms: i64,
     step_ms: i64,
@@ -98,9 +106,111 @@ impl Ticks {
     }
 }
 
+impl Growing {
+    pub fn new() -> Self {
+        Self::Even(Even::default())
+    }
+
+    /// Adds one that is newer than all that are there.
+    pub fn push(&mut self, tick: i64) {
+        match self {
+            Self::Even(even) => {
+                if !even.push(tick) {
+                    *self = Self::Listed(even.iter().chain([tick]).collect());
+                }
+            }
+            Self::Listed(ticks) => ticks.push(tick),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Even(even) => even.count,
+            Self::Listed(ticks) => ticks.len(),
+        }
+    }
+
+    pub fn get(&self, at: usize) -> Option<i64> {
+        match self {
+            Self::Even(even) => (at < even.count).then(|| even.at(at)),
+            Self::Listed(ticks) => ticks.get(at).copied(),
+        }
+    }
+
+    pub fn first(&self) -> Option<i64> {
+        self.get(0)
+    }
+
+    pub fn last(&self) -> Option<i64> {
+        self.get(self.len().checked_sub(1)?)
+    }
+
+    /// How many there are at the begin of which this is true.
+    pub fn partition_point(&self, is_before: impl Fn(i64) -> bool) -> usize {
+        match self {
+            Self::Even(even) => even.partition_point(is_before),
+            Self::Listed(ticks) => ticks.partition_point(|tick| is_before(*tick)),
+        }
+    }
+
+    /// The number of the tick at this time.
+    pub fn find(&self, at_ms: i64) -> Option<usize> {
+        let at = self.partition_point(|tick| tick < at_ms);
+        self.get(at).filter(|tick| *tick == at_ms).map(|_| at)
+    }
+
+    /// Whether some tick lies in `(after_ms, until_ms]`.
+    pub fn has_in(&self, after_ms: i64, until_ms: i64) -> bool {
+        self.get(self.partition_point(|tick| tick <= after_ms)).is_some_and(|tick| tick <= until_ms)
+    }
+
+    /// Memory that they take beside themselves.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Even(_) => 0,
+            Self::Listed(ticks) => size_of_val(&**ticks),
+        }
+    }
+
+    pub fn list(&self) -> Cow<'_, [i64]> {
+        match self {
+            Self::Even(even) => even.iter().collect(),
+            Self::Listed(ticks) => Cow::Borrowed(ticks),
+        }
+    }
+}
+
 impl Even {
+    fn at(self, tick: usize) -> i64 {
+        self.first_ms.wrapping_add(self.step_ms.wrapping_mul(tick as i64))
+    }
+
     fn iter(self) -> impl Iterator<Item = i64> {
-        (0..self.count).map(move |tick| self.first_ms.wrapping_add(self.step_ms.wrapping_mul(tick as i64)))
+        (0..self.count).map(move |tick| self.at(tick))
+    }
+
+    /// False where the tick is not in step.
+    fn push(&mut self, tick: i64) -> bool {
+        match self.count {
+            0 => self.first_ms = tick,
+            1 => self.step_ms = tick.wrapping_sub(self.first_ms),
+            count if self.at(count) != tick => return false,
+            _ => {}
+        }
+        self.count += 1;
+        true
+    }
+
+    fn partition_point(self, is_before: impl Fn(i64) -> bool) -> usize {
+        let (mut low, mut high) = (0, self.count);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match is_before(self.at(middle)) {
+                true => low = middle + 1,
+                false => high = middle,
+            }
+        }
+        low
     }
 }
 
@@ -156,6 +266,29 @@ mod tests {
                 let kept = Ticks::of(ticks.clone());
                 prop_assert_eq!((kept.len(), &*kept.list()), (ticks.len(), &*ticks));
             }
+        }
+
+        #[test]
+        fn growing_ticks_are_as_in_a_list(first in any::<i64>(), steps in prop::collection::vec(1i64..3, 0..20), asked in -2i64..40) {
+            let mut growing = Growing::new();
+            let mut ticks: Vec<i64> = Vec::new();
+            let mut at = first.min(i64::MAX - 100).max(i64::MIN + 100);
+            for step in [0].into_iter().chain(steps) {
+                at += step;
+                growing.push(at);
+                ticks.push(at);
+                let even = ticks.windows(3).all(|three| three[2] - three[1] == three[1] - three[0]);
+                prop_assert_eq!(growing.bytes(), if even { 0 } else { ticks.len() * 8 });
+            }
+            let asked = ticks[0] + asked;
+            prop_assert_eq!(&*growing.list(), &*ticks);
+            prop_assert_eq!(growing.len(), ticks.len());
+            prop_assert_eq!((growing.first(), growing.last()), (ticks.first().copied(), ticks.last().copied()));
+            prop_assert_eq!(growing.get(ticks.len()), None);
+            prop_assert_eq!(growing.find(asked), ticks.binary_search(&asked).ok());
+            prop_assert_eq!(growing.partition_point(|tick| tick < asked), ticks.partition_point(|tick| *tick < asked));
+            let within = |tick: &&i64| **tick > asked && **tick <= asked + 1;
+            prop_assert_eq!(growing.has_in(asked, asked + 1), ticks.iter().find(within).is_some());
         }
 
         #[test]

@@ -221,7 +221,7 @@ fn narrow(group: u32, run: &Run, order: &[(u32, usize)], part_bytes_min: usize) 
         lists.push(part);
         rest = others;
     }
-    let head = head_piece(group, &run.ticks, &lists);
+    let head = head_piece(group, &run.ticks.list(), &lists);
     Some(Pieces { min_ms, max_ms, live: run.live, head, parts, value_bytes: most })
 }
 
