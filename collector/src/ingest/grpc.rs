@@ -37,7 +37,11 @@ const LAST_ACKS_WITHIN: Duration = Duration::from_secs(2);
 /// What one stream may have on its way to us unread, in bytes: this much, times the number of agents, is the most that stuck
 /// streams can cost, and what those take that are asked to wait. Over a way of 50 ms it is 600 KB a second; an agent makes one.
 const STREAM_WINDOW_BYTES: u32 = 32 << 10;
-const CONNECTION_WINDOW_BYTES: u32 = 64 << 10;
+
+/// The same of a connection. h2 ends a connection with `ENHANCE_YOUR_CALM` when its unread pieces of less than 256 bytes lack more
+/// to that size, all together, than half of this. A stream's window is full of pieces of 16 bytes before, so that an agent whose
+/// small frames wait for a slow disk is only slowed down.
+const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 
 /// Streams and calls on one connection; an agent needs one.
 const CALLS_PER_CONNECTION: u32 = 64;

@@ -14,7 +14,8 @@ use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
@@ -84,12 +85,20 @@ impl Server {
     async fn connect(&self, hello: Hello) -> Result<Agent, Status> {
         let (up, stream) = mpsc::channel(4096);
         up.send(Upward { message: Some(Up::Hello(hello)) }).await.unwrap();
-        let down = self.client().await.stream(ReceiverStream::new(stream)).await?.into_inner();
+        let down = self.client().await.stream(one_by_one(stream)).await?.into_inner();
         let mut agent = Agent { up, down };
         let Down::Welcome(welcome) = agent.next().await else { panic!("no Welcome") };
         assert_eq!(welcome.protocol, 1);
         Ok(agent)
     }
+}
+
+/// Each message leaves on its own, as those of a tick do; what is there at once the transport would put into one piece.
+fn one_by_one(messages: mpsc::Receiver<Upward>) -> impl Stream<Item = Upward> {
+    futures::stream::unfold(messages, async |mut messages| {
+        tokio::task::yield_now().await;
+        messages.recv().await.map(|message| (message, messages))
+    })
 }
 
 impl Agent {
@@ -289,6 +298,27 @@ async fn a_disk_that_is_behind_slows_a_stream_and_does_not_end_it() {
     until("the third frame", || server.recorder.ticks().len() == 3).await;
 }
 
+/// HTTP/2 of the server ended a connection with more than some 130 small pieces that nobody had read, long before its window
+/// was full: when the disk was behind for some seconds, all agents came again at once.
+#[tokio::test]
+async fn a_backlog_of_small_frames_waits_in_the_stream_and_does_not_end_it() {
+    const FRAMES: u64 = 3_000;
+    let server = server(true, Rules::default()).await;
+    let agent = server.connect(hello(1, "db1")).await.unwrap();
+    agent.dictionary().await;
+    agent.frame(1, true, &[(0, 1.0), (1, 2.0)]).await;
+    until("the first frame", || server.recorder.ticks().len() == 1).await;
+    server.recorder.keep_busy(true);
+    let free = agent.up.capacity();
+    for sequence in 2..=FRAMES {
+        agent.frame(sequence, false, &[(0, sequence as f64)]).await;
+    }
+    // Those that the stream's window holds, of some 50 bytes each.
+    until("500 frames on their way", || agent.up.capacity() + FRAMES as usize >= free + 500).await;
+    server.recorder.keep_busy(false);
+    until("all frames", || server.recorder.ticks().len() == FRAMES as usize).await;
+}
+
 #[tokio::test]
 async fn a_repeated_frame_is_acked_and_the_next_tick_lists_all() {
     let server = server(true, Rules::default()).await;
@@ -376,7 +406,7 @@ async fn hellos_that_cannot_be_taken_say_why() {
     }
     let (up, stream) = mpsc::channel(1);
     up.send(Upward { message: Some(Up::Ping(Ping::default())) }).await.unwrap();
-    let refused = server.client().await.stream(ReceiverStream::new(stream)).await.err().unwrap();
+    let refused = server.client().await.stream(one_by_one(stream)).await.err().unwrap();
     assert_eq!(refused.code(), Code::InvalidArgument);
 }
 
@@ -463,7 +493,7 @@ async fn with_a_token_alone_streams_need_it_too() {
     assert!(refused.message().contains("--token-file"), "{refused}");
     let (up, stream) = mpsc::channel(1);
     up.send(Upward { message: Some(Up::Hello(hello(1, "db1"))) }).await.unwrap();
-    let mut request = tonic::Request::new(ReceiverStream::new(stream));
+    let mut request = tonic::Request::new(one_by_one(stream));
     request.metadata_mut().insert("authorization", "Bearer word".parse().unwrap());
     assert!(server.client().await.stream(request).await.is_ok());
 }
