@@ -18,7 +18,7 @@ pub mod wide;
 
 pub use encode::Encoder;
 pub use plan::{Pace, Plan};
-pub use run::{LoadAgent, Record, run};
+pub use run::{LoadAgent, Record, run, undisturbed};
 pub use verify::{Verdict, verify};
 
 /// The family that simulated agents push.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use futures::future::join_all;
 use lampad_proto::v1::ingest_client::IngestClient;
 use lampad_proto::v1::{Lane, SequenceRange, Upward, Welcome, downward};
@@ -53,6 +53,15 @@ pub async fn run(plan: &Plan) -> Vec<Record> {
         })
     });
     join_all(agents.collect::<Vec<_>>()).await.into_iter().flatten().collect()
+}
+
+/// Fails where something was not acked, or an agent had to come again: what is measured then is something else.
+pub fn undisturbed(records: &[Record]) -> anyhow::Result<()> {
+    let unacked: usize = records.iter().map(|record| record.unacked.len()).sum();
+    ensure!(unacked == 0, "{unacked} ticks were never acked");
+    let again = records.iter().filter(|record| record.streams > 1).count();
+    ensure!(again == 0, "the streams of {again} agents ended, and they had to come again; the collector's log says why");
+    Ok(())
 }
 
 pub struct LoadAgent {

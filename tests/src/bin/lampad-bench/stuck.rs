@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use lampad_tests::load::stuck::{Stuck, be_stuck};
-use lampad_tests::load::{Plan, Record};
+use lampad_tests::load::{Plan, undisturbed};
 use lampad_tests::{Collector, Process, Program, Signal};
 
 use crate::quantiles::Quantiles;
@@ -46,8 +46,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
                 ..Plan::small("")
             };
             let records = lampad_tests::load::run(&plan).await;
-            let unacked: usize = records.iter().map(|record: &Record| record.unacked.len()).sum();
-            anyhow::ensure!(unacked == 0, "{unacked} ticks were not acked");
+            undisturbed(&records)?;
             // The first ticks carry dictionaries and key frames.
             times.extend(records.iter().flat_map(|record| record.latencies.iter().skip(3).copied()));
             drop(troubles);

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use lampad_tests::load::{Pace, Plan, run as push};
+use lampad_tests::load::{Pace, Plan, run as push, undisturbed};
 use lampad_tests::{Api, Collector, Cost};
 
 /// How often the collector is looked at.
@@ -214,8 +214,7 @@ async fn measure(args: &Args, change: u8, ticks: u64) -> anyhow::Result<(Figures
     };
     let seconds = begin.elapsed().as_secs_f64();
     let after = Cost::of(pid)?;
-    let unacked: usize = records.iter().map(|record| record.unacked.len()).sum();
-    anyhow::ensure!(unacked == 0, "{unacked} ticks were never acked");
+    undisturbed(&records)?;
     let api = collector.api();
     let apart = match started {
         Some((at, start, cost)) => Some(Apart {
