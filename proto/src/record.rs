@@ -19,13 +19,30 @@ pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Appends a record to `out`; `write` appends the payload.
 pub fn append(out: &mut Vec<u8>, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
+    append_unchecked(out, kind, write);
+    fill_checks(&mut out[start..]);
+}
+
+/// As [`append`], without the checksum: whoever holds a lock has [`fill_checks`] put it there later.
+pub fn append_unchecked(out: &mut Vec<u8>, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
     out.extend_from_slice(&[0; HEADER_BYTES]);
     write(out);
     let length = (out.len() - start - HEADER_BYTES) as u32;
     out[start..start + 4].copy_from_slice(&length.to_le_bytes());
     out[start + 4] = kind;
-    let check = checksum(&out[start..start + 5], &out[start + HEADER_BYTES..]);
-    out[start + 5..start + HEADER_BYTES].copy_from_slice(&check.to_le_bytes());
+}
+
+/// Puts the checksums into records that lack them. `records` is whole records and nothing else.
+pub fn fill_checks(records: &mut [u8]) {
+    let mut rest = records;
+    while let Some((head, behind)) = rest.split_first_chunk_mut::<HEADER_BYTES>() {
+        let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        let (payload, next) = behind.split_at_mut(length);
+        let check = checksum(&head[..5], payload);
+        head[5..].copy_from_slice(&check.to_le_bytes());
+        rest = next;
+    }
 }
 
 fn checksum(head: &[u8], payload: &[u8]) -> u32 {
@@ -140,6 +157,18 @@ mod tests {
     fn records_come_back() {
         let file = three();
         assert_eq!(kinds(&file), (vec![1, 2, 3], Some(End::Clean), file.len()));
+    }
+
+    #[test]
+    fn checksums_can_be_put_there_later() {
+        let mut file = three();
+        let whole = file.clone();
+        for record in [0..12, 12..21, 21..35] {
+            file[record][5..HEADER_BYTES].fill(0);
+        }
+        assert_eq!(kinds(&file).1, Some(End::Damaged));
+        fill_checks(&mut file);
+        assert_eq!(file, whole);
     }
 
     #[test]

@@ -135,7 +135,7 @@ impl Core {
             }
             rejected.extend(outcome.rejected.into_iter().map(|(value, reject)| (tick, value, reject)));
         }
-        let lsn = self.log.push(entry::BATCH, payload);
+        let lsn = self.log.push(entry::BATCH, &payload);
         for (_, _, state) in &mut states {
             state.lsn = lsn;
         }

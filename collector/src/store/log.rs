@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use lampad_proto::record;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
@@ -42,17 +43,10 @@ const EAGER_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes beyond which those who push are asked to wait: some rounds of the writer, so that it never waits for them.
 const BUSY_BYTES: u64 = 3 * EAGER_BYTES as u64;
 
-#[derive(Debug)]
-struct Waiting {
-    lsn: u64,
-    kind: u8,
-    payload: Vec<u8>,
-}
-
 #[derive(Debug, Default)]
 struct Queue {
-    waiting: Vec<Waiting>,
-    bytes: usize,
+    /// Records up to the last one, without their checksums: small ones, as of ticks without a change, take no more than this.
+    waiting: Vec<u8>,
     last_lsn: u64,
     since: Option<Instant>,
     /// When what waits is written at the latest, where that is before the commit delay is over.
@@ -141,7 +135,7 @@ impl Log {
 
     /// Bytes that are not durable yet.
     pub fn behind_bytes(&self) -> u64 {
-        self.shared.queue.lock().bytes as u64 + self.shared.in_flight.load(Ordering::Relaxed)
+        self.shared.queue.lock().waiting.len() as u64 + self.shared.in_flight.load(Ordering::Relaxed)
     }
 
     pub fn is_full(&self) -> bool {
@@ -154,16 +148,18 @@ impl Log {
     }
 
     /// Takes a record; says its number.
-    pub fn push(&self, kind: u8, payload: Vec<u8>) -> u64 {
+    pub fn push(&self, kind: u8, payload: &[u8]) -> u64 {
         let mut queue = self.shared.queue.lock();
         queue.last_lsn += 1;
-        queue.bytes += payload.len();
         let lsn = queue.last_lsn;
-        queue.waiting.push(Waiting { lsn, kind, payload });
+        record::append_unchecked(&mut queue.waiting, kind, |out| {
+            out.extend_from_slice(&lsn.to_le_bytes());
+            out.extend_from_slice(payload);
+        });
         if queue.since.is_none() {
             queue.since = Some(Instant::now());
             self.shared.wake.notify_all();
-        } else if queue.bytes >= EAGER_BYTES {
+        } else if queue.waiting.len() >= EAGER_BYTES {
             self.shared.wake.notify_all();
         }
         lsn

@@ -11,7 +11,7 @@ use lampad_proto::record;
 use crate::store::Lsn;
 use crate::store::files::DiskFile;
 
-use super::{EAGER_BYTES, HEADER_BYTES, MAGIC, Replayed, Segment, Shared, Waiting};
+use super::{EAGER_BYTES, HEADER_BYTES, MAGIC, Replayed, Segment, Shared};
 
 /// A segment is closed when it is longer: releasing the log deletes whole segments.
 const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
@@ -27,7 +27,7 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     number: u64,
     open: Option<Open>,
-    /// Framed records that are not durable.
+    /// Records that are not durable.
     unflushed: Vec<u8>,
     last_lsn: u64,
     /// Failures since the last one that was told, and when that was.
@@ -57,15 +57,8 @@ impl Writer {
     }
 
     pub fn run(mut self) {
-        while let Some(batch) = self.next_batch() {
-            for waiting in &batch {
-                record::append(&mut self.unflushed, waiting.kind, |out| {
-                    out.extend_from_slice(&waiting.lsn.to_le_bytes());
-                    out.extend_from_slice(&waiting.payload);
-                });
-                self.last_lsn = waiting.lsn;
-            }
-            drop(batch);
+        while self.take_batch() {
+            record::fill_checks(&mut self.unflushed);
             if !self.persist() {
                 break;
             }
@@ -74,21 +67,22 @@ impl Writer {
         self.shared.wake.notify_all();
     }
 
-    /// What came in during the commit delay; `None` at the end.
-    fn next_batch(&self) -> Option<Vec<Waiting>> {
+    /// Takes what came in during the commit delay; false at the end.
+    fn take_batch(&mut self) -> bool {
         let shared = &self.shared;
         let mut queue = shared.queue.lock();
         loop {
             if queue.abandoned {
-                return None;
+                return false;
             }
             let due = queue.since.map(|since| since + shared.commit_delay).into_iter().chain(queue.soon).min();
             let ready = due.is_some_and(|due| Instant::now() >= due);
-            if !queue.waiting.is_empty() && (ready || queue.hurry || queue.closing || queue.bytes >= EAGER_BYTES) {
+            let is_much = queue.waiting.len() >= EAGER_BYTES;
+            if !queue.waiting.is_empty() && (ready || queue.hurry || queue.closing || is_much) {
                 break;
             }
             if queue.closing {
-                return None;
+                return false;
             }
             match due {
                 Some(due) => {
@@ -99,9 +93,11 @@ impl Writer {
         }
         (queue.since, queue.soon) = (None, None);
         queue.hurry = false;
-        shared.in_flight.store(queue.bytes as u64, Ordering::Relaxed);
-        queue.bytes = 0;
-        Some(std::mem::take(&mut queue.waiting))
+        // What was written before is empty, and its memory takes what comes next.
+        std::mem::swap(&mut queue.waiting, &mut self.unflushed);
+        self.last_lsn = queue.last_lsn;
+        shared.in_flight.store(self.unflushed.len() as u64, Ordering::Relaxed);
+        true
     }
 
     /// Makes `unflushed` durable, however long it takes. False when the store closes before the disk takes it.
