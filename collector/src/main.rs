@@ -1,5 +1,6 @@
 //! `lampad-collector`: arguments, signals and the exit code; the rest is in the library.
 
+use std::num::NonZero;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -15,6 +16,11 @@ use tokio_util::sync::CancellationToken;
 /// CPU s: jemalloc, set as in `.cargo/config.toml`, 142, 116 and 22; mimalloc 210, 190 and 25. glibc's took half as much CPU again.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Streams and requests have one thread for so many processors. What computes long, and the disk, have threads of their own,
+/// and two that take turns at short work wake each other: with one instead of two on two cores, 1,000 agents of 1,000 series took
+/// 0.27 instead of 0.31 CPU s per million samples, and remote write 0.58 instead of 0.65; what could be queried when was the same.
+const CORES_PER_WORKER: usize = 2;
 
 /// Threads for work that waits or computes long: queries, scrapes, key frames of large servers. The unit allows 512 tasks.
 const BLOCKING_THREADS_MAX: usize = 128;
@@ -59,8 +65,12 @@ fn tell(error: &anyhow::Error) {
 fn run(args: Args) -> anyhow::Result<()> {
     let config = Config::load(&args)?;
     let log = logging::init(config.log_format, &config.log_level);
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(BLOCKING_THREADS_MAX).build()?;
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(cores.div_ceil(CORES_PER_WORKER))
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .build()?;
     let ended = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         let mut hangup = signal(SignalKind::hangup())?;

@@ -35,8 +35,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 const LAST_ACKS_WITHIN: Duration = Duration::from_secs(2);
 
 /// What one stream may have on its way to us unread, in bytes: this much, times the number of agents, is the most that stuck
-/// streams can cost, and what those take that are asked to wait. Over a way of 50 ms it is 600 KB a second; an agent makes one.
-const STREAM_WINDOW_BYTES: u32 = 32 << 10;
+/// streams can cost, and what those take that are asked to wait. Over a way of 50 ms it is 300 KB a second; an agent makes one.
+const STREAM_WINDOW_BYTES: u32 = 16 << 10;
 
 /// The same of a connection. h2 ends a connection with `ENHANCE_YOUR_CALM` when its unread pieces of less than 256 bytes lack more
 /// to that size, all together, than half of this. A stream's window is full of pieces of 16 bytes before, so that an agent whose

@@ -323,7 +323,10 @@ mod tests {
         let first = floats(&run, 0);
         assert_eq!(first[..2], [(10, 1.0), (20, 1.0)]);
         assert!(first.len() == 3 && first[2].0 == 30 && lampad_proto::is_stale(first[2].1));
-        assert_eq!(run.bytes, bytes, "the tick is in step, the end has room in the column, the unchanged value is silent");
+        assert_eq!(
+            run.bytes, bytes,
+            "the tick is in step, the end has room in the column, the unchanged value is silent"
+        );
     }
 
     #[test]

@@ -8,8 +8,8 @@ use futures::future::try_join_all;
 use lampad_proto::v1::downward::Message as Down;
 use lampad_proto::v1::ingest_client::IngestClient;
 use lampad_proto::v1::{
-    DecimalColumn, Dictionary, Frame, GroupDef, GroupTick, Hello, Label, Lane, MetricDef, MetricType, SeriesDef,
-    Upward, upward::Message as Up,
+    DecimalColumn, Dictionary, Downward, Frame, GroupDef, GroupTick, Hello, Label, Lane, MetricDef, MetricType,
+    SeriesDef, Upward, upward::Message as Up,
 };
 use prost::Message as _;
 use tokio::sync::mpsc;
@@ -76,18 +76,24 @@ fn metric(series: u32) -> String {
     format!("bench_status_value_{:03}_total", series / PARTS)
 }
 
-/// Pushes over one stream per host; returns when everything is acked.
-pub async fn native(url: &str, amount: Amount) -> anyhow::Result<()> {
+/// A host's stream, open until this is dropped.
+pub struct Open {
+    _outbox: mpsc::Sender<Upward>,
+    _answers: tonic::Streaming<Downward>,
+}
+
+/// Pushes over one stream per host; returns when everything is acked. An agent stays connected when it has nothing to say, and what
+/// its connection takes is part of what a collector takes.
+pub async fn native(url: &str, amount: Amount) -> anyhow::Result<Vec<Open>> {
     let clock = amount.clock();
     try_join_all((0..amount.hosts).map(|host| {
         let url = url.to_owned();
         async move { tokio::spawn(stream(url, amount, host, clock)).await? }
     }))
-    .await?;
-    Ok(())
+    .await
 }
 
-async fn stream(url: String, amount: Amount, host: u32, clock: Clock) -> anyhow::Result<()> {
+async fn stream(url: String, amount: Amount, host: u32, clock: Clock) -> anyhow::Result<Open> {
     let mut client = IngestClient::connect(url).await?;
     let (outbox, requests) = mpsc::channel(2);
     outbox.send(hello(host)).await?;
@@ -110,10 +116,10 @@ async fn stream(url: String, amount: Amount, host: u32, clock: Clock) -> anyhow:
     while acked < u64::from(amount.ticks) {
         acked = ack(&mut answers).await?;
     }
-    Ok(())
+    Ok(Open { _outbox: outbox, _answers: answers })
 }
 
-async fn ack(answers: &mut tonic::Streaming<lampad_proto::v1::Downward>) -> anyhow::Result<u64> {
+async fn ack(answers: &mut tonic::Streaming<Downward>) -> anyhow::Result<u64> {
     let answer = tokio::time::timeout(PATIENCE, answers.message()).await.context("no ack in time")??;
     match answer.context("the stream ended")?.message {
         Some(Down::Ack(ack)) => Ok(ack.through),

@@ -60,7 +60,10 @@ pub fn undisturbed(records: &[Record]) -> anyhow::Result<()> {
     let unacked: usize = records.iter().map(|record| record.unacked.len()).sum();
     ensure!(unacked == 0, "{unacked} ticks were never acked");
     let again = records.iter().filter(|record| record.streams > 1).count();
-    ensure!(again == 0, "the streams of {again} agents ended, and they had to come again; the collector's log says why");
+    ensure!(
+        again == 0,
+        "the streams of {again} agents ended, and they had to come again; the collector's log says why"
+    );
     Ok(())
 }
 

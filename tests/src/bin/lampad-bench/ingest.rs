@@ -139,7 +139,7 @@ async fn lampad(amount: Amount, connections: Option<u32>) -> anyhow::Result<Figu
     let load = async {
         match connections {
             None => native(&grpc, amount).await,
-            Some(connections) => remote_write(&url, amount, connections).await,
+            Some(connections) => remote_write(&url, amount, connections).await.map(|()| Vec::new()),
         }
     };
     let mut figures = measure(&mut collector.process, load).await?;
@@ -162,20 +162,21 @@ async fn peer(name: &str, path: &Path, amount: Amount, connections: u32) -> anyh
     Ok(figures)
 }
 
-/// Measures a process under load, ends it, and measures that too.
-async fn measure(process: &mut Process, load: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<Figures> {
+/// Measures a process under load, ends it, and measures that too. What the load leaves is held until it has been looked at.
+async fn measure<T>(process: &mut Process, load: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<Figures> {
     let (pid, begin) = (process.id(), Instant::now());
     let before = Cost::of(pid)?;
     let mut resident = Vec::new();
     let mut load = std::pin::pin!(load);
-    loop {
+    let left = loop {
         tokio::select! {
             done = &mut load => break done?,
             () = tokio::time::sleep(RESIDENT_EVERY) => resident.push(Cost::of(pid)?.resident_bytes),
         }
-    }
+    };
     let seconds = begin.elapsed().as_secs_f64();
     let loaded = Cost::of(pid)?;
+    drop(left);
     let half_bytes = resident.get(resident.len() / 2).copied().unwrap_or(loaded.resident_bytes);
     process.signal(Signal::TERM)?;
     let (id, mut last) = (process.id(), loaded);
