@@ -77,10 +77,11 @@ pub(super) struct Even {
 
 impl Ticks {
     pub fn of(ticks: Vec<i64>) -> Self {
-        let Some(first_ms) = ticks.first().copied() else { return Self::Listed(Arc::default()) };
-        let step_ms = ticks.get(1).map_or(0, |second| second.wrapping_sub(first_ms));
-        let even = Even { first_ms, step_ms, count: ticks.len() };
-        if even.iter().eq(ticks.iter().copied()) { Self::Even(even) } else { Self::Listed(ticks.into()) }
+        let mut even = Even::default();
+        match ticks.iter().all(|tick| even.push(*tick)) {
+            true => Self::Even(even),
+            false => Self::Listed(ticks.into()),
+        }
     }
 
     pub fn len(&self) -> usize {
