@@ -273,7 +273,7 @@ mod tests {
         fn growing_ticks_are_as_in_a_list(first in any::<i64>(), steps in prop::collection::vec(1i64..3, 0..20), asked in -2i64..40) {
             let mut growing = Growing::new();
             let mut ticks: Vec<i64> = Vec::new();
-            let mut at = first.min(i64::MAX - 100).max(i64::MIN + 100);
+            let mut at = first.clamp(i64::MIN + 100, i64::MAX - 100);
             for step in [0].into_iter().chain(steps) {
                 at += step;
                 growing.push(at);
