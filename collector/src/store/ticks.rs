@@ -8,6 +8,7 @@
 //! were late a tick costs a byte or two.
 
 use std::borrow::Cow;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use super::bytes::{Reader, put_signed, put_varint};
@@ -53,19 +54,16 @@ pub(super) fn read_ticks(reader: &mut Reader<'_>) -> Option<Vec<i64>> {
     ticks.is_sorted().then_some(ticks)
 }
 
-/// The ticks of a sealed run as they are kept in memory: many runs are known at a time, and few of them are read.
+/// The ticks of a run as they are kept in memory, where there are many runs: nearly all have one step from end to end, and cost
+/// nothing. The list of a sealed run is shared with those who read it.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Ticks {
+pub(super) enum Ticks<L = Arc<[i64]>> {
     Even(Even),
-    Listed(Arc<[i64]>),
+    Listed(L),
 }
 
-/// The ticks of a run that grows. A fleet's groups have one each, whether anything changes or not.
-#[derive(Debug, PartialEq)]
-pub(super) enum Growing {
-    Even(Even),
-    Listed(Vec<i64>),
-}
+/// The ticks of a run that grows.
+pub(super) type Growing = Ticks<Vec<i64>>;
 
 /// Ticks of one step.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,15 +73,7 @@ pub(super) struct Even {
     count: usize,
 }
 
-impl Ticks {
-    pub fn of(ticks: Vec<i64>) -> Self {
-        let mut even = Even::default();
-        match ticks.iter().all(|tick| even.push(*tick)) {
-            true => Self::Even(even),
-            false => Self::Listed(ticks.into()),
-        }
-    }
-
+impl<L: Deref<Target = [i64]>> Ticks<L> {
     pub fn len(&self) -> usize {
         match self {
             Self::Even(even) => even.count,
@@ -96,6 +86,16 @@ impl Ticks {
         match self {
             Self::Even(_) => 0,
             Self::Listed(ticks) => size_of_val(&**ticks),
+        }
+    }
+}
+
+impl Ticks {
+    pub fn of(ticks: Vec<i64>) -> Self {
+        let mut even = Even::default();
+        match ticks.iter().all(|tick| even.push(*tick)) {
+            true => Self::Even(even),
+            false => Self::Listed(ticks.into()),
         }
     }
 
@@ -121,13 +121,6 @@ impl Growing {
                 }
             }
             Self::Listed(ticks) => ticks.push(tick),
-        }
-    }
-
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Even(even) => even.count,
-            Self::Listed(ticks) => ticks.len(),
         }
     }
 
@@ -163,14 +156,6 @@ impl Growing {
     /// Whether some tick lies in `(after_ms, until_ms]`.
     pub fn has_in(&self, after_ms: i64, until_ms: i64) -> bool {
         self.get(self.partition_point(|tick| tick <= after_ms)).is_some_and(|tick| tick <= until_ms)
-    }
-
-    /// Memory that they take beside themselves.
-    pub fn bytes(&self) -> usize {
-        match self {
-            Self::Even(_) => 0,
-            Self::Listed(ticks) => size_of_val(&**ticks),
-        }
     }
 
     pub fn list(&self) -> Cow<'_, [i64]> {
