@@ -64,8 +64,10 @@ pub fn apply(previous: f64, digits: u32, delta: i64) -> Option<f64> {
 
 /// The delta at `digits` that leads from `previous` to the very bits of `value`, if there is one.
 pub fn delta_at(previous: f64, value: f64, digits: u32) -> Option<i64> {
-    let delta = mantissa(value, digits)?.checked_sub(mantissa(previous, digits)?)?;
-    (apply(previous, digits, delta)?.to_bits() == value.to_bits()).then_some(delta)
+    let next = mantissa(value, digits)?;
+    // What a decoder makes of the two is the mantissa of `value` again.
+    let delta = next.checked_sub(mantissa(previous, digits)?)?;
+    (self::value(next, digits)?.to_bits() == value.to_bits()).then_some(delta)
 }
 
 /// The fewest digits, and the delta, that lead from `previous` to `value`. `hint` is the number of digits that the series
