@@ -4,28 +4,85 @@
 //! string is its length as varint, then the bytes. Fixed-width numbers are little-endian. A reader never panics: what is
 //! cut short or impossible is `None`, and the caller knows which file and record that was.
 
+use std::ops::Deref;
+
 /// What bytes are appended to.
 pub(super) trait Put {
     fn put(&mut self, bytes: &[u8]);
+
+    /// One byte: of a short number each by itself is there sooner than a copy of unknown length.
+    #[inline]
+    fn put_byte(&mut self, byte: u8) {
+        self.put(&[byte]);
+    }
+
+    fn put_few(&mut self, few: &Few) {
+        self.put(few);
+    }
 }
 
 impl Put for Vec<u8> {
     fn put(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
     }
+
+    #[inline]
+    fn put_byte(&mut self, byte: u8) {
+        self.push(byte);
+    }
+}
+
+impl Put for &mut Vec<u8> {
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+/// A few bytes that are put together before they go anywhere: three numbers at the most.
+#[derive(Debug, Default)]
+pub(super) struct Few {
+    bytes: [u8; 32],
+    length: usize,
+}
+
+impl Few {
+    /// The first of them, with zeros behind.
+    #[inline]
+    pub fn word(&self) -> [u8; 8] {
+        let [a, b, c, d, e, f, g, h, ..] = self.bytes;
+        [a, b, c, d, e, f, g, h]
+    }
+}
+
+impl Put for Few {
+    fn put(&mut self, bytes: &[u8]) {
+        self.bytes[self.length..][..bytes.len()].copy_from_slice(bytes);
+        self.length += bytes.len();
+    }
+
+    #[inline]
+    fn put_byte(&mut self, byte: u8) {
+        self.bytes[self.length] = byte;
+        self.length += 1;
+    }
+}
+
+impl Deref for Few {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
 }
 
 /// Appends an unsigned number.
+#[inline]
 pub(super) fn put_varint(out: &mut impl Put, mut value: u64) {
-    let mut bytes = [0; 10];
-    let mut length = 0;
     while value >= 0x80 {
-        bytes[length] = value as u8 | 0x80;
-        length += 1;
+        out.put_byte(value as u8 | 0x80);
         value >>= 7;
     }
-    bytes[length] = value as u8;
-    out.put(&bytes[..=length]);
+    out.put_byte(value as u8);
 }
 
 /// Appends a signed number.

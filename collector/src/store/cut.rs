@@ -13,7 +13,7 @@ pub(super) struct CutColumn {
 
 impl CutColumn {
     pub fn unpacked(&self) -> UnpackedColumn<'_> {
-        UnpackedColumn { slot: self.slot, codec: POINTS, through: self.column.through, bytes: &self.column.bytes }
+        UnpackedColumn { slot: self.slot, codec: POINTS, through: self.column.pen.through, bytes: &self.column.bytes }
     }
 }
 
@@ -22,7 +22,8 @@ pub(super) fn without(column: &UnpackedColumn<'_>, ticks: &[i64], gone: impl Fn(
     let mut points = column.points();
     let mut next = points.next();
     let mut held = Point::Absent;
-    let mut left = Column::default();
+    let mut column_left = Column::default();
+    let mut left = column_left.open();
     for (tick, at_ms) in (0u32..).zip(ticks) {
         let mut is_new = false;
         while let Some((_, point)) = next.filter(|(at, _)| *at <= tick) {
@@ -42,7 +43,7 @@ pub(super) fn without(column: &UnpackedColumn<'_>, ticks: &[i64], gone: impl Fn(
         }
     }
     left.through = column.through;
-    (!points.is_damaged()).then_some(left)
+    (!points.is_damaged()).then_some(column_left)
 }
 
 #[cfg(test)]
@@ -65,10 +66,11 @@ mod tests {
         ) {
             let ticks: Vec<i64> = (0..steps.len() as i64).collect();
             let mut column = Column::default();
+            let mut open = column.open();
             for (tick, step) in (0u32..).zip(&steps) {
                 match step {
-                    Some(Some(value)) => column.set(tick, &Value::Float(f64::from(*value))),
-                    Some(None) if column.is_present() => column.ended(tick),
+                    Some(Some(value)) => open.set(tick, &Value::Float(f64::from(*value))),
+                    Some(None) if open.is_present() => open.ended(tick),
                     _ => {}
                 }
             }

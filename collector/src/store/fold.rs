@@ -6,7 +6,7 @@
 //! the one that would pass it: of two samples of one time the first stored one still counts.
 
 use super::Value;
-use super::column::{Point, Walk as _, same_value};
+use super::column::{Point, RunColumn, Walk as _, same_value};
 use super::piece::UnpackedColumn;
 use super::run::Run;
 
@@ -69,7 +69,7 @@ impl Fold {
         let passed = &self.runs[at + 1..];
         let free = passed.iter().filter_map(Run::span).all(|(min, max)| last < min || max < first);
         let longest = run.columns.iter().map(|column| {
-            let before = into.column(column.slot).map_or(0, |column| column.bytes.len());
+            let before = into.column(column.slot).map_or(0, |column| column.chain.len());
             before + column.points_bytes()
         });
         into.last_ms() < Some(first)
@@ -89,8 +89,8 @@ impl Run {
             let mut points = column.points();
             let mut first = points.next();
             let at = self.column_at(column.slot);
-            let before = self.columns[at].bytes.len();
-            let into = &mut self.columns[at];
+            let before = self.columns[at].chain.len();
+            let mut into = self.open(at);
             let through = into.through.min(offset);
             let follows = through == offset && first.is_some_and(|(tick, _)| tick == 0);
             if !follows && into.is_present() {
@@ -121,10 +121,10 @@ impl Run {
             }
         }
         for at in (0..goes_on.len()).filter(|at| !goes_on[*at]) {
-            let column = &mut self.columns[at];
-            if column.is_present() {
-                let before = column.bytes.len();
-                column.absent(column.through.min(offset));
+            let RunColumn { chain, pen } = &self.columns[at];
+            if pen.is_present() {
+                let (before, through) = (chain.len(), pen.through.min(offset));
+                self.open(at).absent(through);
                 self.grown(at, before);
             }
         }
@@ -153,13 +153,18 @@ mod tests {
     use crate::store::piece::POINTS;
     use proptest::prelude::*;
 
-    fn unpacked(run: &Run) -> Unpacked<'_> {
-        let columns = run.slots.iter().zip(&run.columns);
-        let columns = columns.map(|(slot, column)| UnpackedColumn {
+    /// What the columns of a run say.
+    fn bytes(run: &Run) -> Vec<Vec<u8>> {
+        (0..run.columns.len()).map(|at| run.column_bytes(at).into_owned()).collect()
+    }
+
+    fn unpacked<'a>(run: &Run, bytes: &'a [Vec<u8>]) -> Unpacked<'a> {
+        let columns = run.slots.iter().zip(&run.columns).zip(bytes);
+        let columns = columns.map(|((slot, column), bytes)| UnpackedColumn {
             slot: *slot,
             codec: POINTS,
-            through: column.through,
-            bytes: &column.bytes,
+            through: column.pen.through,
+            bytes,
         });
         Unpacked { live: run.live, ticks: run.ticks.list().into_owned(), columns: columns.collect() }
     }
@@ -233,7 +238,7 @@ mod tests {
             }
             let mut fold = Fold::default();
             for run in &runs {
-                prop_assert!(fold.add(&unpacked(run)).is_some());
+                prop_assert!(fold.add(&unpacked(run, &bytes(run))).is_some());
             }
             prop_assert!(fold.runs.len() <= runs.len());
             for slot in 0..SLOTS {
@@ -249,8 +254,8 @@ mod tests {
         let runs: Vec<Run> =
             (0..100).map(|n| run(true, true, n * 100, &[(1, vec![Some(Some(1)); 4]), (1, vec![None; 4])])).collect();
         let mut fold = Fold::default();
-        runs.iter().for_each(|run| fold.add(&unpacked(run)).unwrap());
-        assert_eq!(fold.runs[0].columns[0].bytes, runs[0].columns[0].bytes);
+        runs.iter().for_each(|run| fold.add(&unpacked(run, &bytes(run))).unwrap());
+        assert_eq!(fold.runs[0].column_bytes(0), runs[0].column_bytes(0));
         assert_eq!(samples(&fold.runs, 0).len(), 200);
     }
 
@@ -268,7 +273,7 @@ mod tests {
             })
             .collect();
         let mut fold = Fold::default();
-        noise.iter().for_each(|run| fold.add(&unpacked(run)).unwrap());
+        noise.iter().for_each(|run| fold.add(&unpacked(run, &bytes(run))).unwrap());
         assert_eq!(fold.runs.len(), 4);
         assert!(fold.runs.iter().all(|run| run.longest <= COLUMN_BYTES_MAX));
         assert_eq!(samples(&fold.runs, 0), samples(&noise, 0));

@@ -195,7 +195,7 @@ impl State {
 
     /// Bytes that the group's unfrozen data takes.
     pub fn bytes(&self) -> usize {
-        self.live.bytes() + self.overlays.iter().map(|run| run.bytes).sum::<usize>() + self.late_bytes
+        self.live.bytes() + self.overlays.iter().map(Run::bytes).sum::<usize>() + self.late_bytes
     }
 
     /// By how much these have grown since last asked.

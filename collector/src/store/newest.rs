@@ -42,7 +42,7 @@ impl Newest {
     }
 
     pub fn bytes(&self) -> usize {
-        self.run.bytes + self.waiting.bytes()
+        self.run.bytes() + self.waiting.bytes()
     }
 
     /// As [`Run::delta_tick`].
@@ -154,6 +154,8 @@ impl Waiting {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use lampad_proto::Number;
     use proptest::prelude::*;
 
@@ -210,11 +212,11 @@ mod tests {
             }
             prop_assert_eq!(newest.unsettled().span(), plain.span());
             let run = newest.into_run();
-            prop_assert_eq!((&run.ticks, run.bytes, run.longest), (&plain.ticks, plain.bytes, plain.longest));
-            for slot in 0..6 {
-                let bytes = |run: &Run| run.column(slot).map(|column| column.bytes.to_vec());
-                prop_assert_eq!(bytes(&run), bytes(&plain));
-            }
+            prop_assert_eq!((&run.ticks, run.bytes(), run.longest), (&plain.ticks, plain.bytes(), plain.longest));
+            let columns = |run: &Run| -> BTreeMap<u32, Vec<u8>> {
+                run.slots.iter().enumerate().map(|(at, slot)| (*slot, run.column_bytes(at).into())).collect()
+            };
+            prop_assert_eq!(columns(&run), columns(&plain));
         }
     }
 }

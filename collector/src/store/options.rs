@@ -67,7 +67,7 @@ impl Options {
             retention: Duration::from_secs(30 * 24 * 3600),
             tiers: [Some(Duration::from_secs(90 * 24 * 3600)), Some(Duration::from_secs(365 * 24 * 3600))],
             commit_delay: Duration::from_millis(100),
-            // What the allocator keeps between columns that grow in step is about half as much again.
+            // Beside it the allocator keeps what was sealed and is not given back yet.
             head_bytes: 16 * 1024 * 1024,
             // An empty column takes some 64, and a run that is sealed after a few ticks takes more than it holds.
             head_bytes_per_series: 112,

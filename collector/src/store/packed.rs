@@ -19,7 +19,7 @@ use lampad_proto::decimal;
 
 use super::Value;
 use super::bytes::{put_bytes, put_signed, put_varint};
-use super::column::{Column, Point, Points};
+use super::column::{Column, POINT_BYTES, Point, Points};
 use super::numbers::{LIST_MAX, List};
 
 pub(super) use self::walk::PackedPoints;
@@ -54,7 +54,8 @@ pub(super) fn pack(points: &[u8]) -> Option<Vec<u8>> {
         return None;
     }
     let mut reader = Points::new(points);
-    let all: Vec<(u32, Point<'_>)> = reader.by_ref().collect();
+    let mut all: Vec<(u32, Point<'_>)> = Vec::with_capacity(points.len() / POINT_BYTES);
+    all.extend(reader.by_ref());
     if reader.damaged {
         return None;
     }
@@ -114,13 +115,14 @@ impl Packer<'_> {
         let Some((last, _)) = self.others.last() else { return };
         self.before = Before { tick: *last, number: None };
         let mut column = Column::default();
+        let mut open = column.open();
         for (tick, point) in self.others.drain(..) {
             match point {
-                Point::Float(value) => column.set(tick, &Value::Float(value)),
-                Point::Integer(value) => column.set(tick, &Value::Integer(value)),
-                Point::Histogram(bytes) => column.set_histogram_bytes(tick, bytes),
-                Point::Absent => column.absent(tick),
-                Point::Ended => column.ended(tick),
+                Point::Float(value) => open.set(tick, &Value::Float(value)),
+                Point::Integer(value) => open.set(tick, &Value::Integer(value)),
+                Point::Histogram(bytes) => open.histogram(tick, bytes),
+                Point::Absent => open.absent(tick),
+                Point::Ended => open.ended(tick),
             }
         }
         self.out.push(POINTS);
@@ -211,10 +213,11 @@ mod tests {
 
     fn column(values: &[Option<Value>]) -> Column {
         let mut column = Column::default();
+        let mut open = column.open();
         for (tick, value) in (0..).zip(values) {
             match value {
-                Some(value) if !column.is_last(value) => column.set(tick, value),
-                None if column.is_present() => column.absent(tick),
+                Some(value) if !open.is_last(value) => open.set(tick, value),
+                None if open.is_present() => open.absent(tick),
                 _ => {}
             }
         }
@@ -291,10 +294,11 @@ mod tests {
     fn two_points_at_one_tick_are_left_to_codec_one() {
         for twice in [0, 100] {
             let mut column = Column::default();
+            let mut open = column.open();
             for tick in 0..200u32 {
-                column.set(tick, &Value::Float(f64::from(tick)));
+                open.set(tick, &Value::Float(f64::from(tick)));
                 if tick == twice {
-                    column.set(tick, &Value::Float(0.5));
+                    open.set(tick, &Value::Float(0.5));
                 }
             }
             assert_eq!(pack(&column.bytes), None);

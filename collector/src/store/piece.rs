@@ -43,11 +43,12 @@ pub(super) struct SealedColumn<'a> {
 impl<'a> SealedColumn<'a> {
     /// The column of a run by its place, in the shorter codec.
     pub fn of(run: &'a Run, at: usize) -> Self {
-        let column = &run.columns[at];
-        let through = if column.through as usize >= run.ticks.len() { OPEN } else { column.through };
-        let (codec, bytes) = match pack(&column.bytes) {
+        let through = run.columns[at].pen.through;
+        let through = if through as usize >= run.ticks.len() { OPEN } else { through };
+        let bytes = run.column_bytes(at);
+        let (codec, bytes) = match pack(&bytes) {
             Some(packed) => (PACKED, Cow::Owned(packed)),
-            None => (POINTS, Cow::Borrowed(&*column.bytes)),
+            None => (POINTS, bytes),
         };
         Self { slot: run.slots[at], codec, through, bytes }
     }

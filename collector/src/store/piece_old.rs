@@ -99,10 +99,10 @@ mod tests {
         for (at, slot) in run.slots.iter().enumerate() {
             put_signed(&mut out, i64::from(slot - std::mem::replace(&mut before, *slot)));
             out.push(POINTS);
-            put_varint(&mut out, u64::from(run.columns[at].through));
-            put_varint(&mut out, run.columns[at].bytes.len() as u64);
+            put_varint(&mut out, u64::from(run.columns[at].pen.through));
+            put_varint(&mut out, run.columns[at].chain.len() as u64);
         }
-        run.columns.iter().for_each(|column| out.extend_from_slice(&column.bytes));
+        (0..run.slots.len()).for_each(|at| out.extend_from_slice(&run.column_bytes(at)));
         out
     }
 

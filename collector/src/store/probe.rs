@@ -7,13 +7,14 @@ use super::packed::{PackedPoints, pack};
 /// The series as a column grows in memory (codec 1): a point where the value changes.
 pub fn grow(values: &[f64]) -> Vec<u8> {
     let mut column = Column::default();
+    let mut open = column.open();
     for (tick, value) in values.iter().enumerate() {
         let value = Value::Float(*value);
-        if !column.is_last(&value) {
-            column.set(tick as u32, &value);
+        if !open.is_last(&value) {
+            open.set(tick as u32, &value);
         }
     }
-    column.bytes.to_vec()
+    column.bytes
 }
 
 /// A grown column as it is sealed (codec 2); `None` where that is no shorter.

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::column::{
-    Column, OPEN, POINT_BYTES, Points, Samples, Waypoint, expand_points, heap_bytes, ticks_in, value_at,
+    Chunks, Link, Open, POINT_BYTES, Points, RunColumn, Samples, Waypoint, expand_points, ticks_in, value_at,
 };
 use super::ticks::Growing;
 use super::{Slot, Value};
@@ -16,7 +16,7 @@ use super::{Slot, Value};
 const NONE: u32 = u32::MAX;
 
 /// Bytes that a column takes in memory beside its points.
-const COLUMN_BYTES: usize = size_of::<Column>() + 2 * size_of::<u32>();
+const COLUMN_BYTES: usize = size_of::<RunColumn>() + 2 * size_of::<u32>();
 
 #[derive(Debug)]
 pub(super) struct Run {
@@ -25,11 +25,12 @@ pub(super) struct Run {
     pub ticks: Growing,
     /// Slot of each column.
     pub slots: Vec<u32>,
-    pub columns: Vec<Column>,
+    pub columns: Vec<RunColumn>,
+    /// What lies in no column itself.
+    chunks: Chunks,
     /// Column of each slot, [`NONE`] where there is none.
     lookup: Vec<u32>,
-    /// What it takes in memory, about.
-    pub bytes: usize,
+    waypoint_bytes: usize,
     /// Longest column, in bytes.
     pub longest: usize,
     /// First log record with something of this run.
@@ -43,8 +44,9 @@ impl Run {
             ticks: Growing::new(),
             slots: Vec::new(),
             columns: Vec::new(),
+            chunks: Chunks::default(),
             lookup: Vec::new(),
-            bytes: 0,
+            waypoint_bytes: 0,
             longest: 0,
             first_lsn: 0,
         }
@@ -68,9 +70,24 @@ impl Run {
         self.span().is_some_and(|(min_ms, max_ms)| max_ms >= from_ms && min_ms <= to_ms)
     }
 
-    pub fn column(&self, slot: u32) -> Option<&Column> {
+    /// What it takes in memory, about.
+    pub fn bytes(&self) -> usize {
+        self.columns.len() * COLUMN_BYTES + self.chunks.bytes() + self.waypoint_bytes + self.ticks.bytes()
+    }
+
+    pub fn column(&self, slot: u32) -> Option<&RunColumn> {
         let at = *self.lookup.get(slot as usize)?;
         self.columns.get(at as usize)
+    }
+
+    /// The bytes of a column by its place.
+    pub fn column_bytes(&self, at: usize) -> Cow<'_, [u8]> {
+        self.chunks.read(&self.columns[at].chain)
+    }
+
+    /// A column by its place, to be written; [`Self::grown`] is told when that is done.
+    pub(super) fn open(&mut self, at: usize) -> Open<'_, Link<'_>> {
+        self.columns[at].open(&mut self.chunks)
     }
 
     pub(super) fn column_at(&mut self, slot: u32) -> usize {
@@ -80,23 +97,22 @@ impl Run {
         }
         if self.lookup[slot as usize] == NONE {
             self.lookup[slot as usize] = self.columns.len() as u32;
-            self.columns.push(Column::default());
+            self.columns.push(RunColumn::default());
             self.slots.push(slot);
-            self.bytes += COLUMN_BYTES;
         }
         self.lookup[slot as usize] as usize
     }
 
+    /// A column that had so many bytes was written.
     pub(super) fn grown(&mut self, at: usize, before: usize) {
-        let length = self.columns[at].bytes.len();
-        self.bytes += heap_bytes(length) - heap_bytes(before) + self.columns[at].waypoint_bytes_since(before);
-        self.longest = self.longest.max(length);
+        let column = &self.columns[at];
+        self.waypoint_bytes += column.pen.waypoint_bytes_since(before);
+        self.longest = self.longest.max(column.chain.len());
     }
 
     pub(super) fn push_tick(&mut self, timestamp_ms: i64) -> u32 {
-        let (tick, before) = (self.ticks.len() as u32, self.ticks.bytes());
+        let tick = self.ticks.len() as u32;
         self.ticks.push(timestamp_ms);
-        self.bytes += self.ticks.bytes() - before;
         tick
     }
 
@@ -127,8 +143,8 @@ impl Run {
     }
 
     fn go_on(&mut self, at: usize, tick: u32, key: bool, value: &Value) {
-        let column = &mut self.columns[at];
-        let before = column.bytes.len();
+        let before = self.columns[at].chain.len();
+        let mut column = self.open(at);
         if matches!(value, Value::Float(value) if lampad_proto::is_stale(*value)) {
             if key || column.is_present() {
                 column.ended(tick);
@@ -136,7 +152,7 @@ impl Run {
         } else if !column.is_last(value) {
             column.set(tick, value);
         }
-        column.through = OPEN;
+        column.hold();
         self.grown(at, before);
     }
 
@@ -146,9 +162,9 @@ impl Run {
             listed[self.lookup[slot.0 as usize] as usize] = true;
         }
         for at in (0..self.columns.len()).filter(|at| !listed[*at]) {
-            let before = self.columns[at].bytes.len();
-            if self.columns[at].is_present() {
-                self.columns[at].ended(tick);
+            let before = self.columns[at].chain.len();
+            if self.columns[at].pen.is_present() {
+                self.open(at).ended(tick);
                 self.grown(at, before);
             }
         }
@@ -166,14 +182,15 @@ impl Run {
     /// The series has this value at this tick and nothing is said of later ones. False when it has something there or later.
     pub fn state(&mut self, tick: u32, slot: Slot, value: &Value) -> bool {
         let at = self.column_at(slot.0);
-        let column = &mut self.columns[at];
+        let before = self.columns[at].chain.len();
+        let mut column = self.open(at);
         if column.through > tick {
             return false;
         }
-        let before = column.bytes.len();
         if !column.is_last(value) || column.through < tick {
             if column.is_present() && column.through < tick {
-                column.absent(column.through);
+                let through = column.through;
+                column.absent(through);
             }
             column.set(tick, value);
         }
@@ -186,9 +203,9 @@ impl Run {
     pub fn present(&self) -> Vec<Carried> {
         let mut present: Vec<Carried> = Vec::with_capacity(self.columns.len());
         for (slot, column) in self.slots.iter().zip(&self.columns) {
-            let through = (column.through as usize).min(self.ticks.len());
+            let through = (column.pen.through as usize).min(self.ticks.len());
             let last = through.checked_sub(1).and_then(|last| self.ticks.get(last));
-            if let (Some(value), Some(timestamp_ms)) = (column.last(), last) {
+            if let (Some(value), Some(timestamp_ms)) = (column.pen.last(), last) {
                 present.push(Carried { slot: *slot, timestamp_ms, value });
             }
         }
@@ -198,9 +215,9 @@ impl Run {
 
     /// The last sample of a series that goes on.
     pub fn current(&self, slot: u32) -> Option<(i64, Value)> {
-        let column = self.column(slot)?;
-        let last = (column.through as usize).min(self.ticks.len()).checked_sub(1)?;
-        Some((self.ticks.get(last)?, column.last()?))
+        let pen = &self.column(slot)?.pen;
+        let last = (pen.through as usize).min(self.ticks.len()).checked_sub(1)?;
+        Some((self.ticks.get(last)?, pen.last()?))
     }
 
     /// What is needed for samples from this time on.
@@ -208,11 +225,11 @@ impl Run {
         let low = self.ticks.partition_point(|tick| tick < from_ms);
         let mut bytes = Vec::new();
         let column = |slot: &Slot| {
-            let column = self.column(slot.0)?;
-            let (start, tail) = column.tail_at(low);
-            let from = bytes.len();
-            bytes.extend_from_slice(tail);
-            Some(Tail { start, bytes: from..bytes.len(), through: column.through })
+            let RunColumn { chain, pen } = self.column(slot.0)?;
+            let (start, from) = (pen.waypoint_before(low), bytes.len());
+            let (at, place) = start.map_or((0, 0), |start| (start.at as usize, start.place));
+            self.chunks.read_from(chain, at, place, &mut bytes);
+            Some(Tail { start, bytes: from..bytes.len(), through: pen.through })
         };
         let columns = slots.iter().map(column).collect();
         RunCopy { ticks: self.ticks.list().into_owned(), columns, bytes }
@@ -222,7 +239,7 @@ impl Run {
     pub fn value_at(&self, slot: u32, at_ms: i64) -> Option<Value> {
         let column = self.column(slot)?;
         let tick = self.ticks.find(at_ms)?;
-        value_at(&column.bytes, column.through, tick as u32)
+        value_at(&self.chunks.read(&column.chain), column.pen.through, tick as u32)
     }
 
     pub fn listed(&self) -> Listed<'_> {
@@ -245,10 +262,13 @@ pub(super) struct Listed<'a> {
 impl Listed<'_> {
     /// Adds the samples of one series in `[from_ms, to_ms]`.
     pub fn expand(&self, slot: u32, from_ms: i64, to_ms: i64, out: &mut Samples) -> bool {
-        match self.run.column(slot) {
-            Some(column) => column.expand(&self.ticks, from_ms, to_ms, out),
-            None => true,
-        }
+        let Some(RunColumn { chain, pen }) = self.run.column(slot) else { return true };
+        let bytes = self.run.chunks.read(chain);
+        let wanted = ticks_in(&self.ticks, from_ms, to_ms);
+        let start = pen.waypoint_before(wanted.start);
+        let bytes = &bytes[start.map_or(0, |start| start.at as usize)..];
+        out.floats.begin(bytes.len() / POINT_BYTES, wanted.len());
+        expand_points(Points::from(start, bytes), pen.through, &self.ticks, wanted, out)
     }
 }
 
@@ -317,14 +337,15 @@ mod tests {
         let mut run = Run::new();
         run.delta_tick(10, true, &[float(0, 1.0), float(1, 2.0)]);
         run.delta_tick(20, false, &[float(1, 3.0)]);
-        let bytes = run.bytes;
+        let bytes = run.bytes();
         run.delta_tick(30, true, &[float(1, 3.0)]);
         assert_eq!(floats(&run, 1), [(10, 2.0), (20, 3.0), (30, 3.0)]);
         let first = floats(&run, 0);
         assert_eq!(first[..2], [(10, 1.0), (20, 1.0)]);
         assert!(first.len() == 3 && first[2].0 == 30 && lampad_proto::is_stale(first[2].1));
         assert_eq!(
-            run.bytes, bytes,
+            run.bytes(),
+            bytes,
             "the tick is in step, the end has room in the column, the unchanged value is silent"
         );
     }

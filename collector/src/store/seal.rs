@@ -225,6 +225,6 @@ pub(super) fn by_labels(core: &Core, group: &Group, run: &Run, series_of: impl F
     order.sort_unstable_by(|(a, at_a), (b, at_b)| index.compare(*a, *b).then(at_a.cmp(at_b)));
     drop(index);
     // A column without points was registered and never had a value.
-    order.retain(|(_, column)| !run.columns[*column].bytes.is_empty());
+    order.retain(|(_, column)| !run.columns[*column].is_empty());
     order
 }

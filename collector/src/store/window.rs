@@ -14,7 +14,7 @@
 //! A series that does not change and is there at each tick costs two points, however many windows it lasts. The increase of a
 //! counter inside a window is last - first + resets; over an edge, the last value is lost where the next first one is less.
 
-use super::column::{Column, Samples};
+use super::column::Samples;
 use super::run::Run;
 use super::tier::Tier;
 use super::{Floats, Sample, Value};
@@ -227,17 +227,17 @@ impl Sheet {
     }
 
     fn set(&mut self, tick: u32, slot: u32, value: Option<f64>) {
-        if value.is_none() && self.run.column(slot).is_none_or(|column| !column.is_present()) {
+        if value.is_none() && self.run.column(slot).is_none_or(|column| !column.pen.is_present()) {
             return;
         }
         let at = self.run.column_at(slot);
-        let column: &mut Column = &mut self.run.columns[at];
+        let mut column = self.run.open(at);
         match value.map(Value::Float) {
             Some(value) if column.is_last(&value) => {}
             Some(value) => column.set(tick, &value),
             None => column.absent(tick),
         }
-        column.through = super::column::OPEN;
+        column.hold();
     }
 
     /// Adds a series' windows, ascending. One that no beat has is left out: it came after they were counted.

@@ -279,7 +279,7 @@ mod tests {
                 assert!(read.is_some());
                 if slots.contains(&60) {
                     of_metric.insert(address.number);
-                    own += run.column(60).unwrap().bytes.len();
+                    own += run.column(60).unwrap().chain.len();
                 }
             }
             assert_eq!(seen, metrics(*number as u32));
