@@ -10,6 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Served by gRPC reflection, so that grpcurl and other clients need no copy of the files.
     std::fs::write(out.join("lampad.v1.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
+        .codec_path("crate::codec::Codec")
         .extern_path(".lampad.v1.DecimalColumn", "crate::column::DecimalColumn")
         .compile_fds(descriptors)?;
     println!("cargo::rerun-if-changed=lampad");

@@ -3,6 +3,7 @@
 #![doc = include_str!("../FORMATS.md")]
 
 pub mod client;
+mod codec;
 mod column;
 pub mod decimal;
 mod lower;
