@@ -12,7 +12,7 @@ use super::decode::{Added, NewGroup, NewSeries, Tick};
 use crate::fleet::Job;
 use crate::sink::{Sink, Unavailable};
 use crate::store::{
-    AgentId, GroupId, GroupKey, Label, Labels, METRIC_NAME, Refused, Run, SeriesKey, Slot, TickBatch, WriteMode,
+    AgentId, GroupId, GroupKey, Label, Labels, METRIC_NAME, Refused, Run, SeriesKey, Slot, TickBatch, Value, WriteMode,
 };
 
 /// Series that are not taken, and the one reason for all of them.
@@ -44,6 +44,31 @@ impl Refusals {
     }
 }
 
+/// Values by their slots. They come as a few lists, one per column of a tick, nearly all of which ascend.
+fn ascending(mut values: Vec<(Slot, Value)>) -> Vec<(Slot, Value)> {
+    let is_end = |pair: &[(Slot, Value)]| pair[0].0 >= pair[1].0;
+    let ends: Vec<usize> =
+        values.windows(2).enumerate().filter(|(_, pair)| is_end(pair)).map(|(at, _)| at + 1).collect();
+    if ends.len() > LISTS_MERGED {
+        values.sort_unstable_by_key(|(slot, _)| *slot);
+        return values;
+    }
+    let lists: Vec<_> = ends.into_iter().rev().map(|end| values.split_off(end)).collect();
+    lists.into_iter().rev().fold(values, merge)
+}
+
+/// Of two ascending lists one.
+fn merge(a: Vec<(Slot, Value)>, b: Vec<(Slot, Value)>) -> Vec<(Slot, Value)> {
+    let mut merged = Vec::with_capacity(a.len() + b.len());
+    let (mut a, mut b) = (a.into_iter().peekable(), b.into_iter().peekable());
+    while let (Some((first, _)), Some((second, _))) = (a.peek(), b.peek()) {
+        merged.extend(if first <= second { a.next() } else { b.next() });
+    }
+    merged.extend(a);
+    merged.extend(b);
+    merged
+}
+
 #[derive(Debug)]
 struct Group {
     id: GroupId,
@@ -51,6 +76,9 @@ struct Group {
     /// Who has a slot: a series that is defined twice would state two values at once.
     taken: RoaringBitmap,
 }
+
+/// Lists that are put together one after the other; more of them are sorted sooner.
+const LISTS_MERGED: usize = 4;
 
 /// No slot. The store numbers a group's series from 0, and no group has so many.
 const NONE: u32 = u32::MAX;
@@ -176,9 +204,8 @@ impl References {
             let group = self.groups.get(tick.group as usize)?.as_ref()?;
             let slot =
                 |reference: u32| self.slots.get(reference as usize).copied().filter(|slot| *slot != NONE).map(Slot);
-            let mut values: Vec<_> =
-                tick.values.into_iter().filter_map(|(reference, value)| Some((slot(reference)?, value))).collect();
-            values.sort_unstable_by_key(|(slot, _)| *slot);
+            let values = tick.values.into_iter().filter_map(|(reference, value)| Some((slot(reference)?, value)));
+            let values = ascending(values.collect());
             let timestamp_ms = tick.timestamp_ms.saturating_add(shift_ms).max(0);
             Some(TickBatch { group: group.id, timestamp_ms, run, key: tick.key, values })
         };
@@ -191,5 +218,25 @@ impl References {
             let value = |name| group.labels.iter().find(|label| &*label.name == name).map(|label| &*label.value);
             Some(Job::at(value("job")?, value("instance")))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn values_of_some_columns_ascend(columns in prop::collection::vec(prop::collection::btree_set(0u32..500, 0..30), 0..9)) {
+            let slots: Vec<u32> = columns.into_iter().flatten().collect();
+            let values = slots.iter().map(|slot| (Slot(*slot), Value::Float(f64::from(*slot)))).collect();
+            let mut wanted = slots;
+            wanted.sort_unstable();
+            let found = ascending(values);
+            prop_assert!(found.iter().all(|(slot, value)| *value == Value::Float(f64::from(slot.0))));
+            prop_assert_eq!(found.into_iter().map(|(slot, _)| slot.0).collect::<Vec<_>>(), wanted);
+        }
     }
 }

@@ -154,8 +154,11 @@ impl Lane {
             same_length("decimal column", column.refs.len(), column.deltas.len())?;
             let mut refs = Refs::default();
             for (step, delta) in column.refs.iter().zip(&column.deltas) {
-                let reference = refs.next(*step)?;
-                let digits = column.digits;
+                let (reference, digits) = (refs.next(*step)?, column.digits);
+                if let Some(value) = self.next_float(at, reference, digits, *delta) {
+                    out.push((reference, Value::Float(value)));
+                    continue;
+                }
                 self.set(at, reference, &mut out, |last| {
                     let base = match last {
                         Some(Value::Float(value)) => decimal::base(*value),
@@ -218,6 +221,21 @@ impl Lane {
             return Err(format!("series {reference} is of another group").into());
         }
         Ok(Some(*series))
+    }
+
+    /// What a difference makes of a series that is a float, or begins as one, as nearly all do. Nothing has changed where it is
+    /// another one, or something is wrong.
+    #[inline]
+    fn next_float(&mut self, at: &At, reference: u32, digits: u32, delta: i64) -> Option<f64> {
+        // Of one whose last value is no float, this is not its group.
+        let series = self.series.get_mut(reference as usize).filter(|series| series.group == at.group)?;
+        if series.round == at.round {
+            return None;
+        }
+        let base = if series.is_present(at.key_round) { decimal::base(series.last) } else { 0.0 };
+        let value = decimal::apply(base, digits, delta)?;
+        (series.last, series.round) = (value, at.round);
+        Some(value)
     }
 
     fn set(
