@@ -1,6 +1,7 @@
 //! The same samples pushed in two ways: over the streaming protocol, and as Prometheus' remote write; as fast as they are taken,
 //! or tick by tick, those of all hosts at the same moment.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -12,7 +13,7 @@ use lampad_proto::v1::{
     SeriesDef, Upward, upward::Message as Up,
 };
 use prost::Message as _;
-use tokio::sync::mpsc;
+use tokio::sync::{Barrier, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::host::{Host, digits};
@@ -82,18 +83,19 @@ pub struct Open {
     _answers: tonic::Streaming<Downward>,
 }
 
-/// Pushes over one stream per host; returns when everything is acked. An agent stays connected when it has nothing to say, and what
-/// its connection takes is part of what a collector takes.
+/// Pushes over one stream per host; returns when everything is acked. No host sends a second tick before the first one of all is
+/// acked: so it is with remote write too, and half way there are all series, not those of the hosts that were quick. An agent stays
+/// connected when it has nothing to say, and what its connection takes is part of what a collector takes.
 pub async fn native(url: &str, amount: Amount) -> anyhow::Result<Vec<Open>> {
-    let clock = amount.clock();
+    let (clock, begun) = (amount.clock(), Arc::new(Barrier::new(amount.hosts as usize)));
     try_join_all((0..amount.hosts).map(|host| {
-        let url = url.to_owned();
-        async move { tokio::spawn(stream(url, amount, host, clock)).await? }
+        let (url, begun) = (url.to_owned(), begun.clone());
+        async move { tokio::spawn(stream(url, amount, host, clock, begun)).await? }
     }))
     .await
 }
 
-async fn stream(url: String, amount: Amount, host: u32, clock: Clock) -> anyhow::Result<Open> {
+async fn stream(url: String, amount: Amount, host: u32, clock: Clock, begun: Arc<Barrier>) -> anyhow::Result<Open> {
     let mut client = IngestClient::connect(url).await?;
     let (outbox, requests) = mpsc::channel(2);
     outbox.send(hello(host)).await?;
@@ -109,6 +111,10 @@ async fn stream(url: String, amount: Amount, host: u32, clock: Clock) -> anyhow:
         let frame = frame(amount, tick, clock.ms(tick), &before, &values);
         outbox.send(frame).await.context("the collector ended the stream")?;
         before.clone_from(&values);
+        if tick == 0 {
+            acked = ack(&mut answers).await?;
+            begun.wait().await;
+        }
         while u64::from(tick) + 1 >= acked + u64::from(welcome.window_frames) {
             acked = ack(&mut answers).await?;
         }
