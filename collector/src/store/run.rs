@@ -225,14 +225,20 @@ impl Run {
         let low = self.ticks.partition_point(|tick| tick < from_ms);
         let mut bytes = Vec::new();
         let column = |slot: &Slot| {
-            let RunColumn { chain, pen } = self.column(slot.0)?;
-            let (start, from) = (pen.waypoint_before(low), bytes.len());
-            let (at, place) = start.map_or((0, 0), |start| (start.at as usize, start.place));
-            self.chunks.read_from(chain, at, place, &mut bytes);
-            Some(Tail { start, bytes: from..bytes.len(), through: pen.through })
+            let (column, from) = (self.column(slot.0)?, bytes.len());
+            let start = self.put_tail(column, low, &mut bytes);
+            Some(Tail { start, bytes: from..bytes.len(), through: column.pen.through })
         };
         let columns = slots.iter().map(column).collect();
         RunCopy { ticks: self.ticks.list().into_owned(), columns, bytes }
+    }
+
+    /// Adds the bytes of a column from the last waypoint on whose point holds at this tick or before; says which that is.
+    fn put_tail(&self, RunColumn { chain, pen }: &RunColumn, tick: usize, out: &mut Vec<u8>) -> Option<Waypoint> {
+        let start = pen.waypoint_before(tick);
+        let (at, place) = start.map_or((0, 0), |start| (start.at as usize, start.place));
+        self.chunks.read_from(chain, at, place, out);
+        start
     }
 
     /// What one series has at this time, to the last digit.
@@ -262,13 +268,11 @@ pub(super) struct Listed<'a> {
 impl Listed<'_> {
     /// Adds the samples of one series in `[from_ms, to_ms]`.
     pub fn expand(&self, slot: u32, from_ms: i64, to_ms: i64, out: &mut Samples) -> bool {
-        let Some(RunColumn { chain, pen }) = self.run.column(slot) else { return true };
-        let bytes = self.run.chunks.read(chain);
-        let wanted = ticks_in(&self.ticks, from_ms, to_ms);
-        let start = pen.waypoint_before(wanted.start);
-        let bytes = &bytes[start.map_or(0, |start| start.at as usize)..];
+        let Some(column) = self.run.column(slot) else { return true };
+        let (wanted, mut bytes) = (ticks_in(&self.ticks, from_ms, to_ms), Vec::new());
+        let start = self.run.put_tail(column, wanted.start, &mut bytes);
         out.floats.begin(bytes.len() / POINT_BYTES, wanted.len());
-        expand_points(Points::from(start, bytes), pen.through, &self.ticks, wanted, out)
+        expand_points(Points::from(start, &bytes), column.pen.through, &self.ticks, wanted, out)
     }
 }
 
@@ -348,6 +352,28 @@ mod tests {
             bytes,
             "the tick is in step, the end has room in the column, the unchanged value is silent"
         );
+    }
+
+    #[test]
+    fn what_is_copied_from_a_time_on_is_the_end_of_the_column() {
+        let mut run = Run::new();
+        for tick in 0..1500 {
+            let values = [float(0, f64::from(tick * tick % 997)), float(1, f64::from(tick % 5) / 4.0), float(2, 1.0)];
+            run.delta_tick(tick.into(), tick == 0, &values);
+        }
+        assert!(run.column(0).unwrap().pen.waypoints().len() > 5);
+        for from_ms in (0..1500).step_by(7) {
+            let copy = run.copy(&[0, 1, 2].map(Slot), from_ms);
+            for slot in 0..3 {
+                let (mut copied, mut read) = (Samples::default(), Samples::default());
+                assert!(copy.expand(slot as usize, from_ms, i64::MAX, &mut copied));
+                assert!(run.expand(slot, from_ms, i64::MAX, &mut read));
+                assert_eq!(copied.floats, read.floats);
+                let found: Vec<(i64, f64)> =
+                    read.floats.iter().map(|sample| (sample.timestamp_ms, sample.value)).collect();
+                assert_eq!(found, floats(&run, slot)[from_ms as usize..]);
+            }
+        }
     }
 
     #[test]
