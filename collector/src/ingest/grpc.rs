@@ -34,7 +34,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// At shutdown, time for what was taken to become durable, so that its ack still leaves.
 const LAST_ACKS_WITHIN: Duration = Duration::from_secs(2);
 
-/// What one stream may have on its way to us unread. This much, and what HTTP/2 and gRPC keep beside it (80 KiB beside 32, of 1,000
+/// What one stream may have on its way to us unread. This much, and what HTTP/2 and gRPC keep beside it (56 KiB together, of 1,000
 /// streams as fast as they come), times the number of agents, is what stuck streams cost, and those that are asked to wait. Over a
 /// way of 50 ms it is 300 KB a second; an agent makes one or two, and its names, when it comes, are some 60.
 const STREAM_WINDOW_BYTES: u32 = 16 << 10;
