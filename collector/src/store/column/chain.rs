@@ -211,15 +211,23 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// A chain, what was put into it, and where it ended at some times.
+    #[derive(Debug, Default)]
+    struct Written {
+        chain: Chain,
+        wanted: Vec<u8>,
+        marks: Vec<(usize, u32)>,
+    }
+
     proptest! {
         #[test]
         fn chains_are_what_was_put_into_them(
             puts in prop::collection::vec((0usize..6, prop::collection::vec(any::<u8>(), 0..90), any::<bool>(), any::<bool>()), 0..200),
         ) {
             let mut chunks = Chunks::default();
-            let mut chains: Vec<(Chain, Vec<u8>, Vec<(usize, u32)>)> = (0..6).map(|_| Default::default()).collect();
+            let mut chains: [Written; 6] = Default::default();
             for (at, bytes, few, mark) in puts {
-                let (chain, wanted, marks) = &mut chains[at];
+                let Written { chain, wanted, marks } = &mut chains[at];
                 let mut link = Link { chain, chunks: &mut chunks };
                 match few {
                     true => {
@@ -238,7 +246,7 @@ mod tests {
                     marks.push((link.length(), link.place()));
                 }
             }
-            for (chain, wanted, marks) in &chains {
+            for Written { chain, wanted, marks } in &chains {
                 prop_assert_eq!(&*chunks.read(chain), &**wanted);
                 for (at, place) in marks {
                     let mut rest = vec![7];
