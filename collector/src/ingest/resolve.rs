@@ -77,7 +77,7 @@ struct Group {
     taken: RoaringBitmap,
 }
 
-/// Lists that are put together one after the other; more of them are sorted sooner.
+/// Lists that are put together one after the other, which moves the first of them as often.
 const LISTS_MERGED: usize = 4;
 
 /// No slot. The store numbers a group's series from 0, and no group has so many.

@@ -32,9 +32,18 @@ impl Put for Vec<u8> {
     }
 }
 
-impl Put for &mut Vec<u8> {
+impl<P: Put> Put for &mut P {
     fn put(&mut self, bytes: &[u8]) {
-        self.extend_from_slice(bytes);
+        (**self).put(bytes);
+    }
+
+    #[inline]
+    fn put_byte(&mut self, byte: u8) {
+        (**self).put_byte(byte);
+    }
+
+    fn put_few(&mut self, few: &Few) {
+        (**self).put_few(few);
     }
 }
 

@@ -22,8 +22,8 @@ pub(super) fn without(column: &UnpackedColumn<'_>, ticks: &[i64], gone: impl Fn(
     let mut points = column.points();
     let mut next = points.next();
     let mut held = Point::Absent;
-    let mut column_left = Column::default();
-    let mut left = column_left.open();
+    let mut cut = Column::default();
+    let mut left = cut.open();
     for (tick, at_ms) in (0u32..).zip(ticks) {
         let mut is_new = false;
         while let Some((_, point)) = next.filter(|(at, _)| *at <= tick) {
@@ -43,7 +43,7 @@ pub(super) fn without(column: &UnpackedColumn<'_>, ticks: &[i64], gone: impl Fn(
         }
     }
     left.through = column.through;
-    (!points.is_damaged()).then_some(column_left)
+    (!points.is_damaged()).then_some(cut)
 }
 
 #[cfg(test)]

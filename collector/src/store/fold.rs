@@ -6,7 +6,7 @@
 //! the one that would pass it: of two samples of one time the first stored one still counts.
 
 use super::Value;
-use super::column::{Point, RunColumn, Walk as _, same_value};
+use super::column::{Link, Open, Point, Walk as _};
 use super::piece::UnpackedColumn;
 use super::run::Run;
 
@@ -86,50 +86,50 @@ impl Run {
         next.ticks.iter().for_each(|tick| _ = self.push_tick(*tick));
         let mut goes_on = vec![false; self.columns.len()];
         for column in &next.columns {
-            let mut points = column.points();
-            let mut first = points.next();
             let at = self.column_at(column.slot);
-            let before = self.columns[at].chain.len();
-            let mut into = self.open(at);
-            let through = into.through.min(offset);
-            let follows = through == offset && first.is_some_and(|(tick, _)| tick == 0);
-            if !follows && into.is_present() {
-                into.absent(through);
-            }
-            while let Some((tick, point)) = first {
-                let tick = offset.checked_add(tick)?;
-                match point {
-                    Point::Absent if !into.is_present() => {}
-                    Point::Absent => into.absent(tick),
-                    Point::Ended => into.ended(tick),
-                    Point::Float(_) | Point::Integer(_) | Point::Histogram(_) => {
-                        let value = value_of(point)?;
-                        if !into.last().is_some_and(|last| same_value(&last, &value)) {
-                            into.set(tick, &value);
-                        }
-                    }
-                }
-                first = points.next();
-            }
-            if points.is_damaged() {
-                return None;
-            }
-            into.through = offset.saturating_add(column.through);
-            self.grown(at, before);
+            self.write(at, |into| join(into, column, offset))?;
             if let Some(goes_on) = goes_on.get_mut(at) {
                 *goes_on = true;
             }
         }
         for at in (0..goes_on.len()).filter(|at| !goes_on[*at]) {
-            let RunColumn { chain, pen } = &self.columns[at];
-            if pen.is_present() {
-                let (before, through) = (chain.len(), pen.through.min(offset));
-                self.open(at).absent(through);
-                self.grown(at, before);
-            }
+            self.write(at, |column| {
+                if column.is_present() {
+                    let through = column.through.min(offset);
+                    column.absent(through);
+                }
+            });
         }
         Some(())
     }
+}
+
+/// Appends a column whose ticks are counted from `offset` on.
+fn join(into: &mut Open<'_, Link<'_>>, column: &UnpackedColumn<'_>, offset: u32) -> Option<()> {
+    let mut points = column.points();
+    let mut first = points.next();
+    let through = into.through.min(offset);
+    let follows = through == offset && first.is_some_and(|(tick, _)| tick == 0);
+    if !follows && into.is_present() {
+        into.absent(through);
+    }
+    while let Some((tick, point)) = first {
+        let tick = offset.checked_add(tick)?;
+        match point {
+            Point::Absent if !into.is_present() => {}
+            Point::Absent => into.absent(tick),
+            Point::Ended => into.ended(tick),
+            Point::Float(_) | Point::Integer(_) | Point::Histogram(_) => {
+                let value = value_of(point)?;
+                if !into.is_last(&value) {
+                    into.set(tick, &value);
+                }
+            }
+        }
+        first = points.next();
+    }
+    into.through = offset.saturating_add(column.through);
+    (!points.is_damaged()).then_some(())
 }
 
 /// `None` of what is no value, and of a histogram that cannot be read.

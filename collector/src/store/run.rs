@@ -3,12 +3,12 @@
 //! The newest data of a group is one run; late data makes further ones. A run grows in memory, is then frozen, and is sealed
 //! into blocks as it is. What silence means depends on the group's `WriteMode`.
 
-use std::borrow::Cow;
-use std::ops::Range;
+mod read;
 
-use super::column::{
-    Chunks, Link, Open, POINT_BYTES, Points, RunColumn, Samples, Waypoint, expand_points, ticks_in, value_at,
-};
+use std::borrow::Cow;
+
+pub(super) use self::read::{Listed, RunCopy, has_tick_in};
+use super::column::{Chunks, Link, Open, RunColumn, value_at};
 use super::ticks::Growing;
 use super::{Slot, Value};
 
@@ -85,9 +85,15 @@ impl Run {
         self.chunks.read(&self.columns[at].chain)
     }
 
-    /// A column by its place, to be written; [`Self::grown`] is told when that is done.
-    pub(super) fn open(&mut self, at: usize) -> Open<'_, Link<'_>> {
-        self.columns[at].open(&mut self.chunks)
+    /// Has a column written, by its place.
+    #[inline]
+    pub(super) fn write<T>(&mut self, at: usize, write: impl FnOnce(&mut Open<'_, Link<'_>>) -> T) -> T {
+        let column = &mut self.columns[at];
+        let before = column.chain.len();
+        let written = write(&mut column.open(&mut self.chunks));
+        self.waypoint_bytes += column.pen.waypoint_bytes_since(before);
+        self.longest = self.longest.max(column.chain.len());
+        written
     }
 
     pub(super) fn column_at(&mut self, slot: u32) -> usize {
@@ -101,13 +107,6 @@ impl Run {
             self.slots.push(slot);
         }
         self.lookup[slot as usize] as usize
-    }
-
-    /// A column that had so many bytes was written.
-    pub(super) fn grown(&mut self, at: usize, before: usize) {
-        let column = &self.columns[at];
-        self.waypoint_bytes += column.pen.waypoint_bytes_since(before);
-        self.longest = self.longest.max(column.chain.len());
     }
 
     pub(super) fn push_tick(&mut self, timestamp_ms: i64) -> u32 {
@@ -143,17 +142,16 @@ impl Run {
     }
 
     fn go_on(&mut self, at: usize, tick: u32, key: bool, value: &Value) {
-        let before = self.columns[at].chain.len();
-        let mut column = self.open(at);
-        if matches!(value, Value::Float(value) if lampad_proto::is_stale(*value)) {
-            if key || column.is_present() {
-                column.ended(tick);
+        self.write(at, |column| {
+            if matches!(value, Value::Float(value) if lampad_proto::is_stale(*value)) {
+                if key || column.is_present() {
+                    column.ended(tick);
+                }
+            } else if !column.is_last(value) {
+                column.set(tick, value);
             }
-        } else if !column.is_last(value) {
-            column.set(tick, value);
-        }
-        column.hold();
-        self.grown(at, before);
+            column.hold();
+        });
     }
 
     fn end_unlisted(&mut self, tick: u32, values: &[(Slot, Value)]) {
@@ -162,10 +160,8 @@ impl Run {
             listed[self.lookup[slot.0 as usize] as usize] = true;
         }
         for at in (0..self.columns.len()).filter(|at| !listed[*at]) {
-            let before = self.columns[at].chain.len();
             if self.columns[at].pen.is_present() {
-                self.open(at).ended(tick);
-                self.grown(at, before);
+                self.write(at, |column| column.ended(tick));
             }
         }
     }
@@ -182,21 +178,20 @@ impl Run {
     /// The series has this value at this tick and nothing is said of later ones. False when it has something there or later.
     pub fn state(&mut self, tick: u32, slot: Slot, value: &Value) -> bool {
         let at = self.column_at(slot.0);
-        let before = self.columns[at].chain.len();
-        let mut column = self.open(at);
-        if column.through > tick {
-            return false;
-        }
-        if !column.is_last(value) || column.through < tick {
-            if column.is_present() && column.through < tick {
-                let through = column.through;
-                column.absent(through);
+        self.write(at, |column| {
+            let through = column.through;
+            if through > tick {
+                return false;
             }
-            column.set(tick, value);
-        }
-        column.through = tick + 1;
-        self.grown(at, before);
-        true
+            if !column.is_last(value) || through < tick {
+                if column.is_present() && through < tick {
+                    column.absent(through);
+                }
+                column.set(tick, value);
+            }
+            column.through = tick + 1;
+            true
+        })
     }
 
     /// Slots that have a value at the end, ascending.
@@ -220,98 +215,12 @@ impl Run {
         Some((self.ticks.get(last)?, pen.last()?))
     }
 
-    /// What is needed for samples from this time on.
-    pub fn copy(&self, slots: &[Slot], from_ms: i64) -> RunCopy {
-        let low = self.ticks.partition_point(|tick| tick < from_ms);
-        let mut bytes = Vec::new();
-        let column = |slot: &Slot| {
-            let (column, from) = (self.column(slot.0)?, bytes.len());
-            let start = self.put_tail(column, low, &mut bytes);
-            Some(Tail { start, bytes: from..bytes.len(), through: column.pen.through })
-        };
-        let columns = slots.iter().map(column).collect();
-        RunCopy { ticks: self.ticks.list().into_owned(), columns, bytes }
-    }
-
-    /// Adds the bytes of a column from the last waypoint on whose point holds at this tick or before; says which that is.
-    fn put_tail(&self, RunColumn { chain, pen }: &RunColumn, tick: usize, out: &mut Vec<u8>) -> Option<Waypoint> {
-        let start = pen.waypoint_before(tick);
-        let (at, place) = start.map_or((0, 0), |start| (start.at as usize, start.place));
-        self.chunks.read_from(chain, at, place, out);
-        start
-    }
-
     /// What one series has at this time, to the last digit.
     pub fn value_at(&self, slot: u32, at_ms: i64) -> Option<Value> {
         let column = self.column(slot)?;
         let tick = self.ticks.find(at_ms)?;
         value_at(&self.chunks.read(&column.chain), column.pen.through, tick as u32)
     }
-
-    pub fn listed(&self) -> Listed<'_> {
-        Listed { run: self, ticks: self.ticks.list() }
-    }
-
-    #[cfg(test)]
-    pub fn expand(&self, slot: u32, from_ms: i64, to_ms: i64, out: &mut Samples) -> bool {
-        self.listed().expand(slot, from_ms, to_ms, out)
-    }
-}
-
-/// A run with a list of its ticks, made once for all series that are read.
-#[derive(Debug)]
-pub(super) struct Listed<'a> {
-    run: &'a Run,
-    pub ticks: Cow<'a, [i64]>,
-}
-
-impl Listed<'_> {
-    /// Adds the samples of one series in `[from_ms, to_ms]`.
-    pub fn expand(&self, slot: u32, from_ms: i64, to_ms: i64, out: &mut Samples) -> bool {
-        let Some(column) = self.run.column(slot) else { return true };
-        let (wanted, mut bytes) = (ticks_in(&self.ticks, from_ms, to_ms), Vec::new());
-        let start = self.run.put_tail(column, wanted.start, &mut bytes);
-        out.floats.begin(bytes.len() / POINT_BYTES, wanted.len());
-        expand_points(Points::from(start, &bytes), column.pen.through, &self.ticks, wanted, out)
-    }
-}
-
-/// Ticks and some columns of a run as they were.
-#[derive(Debug)]
-pub(super) struct RunCopy {
-    pub ticks: Vec<i64>,
-    /// Of each wanted slot.
-    columns: Vec<Option<Tail>>,
-    /// Of all columns.
-    bytes: Vec<u8>,
-}
-
-/// The end of a column as it was.
-#[derive(Debug)]
-struct Tail {
-    start: Option<Waypoint>,
-    bytes: Range<usize>,
-    through: u32,
-}
-
-impl RunCopy {
-    /// Adds the samples of the wanted slot at this place in `[from_ms, to_ms]`.
-    pub fn expand(&self, at: usize, from_ms: i64, to_ms: i64, out: &mut Samples) -> bool {
-        match &self.columns[at] {
-            Some(Tail { start, bytes, through }) => {
-                let (points, wanted) =
-                    (Points::from(*start, &self.bytes[bytes.clone()]), ticks_in(&self.ticks, from_ms, to_ms));
-                out.floats.begin(bytes.len() / POINT_BYTES, wanted.len());
-                expand_points(points, *through, &self.ticks, wanted, out)
-            }
-            None => true,
-        }
-    }
-}
-
-/// Whether some tick lies in `(after_ms, until_ms]`.
-pub(super) fn has_tick_in(ticks: &[i64], after_ms: i64, until_ms: i64) -> bool {
-    ticks.partition_point(|tick| *tick <= after_ms) < ticks.partition_point(|tick| *tick <= until_ms)
 }
 
 /// A series' last sample, kept when its run is frozen.
@@ -325,6 +234,7 @@ pub(super) struct Carried {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::column::Samples;
 
     fn floats(run: &Run, slot: u32) -> Vec<(i64, f64)> {
         let mut out = Samples::default();
@@ -352,28 +262,6 @@ mod tests {
             bytes,
             "the tick is in step, the end has room in the column, the unchanged value is silent"
         );
-    }
-
-    #[test]
-    fn what_is_copied_from_a_time_on_is_the_end_of_the_column() {
-        let mut run = Run::new();
-        for tick in 0..1500 {
-            let values = [float(0, f64::from(tick * tick % 997)), float(1, f64::from(tick % 5) / 4.0), float(2, 1.0)];
-            run.delta_tick(tick.into(), tick == 0, &values);
-        }
-        assert!(run.column(0).unwrap().pen.waypoints().len() > 5);
-        for from_ms in (0..1500).step_by(7) {
-            let copy = run.copy(&[0, 1, 2].map(Slot), from_ms);
-            for slot in 0..3 {
-                let (mut copied, mut read) = (Samples::default(), Samples::default());
-                assert!(copy.expand(slot as usize, from_ms, i64::MAX, &mut copied));
-                assert!(run.expand(slot, from_ms, i64::MAX, &mut read));
-                assert_eq!(copied.floats, read.floats);
-                let found: Vec<(i64, f64)> =
-                    read.floats.iter().map(|sample| (sample.timestamp_ms, sample.value)).collect();
-                assert_eq!(found, floats(&run, slot)[from_ms as usize..]);
-            }
-        }
     }
 
     #[test]

@@ -231,13 +231,14 @@ impl Sheet {
             return;
         }
         let at = self.run.column_at(slot);
-        let mut column = self.run.open(at);
-        match value.map(Value::Float) {
-            Some(value) if column.is_last(&value) => {}
-            Some(value) => column.set(tick, &value),
-            None => column.absent(tick),
-        }
-        column.hold();
+        self.run.write(at, |column| {
+            match value.map(Value::Float) {
+                Some(value) if column.is_last(&value) => {}
+                Some(value) => column.set(tick, &value),
+                None => column.absent(tick),
+            }
+            column.hold();
+        });
     }
 
     /// Adds a series' windows, ascending. One that no beat has is left out: it came after they were counted.

@@ -227,7 +227,7 @@ impl Lane {
     /// another one, or something is wrong.
     #[inline]
     fn next_float(&mut self, at: &At, reference: u32, digits: u32, delta: i64) -> Option<f64> {
-        // Of one whose last value is no float, this is not its group.
+        // One whose last value is no float is of no group here: it is marked in the same number.
         let series = self.series.get_mut(reference as usize).filter(|series| series.group == at.group)?;
         if series.round == at.round {
             return None;
