@@ -149,7 +149,7 @@ impl Telemetry {
                 () = shutdown.cancelled() => return,
                 _ = every.tick() => {}
             }
-            written = self.samples(&written, &registry, &own, &stats(), started);
+            self.samples(&mut written, &registry, &own, &stats(), started);
             if let Err(error) = group.write(now_ms(), &written.samples) {
                 tracing::debug!(%error, "the collector's own metrics are not written");
             }
@@ -179,8 +179,8 @@ mod tests {
         drop(attach(9, 5000));
         let _new = attach(1, 7000);
         let telemetry = Telemetry::default();
-        let tell = |before: &Written| telemetry.samples(before, &registry, &[], &StoreStats::default(), 0);
-        let first = tell(&Written::default());
+        let mut first = Written::default();
+        telemetry.samples(&mut first, &registry, &[], &StoreStats::default(), 0);
         let is_lag = |sample: &&OwnSample| {
             sample.labels.metric().is_some_and(|name| &**name == "lampad_collector_agent_lag_seconds")
         };
@@ -202,11 +202,11 @@ mod tests {
             registry.attach(Attach { id: AgentId([id; 16]), hello, modules: vec![], peer, now_ms: 0 }).unwrap()
         };
         let telemetry = Telemetry::default();
-        let tell = |before: &Written| telemetry.samples(before, &registry, &[], &StoreStats::default(), 0);
-        let texts = |written: &Written| -> Vec<String> {
+        let texts = |written: &mut Written| -> Vec<String> {
+            telemetry.samples(written, &registry, &[], &StoreStats::default(), 0);
             written.samples.iter().map(|sample| sample.labels.to_string()).collect()
         };
-        let mut before = Written::default();
+        let mut written = Written::default();
         let _leases: Vec<_> = [5, 3, 7]
             .into_iter()
             .map(|id| {
@@ -214,20 +214,60 @@ mod tests {
                 if id > 3 {
                     telemetry.freshness(AgentId([id; 16]));
                 }
-                before = tell(&before);
-                assert_eq!(texts(&before), texts(&tell(&Written::default())), "after agent {id}");
-                assert_eq!(texts(&tell(&before)), texts(&before), "nothing has changed");
+                assert_eq!(texts(&mut written), texts(&mut Written::default()), "after agent {id}");
+                assert_eq!(texts(&mut written), texts(&mut Written::default()), "nothing has changed");
                 lease
             })
             .collect();
         telemetry.freshness(AgentId([3; 16]));
-        before = tell(&before);
-        assert_eq!(texts(&before), texts(&tell(&Written::default())));
+        assert_eq!(texts(&mut written), texts(&mut Written::default()));
         registry.forget(AgentId([5; 16]));
-        assert_eq!(texts(&tell(&before)), texts(&tell(&Written::default())));
-        before.samples.rotate_left(1);
-        before.agents.clear();
-        assert_eq!(texts(&tell(&before)), texts(&tell(&Written::default())), "all in other places");
+        assert_eq!(texts(&mut written), texts(&mut Written::default()));
+        written.samples.rotate_left(1);
+        written.agents.clear();
+        assert_eq!(texts(&mut written), texts(&mut Written::default()), "all in other places");
+    }
+
+    /// What every frame changes is written now and then, all else each time; of a new agent all is there at once.
+    #[tokio::test]
+    async fn histograms_of_agents_are_written_now_and_then() {
+        let registry = Registry::new(9, []);
+        let attach = |id: u8| {
+            let hello = Hello { instance: format!("db{id}"), ..Hello::default() };
+            let peer = ([127, 0, 0, 1], 1).into();
+            registry.attach(Attach { id: AgentId([id; 16]), hello, modules: vec![], peer, now_ms: 0 }).unwrap()
+        };
+        let telemetry = Telemetry::default();
+        let mut written = Written::default();
+        let mut values = |agent: &str| {
+            telemetry.samples(&mut written, &registry, &[], &StoreStats::default(), 0);
+            let value = |name: &str| {
+                let name = format!("lampad_collector_agent_{name}");
+                let is_it = |sample: &&OwnSample| {
+                    let labels = &sample.labels;
+                    labels.metric().is_some_and(|metric| **metric == *name)
+                        && labels.get("agent").is_some_and(|of| **of == *agent)
+                };
+                written.samples.iter().find(is_it).map(|sample| sample.value)
+            };
+            (value("lag_seconds"), value("freshness_seconds_count"))
+        };
+        let lease = attach(1);
+        let seen = telemetry.freshness(AgentId([1; 16]));
+        let mut told = Vec::new();
+        for at in 1..=7 {
+            seen.observe(Duration::from_millis(3));
+            lease.pushed(1000, at * 1000);
+            told.push(values("db1"));
+        }
+        let lags: Vec<_> = told.iter().map(|(lag, _)| lag.unwrap()).collect();
+        let counts: Vec<_> = told.iter().map(|(_, count)| count.unwrap()).collect();
+        assert_eq!(lags, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
+        assert_eq!(counts, [1.0, 1.0, 1.0, 1.0, 1.0, 6.0, 6.0]);
+        let _second = attach(2);
+        telemetry.freshness(AgentId([2; 16])).observe(Duration::from_millis(3));
+        assert_eq!(values("db2").1, Some(1.0));
+        assert_eq!(values("db1").1, Some(7.0), "with the second agent");
     }
 
     #[test]

@@ -19,8 +19,9 @@ struct Row {
 }
 
 impl Telemetry {
-    /// `before` are those of the last time; says who they are now.
-    pub(super) fn agents(&self, registry: &Registry, before: &[Told], out: &mut Out<'_>) -> Vec<Told> {
+    /// `told` are those of the last time, and become those of now. Histograms of agents that were told of are left as they were
+    /// unless all of it is wanted.
+    pub(super) fn agents(&self, registry: &Registry, told: &mut Vec<Told>, is_full: bool, out: &mut Out<'_>) {
         let fresh = histogram("agent_freshness_seconds", "From an agent's tick until it was queryable here.");
         let families = [
             gauge("agent_lag_seconds", "Way of the last frame from the agent to here."),
@@ -29,17 +30,19 @@ impl Telemetry {
         ];
         let rows = self.rows(registry);
         // A thousand agents have seventeen series each.
-        out.is_known = rows.iter().map(|row| &row.told).eq(before);
+        out.is_known = rows.iter().map(|row| &row.told).eq(&*told);
         for Row { told: (_, instance, _), times_ms, freshness } in &rows {
             let labels = [("agent", instance.as_str())];
             for (family, ms) in families.iter().zip(times_ms) {
                 out.push(family, "", &labels, *ms as f64 / 1000.0);
             }
-            if let Some(seen) = freshness {
-                out.histogram(&fresh, &labels, seen);
+            match freshness {
+                Some(_) if out.is_known && !is_full => out.keep_histogram(),
+                Some(seen) => out.histogram(&fresh, &labels, seen),
+                None => {}
             }
         }
-        rows.into_iter().map(|row| row.told).collect()
+        *told = rows.into_iter().map(|row| row.told).collect();
     }
 
     /// A server that was installed anew has the name of the old one, which stays known for a day: of each name the one that pushed

@@ -33,23 +33,58 @@ pub(super) fn histogram(name: &'static str, help: &str) -> Family {
     family(name, MetricType::Histogram, help)
 }
 
+/// Series of a histogram.
+const HISTOGRAM_SERIES: usize = BOUND_TEXTS.len() + 2;
+
+/// Samples are written over those of the last time: mostly they are of the same series, in the same places.
 pub(super) struct Out<'a> {
-    pub own: &'a [Label],
-    /// Samples of the last time: mostly the same series in the same places, whose labels need not be made again.
-    pub before: &'a [OwnSample],
+    own: &'a [Label],
+    samples: &'a mut Vec<OwnSample>,
+    /// Where the next one goes.
+    next: usize,
     /// What comes now was there the last time, in the same places.
     pub is_known: bool,
-    pub samples: Vec<OwnSample>,
 }
 
-impl Out<'_> {
+impl<'a> Out<'a> {
+    /// `own` labels are on all of them.
+    pub fn over(samples: &'a mut Vec<OwnSample>, own: &'a [Label]) -> Self {
+        Self { own, samples, next: 0, is_known: false }
+    }
+
     pub fn push(&mut self, family: &Family, suffix: &str, labels: &[(&str, &str)], value: f64) {
-        let known = self.before.get(self.samples.len()).map(|before| &before.labels);
-        let labels = match known.filter(|known| self.is_known || self.is(known, family, suffix, labels)) {
-            Some(known) => known.clone(),
-            None => self.labels(family, suffix, labels),
-        };
-        self.samples.push(OwnSample { labels, meta: family.meta.clone(), value });
+        self.put(family, suffix, || labels.to_vec(), value);
+    }
+
+    fn put<'t>(&mut self, family: &Family, suffix: &str, labels: impl FnOnce() -> Vec<(&'t str, &'t str)>, value: f64) {
+        let at = self.next;
+        self.next += 1;
+        if self.is_known && at < self.samples.len() {
+            self.samples[at].value = value;
+            return;
+        }
+        let labels = labels();
+        if let Some(there) = self.samples.get_mut(at)
+            && is_of(&there.labels, self.own, family, suffix, &labels)
+        {
+            there.value = value;
+            return;
+        }
+        let sample = OwnSample { labels: self.labels(family, suffix, &labels), meta: family.meta.clone(), value };
+        match self.samples.get_mut(at) {
+            Some(there) => *there = sample,
+            None => self.samples.push(sample),
+        }
+    }
+
+    /// Leaves a histogram that is known as it was.
+    pub fn keep_histogram(&mut self) {
+        self.next += HISTOGRAM_SERIES;
+    }
+
+    /// Nothing comes behind these.
+    pub fn end(self) {
+        self.samples.truncate(self.next);
     }
 
     fn labels(&self, family: &Family, suffix: &str, labels: &[(&str, &str)]) -> Labels {
@@ -58,24 +93,23 @@ impl Out<'_> {
         Labels::new(self.own.iter().cloned().chain(labels.iter().map(label)).chain([name]))
     }
 
-    /// Whether [`Self::labels`] would make these.
-    fn is(&self, known: &Labels, family: &Family, suffix: &str, labels: &[(&str, &str)]) -> bool {
-        let own = self.own.iter().map(|label| (&*label.name, &*label.value));
-        let is_named =
-            known.metric().and_then(|name| name.strip_prefix(PREFIX)?.strip_prefix(family.name)) == Some(suffix);
-        is_named
-            && known.len() == self.own.len() + labels.len() + 1
-            && own.chain(labels.iter().copied()).all(|(name, value)| known.get(name).is_some_and(|is| **is == *value))
-    }
-
     pub fn histogram(&mut self, family: &Family, labels: &[(&str, &str)], histogram: &Histogram) {
         let mut count = 0;
-        for (at, bucket) in histogram.buckets.iter().enumerate() {
+        for (bucket, bound) in histogram.buckets.iter().zip(BOUND_TEXTS) {
             count += bucket.load(Ordering::Relaxed);
-            let labels: Vec<_> = labels.iter().copied().chain([("le", BOUND_TEXTS[at])]).collect();
-            self.push(family, "_bucket", &labels, count as f64);
+            let labels = || labels.iter().copied().chain([("le", bound)]).collect();
+            self.put(family, "_bucket", labels, count as f64);
         }
         self.push(family, "_count", labels, count as f64);
         self.push(family, "_sum", labels, histogram.sum_us.load(Ordering::Relaxed) as f64 / 1e6);
     }
+}
+
+/// Whether [`Out::labels`] would make these.
+fn is_of(known: &Labels, own: &[Label], family: &Family, suffix: &str, labels: &[(&str, &str)]) -> bool {
+    let is_named = known.metric().and_then(|name| name.strip_prefix(PREFIX)?.strip_prefix(family.name)) == Some(suffix);
+    let mut all = own.iter().map(|label| (&*label.name, &*label.value)).chain(labels.iter().copied());
+    is_named
+        && known.len() == own.len() + labels.len() + 1
+        && all.all(|(name, value)| known.get(name).is_some_and(|is| **is == *value))
 }
