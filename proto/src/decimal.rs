@@ -32,6 +32,14 @@ fn round(value: f64) -> i64 {
     whole + i64::from(rest >= 0.5) - i64::from(rest <= -0.5)
 }
 
+/// What [`exact`] is without digits. Counters are whole, and it is told sooner of these than a mantissa is made.
+#[inline]
+fn whole(value: f64) -> Option<i64> {
+    let whole = value as i64;
+    let is_it = (whole as f64).to_bits() == value.to_bits() && whole.unsigned_abs() < MANTISSA_MAX as u64;
+    is_it.then_some(whole)
+}
+
 /// The mantissa at `digits` that gives back the very bits of `value`, if there is one.
 pub fn exact(value: f64, digits: u32) -> Option<i64> {
     let mantissa = if digits <= DIGITS_MAX { mantissa(value, digits)? } else { return None };
@@ -63,7 +71,13 @@ pub fn apply(previous: f64, digits: u32, delta: i64) -> Option<f64> {
 }
 
 /// The delta at `digits` that leads from `previous` to the very bits of `value`, if there is one.
+#[inline]
 pub fn delta_at(previous: f64, value: f64, digits: u32) -> Option<i64> {
+    if digits == 0
+        && let (Some(next), Some(before)) = (whole(value), whole(previous))
+    {
+        return Some(next - before);
+    }
     let next = mantissa(value, digits)?;
     // What a decoder makes of the two is the mantissa of `value` again.
     let delta = next.checked_sub(mantissa(previous, digits)?)?;
@@ -72,12 +86,19 @@ pub fn delta_at(previous: f64, value: f64, digits: u32) -> Option<i64> {
 
 /// The fewest digits, and the delta, that lead from `previous` to `value`. `hint` is the number of digits that the series
 /// needed last time: series rarely change it, so it is tried first. `previous` must be finite.
+#[inline]
 pub fn delta(previous: f64, value: f64, hint: u32) -> Option<(u32, i64)> {
+    let hint = hint.min(DIGITS_MAX);
+    match delta_at(previous, value, hint) {
+        Some(delta) => Some((hint, delta)),
+        None => other_delta(previous, value),
+    }
+}
+
+#[inline(never)]
+fn other_delta(previous: f64, value: f64) -> Option<(u32, i64)> {
     if !value.is_finite() {
         return None;
-    }
-    if let Some(delta) = delta_at(previous, value, hint.min(DIGITS_MAX)) {
-        return Some((hint.min(DIGITS_MAX), delta));
     }
     [0, 1, 2, 3, 6, 9].into_iter().find_map(|digits| Some((digits, delta_at(previous, value, digits)?)))
 }
@@ -113,6 +134,25 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn whole_numbers_take_the_short_way_to_the_same(
+            numbers in prop::array::uniform2(prop_oneof![
+                any::<f64>(),
+                (-1000i64..1000).prop_map(|value| value as f64 / 2.0),
+                (-(1i64 << 54)..1 << 54).prop_map(|value| value as f64),
+                Just(-0.0),
+                Just(MANTISSA_MAX),
+            ]),
+        ) {
+            let [previous, value] = numbers;
+            let long = || {
+                let next = mantissa(value, 0)?;
+                let delta = next.checked_sub(mantissa(previous, 0)?)?;
+                (super::value(next, 0)?.to_bits() == value.to_bits()).then_some(delta)
+            };
+            prop_assert_eq!(delta_at(previous, value, 0), long());
+        }
+
         #[test]
         fn values_are_rounded_as_the_library_does(value in prop_oneof![-1e16..1e16f64, -10.0..10.0f64, (-99i32..99).prop_map(|v| f64::from(v) / 2.0)]) {
             prop_assume!(value.abs() < MANTISSA_MAX);

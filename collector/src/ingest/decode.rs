@@ -2,10 +2,11 @@
 //!
 //! Source: `Dictionary` and `Frame` messages, see `lampad/v1/ingest.proto`.
 //! Shape:  [`Tick`]s with series as the lane numbers them; `resolve` turns these into the store's slots.
-//! Files:  `dictionary` fills the tables, `frame` reads what is said of them.
+//! Files:  `dictionary` fills the tables, `frame` reads what is said of them, `decimals` nearly all of it.
 //! Errors: [`DecodeError`]; after one the lane takes nothing until its dictionary is reset, because the frame that failed may
 //!         have changed some values and not others.
 
+mod decimals;
 mod dictionary;
 mod frame;
 
@@ -29,7 +30,8 @@ pub struct Tick {
     pub timestamp_ms: i64,
     /// `values` are all present series.
     pub key: bool,
-    /// Series that changed or began, and with the stale marker those that ended. Each once, in no order.
+    /// Series that changed or began, and with the stale marker those that ended. Each once, and mostly
+    /// ascending.
     pub values: Vec<(u32, Value)>,
 }
 

@@ -44,31 +44,6 @@ impl Refusals {
     }
 }
 
-/// Values by their slots. They come as a few lists, one per column of a tick, nearly all of which ascend.
-fn ascending(mut values: Vec<(Slot, Value)>) -> Vec<(Slot, Value)> {
-    let is_end = |pair: &[(Slot, Value)]| pair[0].0 >= pair[1].0;
-    let ends: Vec<usize> =
-        values.windows(2).enumerate().filter(|(_, pair)| is_end(pair)).map(|(at, _)| at + 1).collect();
-    if ends.len() > LISTS_MERGED {
-        values.sort_unstable_by_key(|(slot, _)| *slot);
-        return values;
-    }
-    let lists: Vec<_> = ends.into_iter().rev().map(|end| values.split_off(end)).collect();
-    lists.into_iter().rev().fold(values, merge)
-}
-
-/// Of two ascending lists one.
-fn merge(a: Vec<(Slot, Value)>, b: Vec<(Slot, Value)>) -> Vec<(Slot, Value)> {
-    let mut merged = Vec::with_capacity(a.len() + b.len());
-    let (mut a, mut b) = (a.into_iter().peekable(), b.into_iter().peekable());
-    while let (Some((first, _)), Some((second, _))) = (a.peek(), b.peek()) {
-        merged.extend(if first <= second { a.next() } else { b.next() });
-    }
-    merged.extend(a);
-    merged.extend(b);
-    merged
-}
-
 #[derive(Debug)]
 struct Group {
     id: GroupId,
@@ -76,9 +51,6 @@ struct Group {
     /// Who has a slot: a series that is defined twice would state two values at once.
     taken: RoaringBitmap,
 }
-
-/// Lists that are put together one after the other, which moves the first of them as often.
-const LISTS_MERGED: usize = 4;
 
 /// No slot. The store numbers a group's series from 0, and no group has so many.
 const NONE: u32 = u32::MAX;
@@ -202,14 +174,36 @@ impl References {
     pub fn batches(&self, ticks: Vec<Tick>, run: Run, shift_ms: i64) -> Vec<TickBatch> {
         let batch = |tick: Tick| {
             let group = self.groups.get(tick.group as usize)?.as_ref()?;
-            let slot =
-                |reference: u32| self.slots.get(reference as usize).copied().filter(|slot| *slot != NONE).map(Slot);
-            let values = tick.values.into_iter().filter_map(|(reference, value)| Some((slot(reference)?, value)));
-            let values = ascending(values.collect());
             let timestamp_ms = tick.timestamp_ms.saturating_add(shift_ms).max(0);
-            Some(TickBatch { group: group.id, timestamp_ms, run, key: tick.key, values })
+            Some(TickBatch { group: group.id, timestamp_ms, run, key: tick.key, values: self.by_slot(tick.values) })
         };
         ticks.into_iter().filter_map(batch).collect()
+    }
+
+    /// Values by their slots, ascending.
+    fn by_slot(&self, values: Vec<(u32, Value)>) -> Vec<(Slot, Value)> {
+        let mut out = Vec::with_capacity(values.len());
+        let (mut ascends, mut least) = (true, 0);
+        for (reference, value) in values {
+            let slot = self.slots.get(reference as usize).copied().unwrap_or(NONE);
+            if slot == NONE {
+                continue;
+            }
+            ascends &= slot >= least;
+            least = slot;
+            out.push((
+                Slot(slot),
+                match value {
+                    // A copy of one known kind is shorter than one of any.
+                    Value::Float(value) => Value::Float(value),
+                    other => other,
+                },
+            ));
+        }
+        if !ascends {
+            out.sort_unstable_by_key(|(slot, _)| *slot);
+        }
+        out
     }
 
     /// What the groups are for, by their labels.
@@ -229,12 +223,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn values_of_some_columns_ascend(columns in prop::collection::vec(prop::collection::btree_set(0u32..500, 0..30), 0..9)) {
-            let slots: Vec<u32> = columns.into_iter().flatten().collect();
-            let values = slots.iter().map(|slot| (Slot(*slot), Value::Float(f64::from(*slot)))).collect();
-            let mut wanted = slots;
+        fn values_ascend_by_slot_without_those_that_were_refused(
+            slots in prop::collection::vec(prop::option::weighted(0.9, 0u32..1000), 0..60),
+            sorted in any::<bool>(),
+        ) {
+            let mut slots: Vec<u32> = slots.into_iter().map(|slot| slot.unwrap_or(NONE)).collect();
+            if sorted {
+                slots.sort_unstable();
+            }
+            let mut wanted: Vec<u32> = slots.iter().copied().filter(|slot| *slot != NONE).collect();
             wanted.sort_unstable();
-            let found = ascending(values);
+            let values = (0..).zip(&slots).map(|(reference, slot)| (reference, Value::Float(f64::from(*slot)))).collect();
+            let mut references = References::new(AgentId([1; 16]), Arc::default());
+            references.slots = slots;
+            let found = references.by_slot(values);
             prop_assert!(found.iter().all(|(slot, value)| *value == Value::Float(f64::from(slot.0))));
             prop_assert_eq!(found.into_iter().map(|(slot, _)| slot.0).collect::<Vec<_>>(), wanted);
         }

@@ -31,8 +31,8 @@ pub struct Appended {
 impl Core {
     pub fn append(&self, batch: &Batch) -> Result<Appended, AppendError> {
         self.may_append(self.is_own(batch))?;
-        let Some(frame) = batch.frame else { return self.store_cut(batch) };
         let bytes = bytes_of(batch);
+        let Some(frame) = batch.frame else { return self.store_cut(batch, bytes) };
         if bytes > RECORD_BYTES_MAX && !self.is_stated(batch) {
             return Err(AppendError::TooLarge { bytes, most: RECORD_BYTES_MAX });
         }
@@ -42,7 +42,7 @@ impl Core {
             self.counters.duplicates.fetch_add(1, Ordering::Relaxed);
             return Ok(Appended { lsn: Lsn(self.log.last_lsn()), duplicate: true, refused: Vec::new() });
         }
-        let appended = self.store_cut(batch)?;
+        let appended = self.store_cut(batch, bytes)?;
         epochs.insert(frame.epoch, frame.sequence, frame.sequence);
         Ok(appended)
     }
@@ -63,9 +63,9 @@ impl Core {
 
     /// Stores a batch, in several records where one would be too long. The last one says whose frame it was: where only some are
     /// durable before a crash, the frame comes again, and what is stated twice is stored once.
-    fn store_cut(&self, batch: &Batch) -> Result<Appended, AppendError> {
-        if bytes_of(batch) <= RECORD_BYTES_MAX {
-            return self.store(batch);
+    fn store_cut(&self, batch: &Batch, bytes: usize) -> Result<Appended, AppendError> {
+        if bytes <= RECORD_BYTES_MAX {
+            return self.store(batch, bytes);
         }
         let mut refused = Vec::new();
         let mut part = Batch::default();
@@ -81,7 +81,7 @@ impl Core {
                     continue;
                 }
                 if bytes + TICK_BYTES + more > RECORD_BYTES_MAX {
-                    refused.extend(self.store(&std::mem::take(&mut part))?.refused);
+                    refused.extend(self.store(&std::mem::take(&mut part), bytes)?.refused);
                     bytes = 0;
                 }
                 if !part.ticks.last().is_some_and(|last| stated && last.is_beside(tick)) {
@@ -94,7 +94,7 @@ impl Core {
             }
         }
         part.frame = batch.frame;
-        let appended = self.store(&part)?;
+        let appended = self.store(&part, bytes)?;
         refused.extend(appended.refused);
         Ok(Appended { refused, ..appended })
     }
@@ -105,12 +105,13 @@ impl Core {
         (group, slot, Refused::Limit { series: self.labels_text(group, slot), reason })
     }
 
-    fn store(&self, batch: &Batch) -> Result<Appended, AppendError> {
+    /// `bytes` is what it takes in the log at most.
+    fn store(&self, batch: &Batch, bytes: usize) -> Result<Appended, AppendError> {
         let groups = self.groups_of(batch)?;
         let mut states: Vec<(GroupId, &Group, MutexGuard<'_, State>)> =
             groups.iter().map(|group| (group.id, &**group, group.state.lock())).collect();
         check_bases(batch, &states)?;
-        check_completion(batch, &mut states)?;
+        check_completion(batch, bytes, &mut states)?;
         let now_ms = self.options.clock.now_ms();
         let window =
             Window { now_ms, oldest_ms: self.oldest_ms(now_ms), newest_ms: now_ms.saturating_add(AHEAD_MS_MAX) };
@@ -205,9 +206,12 @@ fn check_bases(batch: &Batch, states: &[(GroupId, &Group, MutexGuard<'_, State>)
 
 /// Ticks of one group and lane ascend, so that at most two of them are completed; and with what is added then the record stays
 /// within what a replay reads. Asked before anything is changed: what is in memory and not in the log would be acked.
-fn check_completion(batch: &Batch, states: &mut [(GroupId, &Group, MutexGuard<'_, State>)]) -> Result<(), AppendError> {
+fn check_completion(
+    batch: &Batch,
+    mut bytes: usize,
+    states: &mut [(GroupId, &Group, MutexGuard<'_, State>)],
+) -> Result<(), AppendError> {
     let mut last_ms: HashMap<(GroupId, Run), i64, foldhash::fast::RandomState> = HashMap::default();
-    let mut bytes = bytes_of(batch);
     for tick in &batch.ticks {
         let Ok(found) = states.binary_search_by_key(&tick.group, |(id, ..)| *id) else { continue };
         let (_, group, state) = &mut states[found];

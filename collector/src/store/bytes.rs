@@ -4,8 +4,6 @@
 //! string is its length as varint, then the bytes. Fixed-width numbers are little-endian. A reader never panics: what is
 //! cut short or impossible is `None`, and the caller knows which file and record that was.
 
-use std::ops::Deref;
-
 /// What bytes are appended to.
 pub(super) trait Put {
     fn put(&mut self, bytes: &[u8]);
@@ -16,8 +14,23 @@ pub(super) trait Put {
         self.put(&[byte]);
     }
 
+    #[inline]
+    fn put_number(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.put_byte(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.put_byte(value as u8);
+    }
+
+    /// A number of eight bytes, little-endian.
+    #[inline]
+    fn put_u64(&mut self, number: u64) {
+        self.put(&number.to_le_bytes());
+    }
+
     fn put_few(&mut self, few: &Few) {
-        self.put(few);
+        self.put(&few.all()[..few.len()]);
     }
 }
 
@@ -29,6 +42,14 @@ impl Put for Vec<u8> {
     #[inline]
     fn put_byte(&mut self, byte: u8) {
         self.push(byte);
+    }
+
+    /// All of them, then less: a copy whose length is known takes one instruction.
+    #[inline]
+    fn put_few(&mut self, few: &Few) {
+        let length = self.len() + few.len();
+        self.extend_from_slice(&few.all());
+        self.truncate(length);
     }
 }
 
@@ -42,56 +63,98 @@ impl<P: Put> Put for &mut P {
         (**self).put_byte(byte);
     }
 
+    #[inline]
+    fn put_number(&mut self, value: u64) {
+        (**self).put_number(value);
+    }
+
+    #[inline]
     fn put_few(&mut self, few: &Few) {
         (**self).put_few(few);
     }
 }
 
-/// A few bytes that are put together before they go anywhere: three numbers at the most.
-#[derive(Debug, Default)]
+/// Up to sixteen bytes that are put together before they go anywhere, which takes no memory: what is read as a word after it was
+/// written as bytes has to wait for these.
+#[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Few {
-    bytes: [u8; 32],
-    length: usize,
+    word: u128,
+    length: u32,
 }
 
 impl Few {
+    pub fn len(&self) -> usize {
+        self.length as usize
+    }
+
+    /// With zeros behind.
+    #[inline]
+    pub fn all(&self) -> [u8; 16] {
+        self.word.to_le_bytes()
+    }
+
     /// The first of them, with zeros behind.
     #[inline]
     pub fn word(&self) -> [u8; 8] {
-        let [a, b, c, d, e, f, g, h, ..] = self.bytes;
-        [a, b, c, d, e, f, g, h]
+        (self.word as u64).to_le_bytes()
+    }
+
+    #[inline]
+    fn put_word(&mut self, word: u64, length: u32) {
+        debug_assert!(self.length + length <= 16, "{} and {length} bytes are too many", self.length);
+        self.word |= u128::from(word) << (8 * self.length);
+        self.length += length;
     }
 }
 
 impl Put for Few {
     fn put(&mut self, bytes: &[u8]) {
-        self.bytes[self.length..][..bytes.len()].copy_from_slice(bytes);
-        self.length += bytes.len();
+        bytes.iter().for_each(|byte| self.put_byte(*byte));
     }
 
     #[inline]
     fn put_byte(&mut self, byte: u8) {
-        self.bytes[self.length] = byte;
-        self.length += 1;
+        self.put_word(byte.into(), 1);
+    }
+
+    #[inline]
+    fn put_u64(&mut self, number: u64) {
+        self.put_word(number, 8);
+    }
+
+    /// Without a branch on its length, which nobody can predict.
+    #[inline]
+    fn put_number(&mut self, value: u64) {
+        if value >> 56 == 0 {
+            let length = (value | 1).ilog2() / 7 + 1;
+            // All bytes but the last are followed by one.
+            let more = 0x80_8080_8080_8080 & ((1 << (8 * (length - 1))) - 1);
+            self.put_word(spread(value) | more, length);
+            return;
+        }
+        let low = spread(value & ((1 << 56) - 1)) | 0x8080_8080_8080_8080;
+        self.put_word(low, 8);
+        // One byte more or two.
+        let high = value >> 56;
+        match high < 0x80 {
+            true => self.put_word(high, 1),
+            false => self.put_word(0x180 | high, 2),
+        }
     }
 }
 
-impl Deref for Few {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.bytes[..self.length]
-    }
+/// The lowest 56 bits, seven in each byte.
+#[inline]
+fn spread(value: u64) -> u64 {
+    let halves = value & 0xfff_ffff | (value & 0xff_ffff_f000_0000) << 4;
+    let quarters = halves & 0x3fff_0000_3fff | (halves & 0xfff_c000_0fff_c000) << 2;
+    quarters & 0x7f_007f_007f_007f | (quarters & 0x3f80_3f80_3f80_3f80) << 1
 }
 
 /// Appends an unsigned number.
 #[inline]
-pub(super) fn put_varint(out: &mut impl Put, mut value: u64) {
-    while value >= 0x80 {
-        out.put_byte(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.put_byte(value as u8);
+pub(super) fn put_varint(out: &mut impl Put, value: u64) {
+    out.put_number(value);
 }
 
 /// Appends a signed number.
@@ -269,6 +332,26 @@ mod tests {
             prop_assert_eq!(reader.signed(), Some(signed));
             prop_assert_eq!(reader.str(), Some(text.as_str()));
             prop_assert!(reader.is_empty());
+        }
+
+        #[test]
+        fn few_are_what_was_put_into_them(first: u64, bits in (0..64u32, 30..64u32), number: u64, byte: u8, double: u64, has_double: bool) {
+            let (mut few, mut plain) = (Few::default(), vec![1]);
+            let mut out = plain.clone();
+            fn put(out: &mut impl Put, first: u64, byte: u8, rest: Result<u64, u64>) {
+                put_varint(out, first);
+                out.put_byte(byte);
+                match rest {
+                    Ok(number) => put_varint(out, number),
+                    Err(double) => out.put_u64(double),
+                }
+            }
+            let rest = if has_double { Err(double) } else { Ok(number >> bits.0) };
+            put(&mut few, first >> bits.1, byte, rest);
+            put(&mut plain, first >> bits.1, byte, rest);
+            out.put_few(&few);
+            prop_assert_eq!(&out, &plain);
+            prop_assert_eq!(&few.word()[..few.len().min(8)], &plain[1..plain.len().min(9)]);
         }
 
         #[test]

@@ -26,7 +26,7 @@ use lampad_proto::v1::{Histogram, MetricType};
 use prost::Message as _;
 use roaring::RoaringBitmap;
 
-use super::bytes::{Reader, put_bytes, put_signed, put_varint};
+use super::bytes::{Few, Put, Reader, put_bytes, put_signed, put_varint};
 use super::erase::Erased;
 use super::group::Mark;
 use super::names;
@@ -93,19 +93,21 @@ pub(super) fn put_tick_head(out: &mut Vec<u8>, tick: &TickBatch, key: bool, valu
 }
 
 /// `before` is the slot of the value before, 0 at first.
+#[inline]
 fn put_value(out: &mut Vec<u8>, before: u32, slot: u32, value: &Value) {
     let gap = i64::from(slot) - i64::from(before);
     let gap = (((gap << 1) ^ (gap >> 63)) as u64) << 2;
     match value {
         Value::Float(value) => {
-            let whole = *value as i64;
+            let (mut few, whole) = (Few::default(), *value as i64);
             if (whole as f64).to_bits() == value.to_bits() {
-                put_varint(out, gap | WHOLE);
-                put_signed(out, whole);
+                put_varint(&mut few, gap | WHOLE);
+                put_signed(&mut few, whole);
             } else {
-                put_varint(out, gap | RAW);
-                out.extend_from_slice(&value.to_bits().to_le_bytes());
+                put_varint(&mut few, gap | RAW);
+                few.put_u64(value.to_bits());
             }
+            out.put_few(&few);
         }
         Value::Integer(value) => {
             put_varint(out, gap | OTHER);

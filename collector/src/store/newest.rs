@@ -103,20 +103,17 @@ impl Newest {
 impl Waiting {
     /// Adds a tick; false where it must go into the columns at once.
     fn put(&mut self, tick: u32, values: &[(Slot, Value)]) -> bool {
-        let length = self.values.len();
-        self.slots.reserve_exact(values.len());
-        self.values.reserve_exact(values.len());
-        for (slot, value) in values {
-            let ascends = self.slots[length..].last().is_none_or(|last| *last < slot.0);
-            let (Value::Float(value), true) = (value, ascends) else {
-                self.slots.truncate(length);
-                self.values.truncate(length);
-                return false;
-            };
-            self.slots.push(slot.0);
-            self.values.push(*value);
+        let waits = values.iter().all(|(_, value)| matches!(value, Value::Float(_)))
+            && values.is_sorted_by(|(one, _), (next, _)| one < next);
+        if !waits {
+            return false;
         }
         if !values.is_empty() {
+            self.slots.reserve_exact(values.len());
+            self.values.reserve_exact(values.len());
+            self.slots.extend(values.iter().map(|(slot, _)| slot.0));
+            self.values
+                .extend(values.iter().map(|(_, value)| if let Value::Float(value) = value { *value } else { 0.0 }));
             self.ticks.push((tick, self.values.len()));
         }
         true

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use lampad_proto::Number;
 use lampad_proto::v1::{self, GroupTick};
-use lampad_proto::{Number, decimal};
 use roaring::RoaringBitmap;
 
 use super::{DecodeError, IS_OTHER, Lane, Series, Tick};
@@ -150,27 +150,7 @@ impl Lane {
 
     fn changes(&mut self, at: &At, tick: &GroupTick) -> Result<Vec<(u32, Value)>, Trouble> {
         let mut out = Vec::with_capacity(values(tick));
-        for column in &tick.decimals {
-            same_length("decimal column", column.refs.len(), column.deltas.len())?;
-            let mut refs = Refs::default();
-            for (step, delta) in column.refs.iter().zip(&column.deltas) {
-                let (reference, digits) = (refs.next(*step)?, column.digits);
-                if let Some(value) = self.next_float(at, reference, digits, *delta) {
-                    out.push((reference, Value::Float(value)));
-                    continue;
-                }
-                self.set(at, reference, &mut out, |last| {
-                    let base = match last {
-                        Some(Value::Float(value)) => decimal::base(*value),
-                        Some(Value::Integer(value)) => value.as_f64(),
-                        _ => 0.0,
-                    };
-                    decimal::apply(base, digits, *delta).map(Value::Float).ok_or_else(|| {
-                        format!("{base} and delta {delta} at {digits} digits give no exact value").into()
-                    })
-                })?;
-            }
-        }
+        self.decimals(at, &tick.decimals, &mut out)?;
         same_length("float column", tick.float_refs.len(), tick.float_bits.len())?;
         let mut refs = Refs::default();
         for (step, bits) in tick.float_refs.iter().zip(&tick.float_bits) {
@@ -223,22 +203,7 @@ impl Lane {
         Ok(Some(*series))
     }
 
-    /// What a difference makes of a series that is a float, or begins as one, as nearly all do. Nothing has changed where it is
-    /// another one, or something is wrong.
-    #[inline]
-    fn next_float(&mut self, at: &At, reference: u32, digits: u32, delta: i64) -> Option<f64> {
-        // One whose last value is no float is of no group here: it is marked in the same number.
-        let series = self.series.get_mut(reference as usize).filter(|series| series.group == at.group)?;
-        if series.round == at.round {
-            return None;
-        }
-        let base = if series.is_present(at.key_round) { decimal::base(series.last) } else { 0.0 };
-        let value = decimal::apply(base, digits, delta)?;
-        (series.last, series.round) = (value, at.round);
-        Some(value)
-    }
-
-    fn set(
+    pub(super) fn set(
         &mut self,
         at: &At,
         reference: u32,
@@ -275,14 +240,14 @@ impl Lane {
     }
 }
 
-struct At {
-    group: u32,
-    key_round: u32,
-    round: u32,
+pub(super) struct At {
+    pub group: u32,
+    pub key_round: u32,
+    pub round: u32,
 }
 
 /// What is wrong with a tick; its group is added by the caller.
-enum Trouble {
+pub(super) enum Trouble {
     Unknown(DecodeError),
     Text(String),
 }
@@ -295,12 +260,13 @@ impl From<String> for Trouble {
 
 /// References as the wire has them: the first one, then gaps.
 #[derive(Default)]
-struct Refs {
+pub(super) struct Refs {
     last: Option<u32>,
 }
 
 impl Refs {
-    fn next(&mut self, step: u32) -> Result<u32, Trouble> {
+    #[inline]
+    pub fn next(&mut self, step: u32) -> Result<u32, Trouble> {
         let next = match self.last {
             None => Some(step),
             Some(_) if step == 0 => None,
@@ -318,6 +284,6 @@ fn values(tick: &GroupTick) -> usize {
     decimals + integers + tick.float_refs.len() + tick.histogram_refs.len() + tick.ended.len()
 }
 
-fn same_length(what: &str, refs: usize, values: usize) -> Result<(), Trouble> {
+pub(super) fn same_length(what: &str, refs: usize, values: usize) -> Result<(), Trouble> {
     if refs == values { Ok(()) } else { Err(format!("{what} has {refs} references and {values} values").into()) }
 }

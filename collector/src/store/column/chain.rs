@@ -162,7 +162,7 @@ impl Put for Link<'_> {
                 *room = few.word();
                 self.chain.length += few.len() as u32;
             }
-            _ => self.put(few),
+            _ => self.put(&few.all()[..few.len()]),
         }
     }
 }
@@ -232,8 +232,8 @@ mod tests {
                 match few {
                     true => {
                         let mut few = Few::default();
-                        few.put(&bytes[..bytes.len().min(20)]);
-                        wanted.extend(&*few);
+                        few.put(&bytes[..bytes.len().min(16)]);
+                        wanted.extend(&few.all()[..few.len()]);
                         link.put_few(&few);
                     }
                     false => {

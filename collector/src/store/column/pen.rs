@@ -140,6 +140,7 @@ pub struct Open<'a, B> {
 
 impl<B: Grow> Open<'_, B> {
     /// The series has this value from `tick` on. Ticks ascend.
+    #[inline]
     pub fn set(&mut self, tick: u32, value: &Value) {
         match value {
             Value::Float(value) => self.float(tick, *value),
@@ -203,7 +204,7 @@ impl<B: Grow> Open<'_, B> {
             Some(magnitude) => self.whole(tick, magnitude, value < 0.0),
             None => {
                 let mut point = self.begin(tick, RAW);
-                point.put(&value.to_bits().to_le_bytes());
+                point.put_u64(value.to_bits());
                 self.bytes.put_few(&point);
             }
         }
@@ -225,17 +226,22 @@ impl<B: Grow> Open<'_, B> {
     /// The first bytes of a point. It is put together before it goes to its column, which is written once for each.
     #[inline]
     fn begin(&mut self, tick: u32, class: u64) -> Few {
-        let (pen, length) = (&mut *self.pen, self.bytes.length());
-        if length - pen.waypoint_at as usize >= WAYPOINT_BYTES && pen.last == Last::Float {
-            pen.waypoint_at = length as u32;
-            let (at, place) = (pen.waypoint_at, self.bytes.place());
-            let waypoint = Waypoint { at, place, tick: pen.tick, base: pen.base, digits: pen.digits };
-            pen.more.get_or_insert_default().waypoints.push(waypoint);
+        if self.bytes.length() - self.pen.waypoint_at as usize >= WAYPOINT_BYTES && self.pen.last == Last::Float {
+            self.put_waypoint();
         }
         let mut point = Few::default();
-        put_varint(&mut point, u64::from(tick - pen.tick) << 2 | class);
-        pen.tick = tick;
+        put_varint(&mut point, u64::from(tick - self.pen.tick) << 2 | class);
+        self.pen.tick = tick;
         point
+    }
+
+    #[inline(never)]
+    fn put_waypoint(&mut self) {
+        let pen = &mut *self.pen;
+        pen.waypoint_at = self.bytes.length() as u32;
+        let (at, place) = (pen.waypoint_at, self.bytes.place());
+        let waypoint = Waypoint { at, place, tick: pen.tick, base: pen.base, digits: pen.digits };
+        pen.more.get_or_insert_default().waypoints.push(waypoint);
     }
 }
 
