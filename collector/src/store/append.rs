@@ -10,6 +10,7 @@ use super::admit::is_own;
 use super::core::Core;
 use super::entry;
 use super::group::{AHEAD_MS_MAX, Group, Reject, State, Window, bytes_of_value};
+use super::log::Log;
 use super::{AppendError, Batch, GroupId, Lsn, Refused, Run, Slot, TickBatch, WriteMode};
 
 /// Longest record that a batch may make. Half of what a record may have at most: a tick that is completed grows.
@@ -30,9 +31,10 @@ pub struct Appended {
 
 impl Core {
     pub fn append(&self, batch: &Batch) -> Result<Appended, AppendError> {
-        self.may_append(self.is_own(batch))?;
+        let is_own = self.is_own(batch);
+        self.may_append(is_own)?;
         let bytes = bytes_of(batch);
-        let Some(frame) = batch.frame else { return self.store_cut(batch, bytes) };
+        let Some(frame) = batch.frame else { return self.store_cut(batch, bytes, is_own) };
         if bytes > RECORD_BYTES_MAX && !self.is_stated(batch) {
             return Err(AppendError::TooLarge { bytes, most: RECORD_BYTES_MAX });
         }
@@ -42,7 +44,7 @@ impl Core {
             self.counters.duplicates.fetch_add(1, Ordering::Relaxed);
             return Ok(Appended { lsn: Lsn(self.log.last_lsn()), duplicate: true, refused: Vec::new() });
         }
-        let appended = self.store_cut(batch, bytes)?;
+        let appended = self.store_cut(batch, bytes, false)?;
         epochs.insert(frame.epoch, frame.sequence, frame.sequence);
         Ok(appended)
     }
@@ -63,9 +65,9 @@ impl Core {
 
     /// Stores a batch, in several records where one would be too long. The last one says whose frame it was: where only some are
     /// durable before a crash, the frame comes again, and what is stated twice is stored once.
-    fn store_cut(&self, batch: &Batch, bytes: usize) -> Result<Appended, AppendError> {
+    fn store_cut(&self, batch: &Batch, bytes: usize, is_own: bool) -> Result<Appended, AppendError> {
         if bytes <= RECORD_BYTES_MAX {
-            return self.store(batch, bytes);
+            return self.store(batch, bytes, is_own);
         }
         let mut refused = Vec::new();
         let mut part = Batch::default();
@@ -81,7 +83,7 @@ impl Core {
                     continue;
                 }
                 if bytes + TICK_BYTES + more > RECORD_BYTES_MAX {
-                    refused.extend(self.store(&std::mem::take(&mut part), bytes)?.refused);
+                    refused.extend(self.store(&std::mem::take(&mut part), bytes, is_own)?.refused);
                     bytes = 0;
                 }
                 if !part.ticks.last().is_some_and(|last| stated && last.is_beside(tick)) {
@@ -94,7 +96,7 @@ impl Core {
             }
         }
         part.frame = batch.frame;
-        let appended = self.store(&part, bytes)?;
+        let appended = self.store(&part, bytes, is_own)?;
         refused.extend(appended.refused);
         Ok(Appended { refused, ..appended })
     }
@@ -106,7 +108,7 @@ impl Core {
     }
 
     /// `bytes` is what it takes in the log at most.
-    fn store(&self, batch: &Batch, bytes: usize) -> Result<Appended, AppendError> {
+    fn store(&self, batch: &Batch, bytes: usize, is_own: bool) -> Result<Appended, AppendError> {
         let groups = self.groups_of(batch)?;
         let mut states: Vec<(GroupId, &Group, MutexGuard<'_, State>)> =
             groups.iter().map(|group| (group.id, &**group, group.state.lock())).collect();
@@ -136,7 +138,8 @@ impl Core {
             }
             rejected.extend(outcome.rejected.into_iter().map(|(value, reject)| (tick, value, reject)));
         }
-        let lsn = self.log.push(entry::BATCH, &payload);
+        let push = if is_own { Log::push_idle } else { Log::push };
+        let lsn = push(&self.log, entry::BATCH, &payload);
         for (_, _, state) in &mut states {
             state.lsn = lsn;
         }

@@ -37,6 +37,9 @@ const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// What a batch waits for others at most when somebody does nothing else until it is durable.
 const SOON: Duration = Duration::from_millis(5);
 
+/// What the collector says of itself waits this long for others to go with. Every flush costs, and nobody awaits this one.
+const IDLE: Duration = Duration::from_secs(1);
+
 /// A batch of this size is written without waiting for the rest of the commit delay.
 const EAGER_BYTES: usize = 4 * 1024 * 1024;
 
@@ -48,14 +51,30 @@ struct Queue {
     /// Records up to the last one, without their checksums: small ones, as of ticks without a change, take no more than this.
     waiting: Vec<u8>,
     last_lsn: u64,
-    since: Option<Instant>,
-    /// When what waits is written at the latest, where that is before the commit delay is over.
-    soon: Option<Instant>,
+    /// When what waits is written at the latest.
+    due: Option<Instant>,
+    /// Whether that is because of something that nobody awaits.
+    idle: bool,
     hurry: bool,
     closing: bool,
     /// Ends without writing what waits: what a crash does.
     abandoned: bool,
     closed: Vec<Segment>,
+}
+
+impl Queue {
+    /// Something came in that is the first to wait, or the first that somebody awaits.
+    fn expect(&mut self, idle: bool, commit_delay: Duration, now: Instant) {
+        self.bring_forward(now + if idle { IDLE.max(commit_delay) } else { commit_delay });
+        self.idle = idle;
+    }
+
+    /// Whether it was due later.
+    fn bring_forward(&mut self, due: Instant) -> bool {
+        let is_sooner = self.due.is_none_or(|before| due < before);
+        self.due = if is_sooner { Some(due) } else { self.due };
+        is_sooner
+    }
 }
 
 #[derive(Debug)]
@@ -149,6 +168,15 @@ impl Log {
 
     /// Takes a record; says its number.
     pub fn push(&self, kind: u8, payload: &[u8]) -> u64 {
+        self.put(kind, payload, false)
+    }
+
+    /// The same of one that nobody awaits.
+    pub fn push_idle(&self, kind: u8, payload: &[u8]) -> u64 {
+        self.put(kind, payload, true)
+    }
+
+    fn put(&self, kind: u8, payload: &[u8], idle: bool) -> u64 {
         let mut queue = self.shared.queue.lock();
         queue.last_lsn += 1;
         let lsn = queue.last_lsn;
@@ -156,8 +184,8 @@ impl Log {
             out.extend_from_slice(&lsn.to_le_bytes());
             out.extend_from_slice(payload);
         });
-        if queue.since.is_none() {
-            queue.since = Some(Instant::now());
+        if queue.due.is_none() || queue.idle && !idle {
+            queue.expect(idle, self.shared.commit_delay, Instant::now());
             self.shared.wake.notify_all();
         } else if queue.waiting.len() >= EAGER_BYTES {
             self.shared.wake.notify_all();
@@ -168,8 +196,8 @@ impl Log {
     /// Has what waits written soon.
     pub fn flush_soon(&self) {
         let mut queue = self.shared.queue.lock();
-        if queue.soon.is_none() && !queue.waiting.is_empty() {
-            queue.soon = Some(Instant::now() + SOON);
+        if !queue.waiting.is_empty() && queue.bring_forward(Instant::now() + SOON) {
+            queue.idle = false;
             self.shared.wake.notify_all();
         }
     }
@@ -236,6 +264,35 @@ impl Log {
         }
         if thread.is_finished() && thread.join().is_err() {
             tracing::error!("the log's thread panicked");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::RealDisk;
+
+    #[test]
+    fn what_nobody_awaits_goes_with_what_comes_next_or_by_itself() {
+        let (now, delay) = (Instant::now(), Duration::from_millis(100));
+        let mut queue = Queue::default();
+        queue.expect(true, delay, now);
+        assert_eq!((queue.due, queue.idle), (Some(now + IDLE), true));
+        queue.expect(false, delay, now);
+        assert_eq!((queue.due, queue.idle), (Some(now + delay), false));
+        let mut queue = Queue::default();
+        queue.expect(true, delay, now);
+        queue.expect(false, delay, now + IDLE - delay / 2);
+        assert_eq!(queue.due, Some(now + IDLE), "what was due sooner stays so");
+
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::start(dir.path(), Arc::new(RealDisk), &Replayed::default(), delay).unwrap();
+        for push in [Log::push_idle, Log::push, Log::push_idle] {
+            let pushed = push(&log, 1, b"x");
+            while log.durable_now() < pushed {
+                std::thread::yield_now();
+            }
         }
     }
 }

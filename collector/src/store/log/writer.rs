@@ -67,7 +67,7 @@ impl Writer {
         self.shared.wake.notify_all();
     }
 
-    /// Takes what came in during the commit delay; false at the end.
+    /// Takes what came in until it is due; false at the end.
     fn take_batch(&mut self) -> bool {
         let shared = &self.shared;
         let mut queue = shared.queue.lock();
@@ -75,7 +75,7 @@ impl Writer {
             if queue.abandoned {
                 return false;
             }
-            let due = queue.since.map(|since| since + shared.commit_delay).into_iter().chain(queue.soon).min();
+            let due = queue.due;
             let ready = due.is_some_and(|due| Instant::now() >= due);
             let is_much = queue.waiting.len() >= EAGER_BYTES;
             if !queue.waiting.is_empty() && (ready || queue.hurry || queue.closing || is_much) {
@@ -91,7 +91,7 @@ impl Writer {
                 None => shared.wake.wait(&mut queue),
             }
         }
-        (queue.since, queue.soon) = (None, None);
+        (queue.due, queue.idle) = (None, false);
         queue.hurry = false;
         // What was written before is empty, and its memory takes what comes next.
         std::mem::swap(&mut queue.waiting, &mut self.unflushed);
