@@ -224,7 +224,7 @@ mod tests {
         registry.forget(AgentId([5; 16]));
         assert_eq!(texts(&mut written), texts(&mut Written::default()));
         written.samples.rotate_left(1);
-        written.agents.clear();
+        written.agents = Default::default();
         assert_eq!(texts(&mut written), texts(&mut Written::default()), "all in other places");
     }
 

@@ -88,7 +88,7 @@ impl Registry {
     }
 
     /// Goes up with everything that changes the labels or jobs of an agent, and with each that comes or goes.
-    pub(super) fn revision(&self) -> u64 {
+    pub fn revision(&self) -> u64 {
         self.revision.load(Ordering::Acquire)
     }
 

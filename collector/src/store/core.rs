@@ -49,7 +49,6 @@ pub struct StoreStats {
     pub flush_failures: u64,
     pub refused_samples: u64,
     pub duplicate_frames: u64,
-    pub sealed_runs: u64,
     pub sealed_bytes: u64,
     /// Bytes of the values into which compaction has folded others.
     pub folded_bytes: u64,
@@ -328,7 +327,7 @@ impl Core {
     pub fn stats(&self) -> StoreStats {
         let log = self.log.stats();
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let groups: Vec<Arc<Group>> = self.groups.read().all.clone();
+        let groups = self.groups.read().all.len();
         let (series, index_bytes) = {
             let index = self.index.read();
             (index.len(), index.bytes())
@@ -336,7 +335,7 @@ impl Core {
         StoreStats {
             series: series as u64,
             index_bytes: index_bytes as u64,
-            groups: groups.len() as u64,
+            groups: groups as u64,
             head_bytes: get(&self.head_bytes),
             log_bytes: get(&log.bytes),
             log_written_bytes: get(&log.written_bytes),
@@ -346,7 +345,6 @@ impl Core {
             flush_failures: get(&log.failures),
             refused_samples: get(&self.counters.refused),
             duplicate_frames: get(&self.counters.duplicates),
-            sealed_runs: groups.iter().map(|group| group.state.lock().all_sealed().count() as u64).sum(),
             sealed_bytes: get(&self.counters.sealed_bytes),
             folded_bytes: get(&self.counters.folded_bytes),
             read_bytes: self.blocks.read_bytes(),

@@ -17,7 +17,7 @@ const HISTOGRAMS_EVERY: u64 = 5;
 #[derive(Debug, Default)]
 pub(super) struct Written {
     pub samples: Vec<OwnSample>,
-    pub agents: Vec<Told>,
+    pub agents: Told,
     /// How often.
     pub times: u64,
 }
