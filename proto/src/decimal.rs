@@ -67,7 +67,9 @@ pub fn apply(previous: f64, digits: u32, delta: i64) -> Option<f64> {
     if digits > DIGITS_MAX {
         return None;
     }
-    value(mantissa(previous, digits)?.checked_add(delta)?, digits)
+    let before = if digits == 0 { whole(previous) } else { None };
+    let before = before.or_else(|| mantissa(previous, digits))?;
+    value(before.checked_add(delta)?, digits)
 }
 
 /// The delta at `digits` that leads from `previous` to the very bits of `value`, if there is one.
@@ -151,6 +153,9 @@ mod tests {
                 (super::value(next, 0)?.to_bits() == value.to_bits()).then_some(delta)
             };
             prop_assert_eq!(delta_at(previous, value, 0), long());
+            let delta = value as i64;
+            let after = mantissa(previous, 0).and_then(|before| super::value(before.checked_add(delta)?, 0));
+            prop_assert_eq!(apply(previous, 0, delta).map(f64::to_bits), after.map(f64::to_bits));
         }
 
         #[test]

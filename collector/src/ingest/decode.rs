@@ -30,8 +30,7 @@ pub struct Tick {
     pub timestamp_ms: i64,
     /// `values` are all present series.
     pub key: bool,
-    /// Series that changed or began, and with the stale marker those that ended. Each once, and mostly
-    /// ascending.
+    /// Series that changed or began, and with the stale marker those that ended. Each once, and mostly ascending.
     pub values: Vec<(u32, Value)>,
 }
 

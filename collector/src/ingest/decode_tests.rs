@@ -399,3 +399,23 @@ fn a_group_is_cut_once_in_a_frame() {
     assert_eq!((ticks[0].key, ticks[0].values.len()), (true, 5));
     assert_eq!(ticks[0].values[0], (0, Value::Float(f64::from_bits(3))), "the lane has what was left out");
 }
+
+/// So the store wants them; where there are very many columns it has to sort.
+#[test]
+fn values_of_some_columns_ascend() {
+    let column = |digits: u32, series: &[u32]| DecimalColumn {
+        digits,
+        refs: refs(series.iter().copied()),
+        deltas: series.iter().map(|series| i64::from(*series) + 1).collect(),
+    };
+    let references = |decimals: Vec<DecimalColumn>| {
+        let tick = GroupTick { key: true, decimals, ..GroupTick::default() };
+        let ticks = lane().decode(&frame(vec![tick])).unwrap();
+        ticks[0].values.iter().map(|(reference, _)| *reference).collect::<Vec<_>>()
+    };
+    let few = vec![column(3, &[2, 6]), column(0, &[0, 8, 10]), column(1, &[]), column(2, &[4])];
+    assert_eq!(references(few), [0, 2, 4, 6, 8, 10]);
+    let empty = (0..7).map(|digits| column(digits, &[]));
+    let many = empty.chain([column(3, &[2, 6]), column(0, &[0, 8, 10]), column(2, &[4])]);
+    assert_eq!(references(many.collect()), [2, 6, 0, 4, 8, 10]);
+}
