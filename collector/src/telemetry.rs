@@ -160,19 +160,22 @@ impl Telemetry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::{Attach, Hello};
+    use crate::fleet::{Attach, Hello, Lease};
     use crate::own::OwnSample;
     use crate::store::Labels;
+
+    fn attach(registry: &Arc<Registry>, id: u8, instance: &str) -> Lease {
+        let hello = Hello { instance: instance.into(), ..Hello::default() };
+        let peer = ([127, 0, 0, 1], 1).into();
+        registry.attach(Attach { id: AgentId([id; 16]), hello, modules: vec![], peer, now_ms: 0 }).unwrap()
+    }
 
     /// A reinstalled agent has a new id and the old name.
     #[tokio::test]
     async fn of_agents_with_one_name_the_newest_is_told_of() {
         let registry = Registry::new(9, []);
         let attach = |id: u8, lag_ms: i64| {
-            let hello = Hello { instance: "db1".into(), ..Hello::default() };
-            let peer = ([127, 0, 0, 1], 1).into();
-            let attach = Attach { id: AgentId([id; 16]), hello, modules: vec![], peer, now_ms: 0 };
-            let lease = registry.attach(attach).unwrap();
+            let lease = attach(&registry, id, "db1");
             lease.pushed(1000, lag_ms);
             lease
         };
@@ -196,11 +199,7 @@ mod tests {
     #[tokio::test]
     async fn labels_are_those_of_the_agents_that_are_there_now() {
         let registry = Registry::new(9, []);
-        let attach = |id: u8| {
-            let hello = Hello { instance: format!("db{id}"), ..Hello::default() };
-            let peer = ([127, 0, 0, 1], 1).into();
-            registry.attach(Attach { id: AgentId([id; 16]), hello, modules: vec![], peer, now_ms: 0 }).unwrap()
-        };
+        let attach = |id: u8| attach(&registry, id, &format!("db{id}"));
         let telemetry = Telemetry::default();
         let texts = |written: &mut Written| -> Vec<String> {
             telemetry.samples(written, &registry, &[], &StoreStats::default(), 0);
@@ -232,11 +231,7 @@ mod tests {
     #[tokio::test]
     async fn histograms_of_agents_are_written_now_and_then() {
         let registry = Registry::new(9, []);
-        let attach = |id: u8| {
-            let hello = Hello { instance: format!("db{id}"), ..Hello::default() };
-            let peer = ([127, 0, 0, 1], 1).into();
-            registry.attach(Attach { id: AgentId([id; 16]), hello, modules: vec![], peer, now_ms: 0 }).unwrap()
-        };
+        let attach = |id: u8| attach(&registry, id, &format!("db{id}"));
         let telemetry = Telemetry::default();
         let mut written = Written::default();
         let mut values = |agent: &str| {

@@ -10,7 +10,6 @@ use super::admit::is_own;
 use super::core::Core;
 use super::entry;
 use super::group::{AHEAD_MS_MAX, Group, Reject, State, Window, bytes_of_value};
-use super::log::Log;
 use super::{AppendError, Batch, GroupId, Lsn, Refused, Run, Slot, TickBatch, WriteMode};
 
 /// Longest record that a batch may make. Half of what a record may have at most: a tick that is completed grows.
@@ -138,8 +137,7 @@ impl Core {
             }
             rejected.extend(outcome.rejected.into_iter().map(|(value, reject)| (tick, value, reject)));
         }
-        let push = if is_own { Log::push_idle } else { Log::push };
-        let lsn = push(&self.log, entry::BATCH, &payload);
+        let lsn = self.log.push(entry::BATCH, &payload, !is_own);
         for (_, _, state) in &mut states {
             state.lsn = lsn;
         }

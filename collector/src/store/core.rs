@@ -200,14 +200,14 @@ impl Core {
 
     pub fn define(&self, kind: u8, payload: Vec<u8>) {
         let mut definitions = self.definitions.lock();
-        self.log.push(kind, &payload);
+        self.log.push(kind, &payload, true);
         definitions.push(Definition::Record { kind, payload });
     }
 
     /// `payload` defines series that have these slots.
     fn define_slots(&self, group: GroupId, slots: Range<u32>, payload: Vec<u8>) {
         let mut definitions = self.definitions.lock();
-        self.log.push(entry::NAMES, &payload);
+        self.log.push(entry::NAMES, &payload, true);
         match definitions.last_mut() {
             Some(Definition::Series { group: last, slots: before }) if *last == group && before.end == slots.start => {
                 before.end = slots.end;
@@ -308,7 +308,7 @@ impl Core {
         for (at_ms, marked) in &by_time {
             let mut payload = Vec::new();
             entry::put_silence(&mut payload, *at_ms, marked);
-            lsn = self.log.push(entry::SILENCE, &payload);
+            lsn = self.log.push(entry::SILENCE, &payload, true);
         }
         for (_, state) in &mut states {
             let after_ms = state.last_ms;

@@ -38,7 +38,7 @@ const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 const SOON: Duration = Duration::from_millis(5);
 
 /// What the collector says of itself waits this long for others to go with. Every flush costs, and nobody awaits this one.
-const IDLE: Duration = Duration::from_secs(1);
+const UNAWAITED: Duration = Duration::from_secs(1);
 
 /// A batch of this size is written without waiting for the rest of the commit delay.
 const EAGER_BYTES: usize = 4 * 1024 * 1024;
@@ -53,8 +53,8 @@ struct Queue {
     last_lsn: u64,
     /// When what waits is written at the latest.
     due: Option<Instant>,
-    /// Whether that is because of something that nobody awaits.
-    idle: bool,
+    /// Whether somebody awaits something of it.
+    awaited: bool,
     hurry: bool,
     closing: bool,
     /// Ends without writing what waits: what a crash does.
@@ -64,9 +64,9 @@ struct Queue {
 
 impl Queue {
     /// Something came in that is the first to wait, or the first that somebody awaits.
-    fn expect(&mut self, idle: bool, commit_delay: Duration, now: Instant) {
-        self.bring_forward(now + if idle { IDLE.max(commit_delay) } else { commit_delay });
-        self.idle = idle;
+    fn expect(&mut self, awaited: bool, commit_delay: Duration, now: Instant) {
+        self.bring_forward(now + if awaited { commit_delay } else { commit_delay.max(UNAWAITED) });
+        self.awaited = awaited;
     }
 
     /// Whether it was due later.
@@ -166,17 +166,8 @@ impl Log {
         self.behind_bytes() > BUSY_BYTES
     }
 
-    /// Takes a record; says its number.
-    pub fn push(&self, kind: u8, payload: &[u8]) -> u64 {
-        self.put(kind, payload, false)
-    }
-
-    /// The same of one that nobody awaits.
-    pub fn push_idle(&self, kind: u8, payload: &[u8]) -> u64 {
-        self.put(kind, payload, true)
-    }
-
-    fn put(&self, kind: u8, payload: &[u8], idle: bool) -> u64 {
+    /// Takes a record; says its number. One that nobody awaits goes with others, some time later.
+    pub fn push(&self, kind: u8, payload: &[u8], awaited: bool) -> u64 {
         let mut queue = self.shared.queue.lock();
         queue.last_lsn += 1;
         let lsn = queue.last_lsn;
@@ -184,8 +175,8 @@ impl Log {
             out.extend_from_slice(&lsn.to_le_bytes());
             out.extend_from_slice(payload);
         });
-        if queue.due.is_none() || queue.idle && !idle {
-            queue.expect(idle, self.shared.commit_delay, Instant::now());
+        if queue.due.is_none() || awaited && !queue.awaited {
+            queue.expect(awaited, self.shared.commit_delay, Instant::now());
             self.shared.wake.notify_all();
         } else if queue.waiting.len() >= EAGER_BYTES {
             self.shared.wake.notify_all();
@@ -197,7 +188,7 @@ impl Log {
     pub fn flush_soon(&self) {
         let mut queue = self.shared.queue.lock();
         if !queue.waiting.is_empty() && queue.bring_forward(Instant::now() + SOON) {
-            queue.idle = false;
+            queue.awaited = true;
             self.shared.wake.notify_all();
         }
     }
@@ -277,19 +268,19 @@ mod tests {
     fn what_nobody_awaits_goes_with_what_comes_next_or_by_itself() {
         let (now, delay) = (Instant::now(), Duration::from_millis(100));
         let mut queue = Queue::default();
-        queue.expect(true, delay, now);
-        assert_eq!((queue.due, queue.idle), (Some(now + IDLE), true));
         queue.expect(false, delay, now);
-        assert_eq!((queue.due, queue.idle), (Some(now + delay), false));
-        let mut queue = Queue::default();
+        assert_eq!((queue.due, queue.awaited), (Some(now + UNAWAITED), false));
         queue.expect(true, delay, now);
-        queue.expect(false, delay, now + IDLE - delay / 2);
-        assert_eq!(queue.due, Some(now + IDLE), "what was due sooner stays so");
+        assert_eq!((queue.due, queue.awaited), (Some(now + delay), true));
+        let mut queue = Queue::default();
+        queue.expect(false, delay, now);
+        queue.expect(true, delay, now + UNAWAITED - delay / 2);
+        assert_eq!(queue.due, Some(now + UNAWAITED), "what was due sooner stays so");
 
         let dir = tempfile::tempdir().unwrap();
         let log = Log::start(dir.path(), Arc::new(RealDisk), &Replayed::default(), delay).unwrap();
-        for push in [Log::push_idle, Log::push, Log::push_idle] {
-            let pushed = push(&log, 1, b"x");
+        for awaited in [false, true, false] {
+            let pushed = log.push(1, b"x", awaited);
             while log.durable_now() < pushed {
                 std::thread::yield_now();
             }

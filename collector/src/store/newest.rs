@@ -112,8 +112,8 @@ impl Waiting {
             self.slots.reserve_exact(values.len());
             self.values.reserve_exact(values.len());
             self.slots.extend(values.iter().map(|(slot, _)| slot.0));
-            self.values
-                .extend(values.iter().map(|(_, value)| if let Value::Float(value) = value { *value } else { 0.0 }));
+            let float = |(_, value): &(Slot, Value)| if let Value::Float(value) = value { Some(*value) } else { None };
+            self.values.extend(values.iter().filter_map(float));
             self.ticks.push((tick, self.values.len()));
         }
         true

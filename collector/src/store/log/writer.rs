@@ -91,7 +91,7 @@ impl Writer {
                 None => shared.wake.wait(&mut queue),
             }
         }
-        (queue.due, queue.idle) = (None, false);
+        (queue.due, queue.awaited) = (None, false);
         queue.hurry = false;
         // What was written before is empty, and its memory takes what comes next.
         std::mem::swap(&mut queue.waiting, &mut self.unflushed);
