@@ -3,11 +3,12 @@
 //! ```text
 //! log/0000000042.log   "LMPDLOG1", u64 LE reserved (0); then records (lampad_proto::record) with the payloads of entry.rs
 //! ```
-//! A thread of its own writes: it gathers what comes in during the commit delay and makes it durable with one flush. What is
-//! not durable yet is kept in memory. After a failed write or flush nothing more is believed of that file: what it may have
-//! lost is written again to a new one, after a pause, and so on until it succeeds; so a record may lie in two segments, and a
-//! replay takes the first. A start never appends to an old segment, so a torn tail stays where it is and is not read. The
-//! queue is bounded: past its bound an append is refused, and whoever holds the frame keeps it.
+//! A thread of its own writes: it gathers what comes in during the commit delay and makes it durable with one flush. What nobody
+//! awaits, as what the collector says of itself, waits longer for others to go with. What is not durable yet is kept in memory.
+//! After a failed write or flush nothing more is believed of that file: what it may have lost is written again to a new one,
+//! after a pause, and so on until it succeeds; so a record may lie in two segments, and a replay takes the first. A start never
+//! appends to an old segment, so a torn tail stays where it is and is not read. The queue is bounded: past its bound an append
+//! is refused, and whoever holds the frame keeps it.
 
 mod replay;
 mod writer;
@@ -264,8 +265,12 @@ mod tests {
     use super::*;
     use crate::store::RealDisk;
 
+    fn start(dir: &tempfile::TempDir, commit_delay: Duration) -> Log {
+        Log::start(dir.path(), Arc::new(RealDisk), &Replayed::default(), commit_delay).unwrap()
+    }
+
     #[test]
-    fn what_nobody_awaits_goes_with_what_comes_next_or_by_itself() {
+    fn what_nobody_awaits_is_due_later_and_goes_with_what_is_awaited() {
         let (now, delay) = (Instant::now(), Duration::from_millis(100));
         let mut queue = Queue::default();
         queue.expect(false, delay, now);
@@ -278,12 +283,24 @@ mod tests {
         assert_eq!(queue.due, Some(now + UNAWAITED), "what was due sooner stays so");
 
         let dir = tempfile::tempdir().unwrap();
-        let log = Log::start(dir.path(), Arc::new(RealDisk), &Replayed::default(), delay).unwrap();
+        let log = start(&dir, Duration::from_secs(3600));
+        for (awaited, is_awaited) in [(false, false), (true, true), (false, true)] {
+            log.push(1, b"x", awaited);
+            assert_eq!(log.shared.queue.lock().awaited, is_awaited);
+        }
+        log.abandon();
+    }
+
+    #[test]
+    fn all_becomes_durable_by_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = start(&dir, Duration::from_millis(100));
         for awaited in [false, true, false] {
             let pushed = log.push(1, b"x", awaited);
             while log.durable_now() < pushed {
                 std::thread::yield_now();
             }
         }
+        log.close(Duration::from_secs(20));
     }
 }
