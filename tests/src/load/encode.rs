@@ -6,7 +6,7 @@ use lampad_proto::v1::{
 };
 
 use super::value::{changed, value};
-use super::{METRIC, Plan};
+use super::{METRIC, Plan, series_of};
 
 /// Writes the messages of one agent. Keeps no state: every value is known from its tick.
 #[derive(Debug, Clone)]
@@ -96,12 +96,9 @@ impl Encoder {
                 })
                 .collect(),
             metrics: vec![MetricDef { name: 1, r#type: MetricType::Gauge.into(), help: 2, unit: 0 }],
-            series: (0..self.series)
-                .map(|series| SeriesDef {
-                    group: series % self.groups,
-                    metric: 0,
-                    labels: vec![5, first_series + series],
-                })
+            series: (0..self.groups)
+                .flat_map(|group| series_of(group, self.groups, self.series).map(move |series| (group, series)))
+                .map(|(group, series)| SeriesDef { group, metric: 0, labels: vec![5, first_series + series] })
                 .collect(),
         }))
     }
@@ -120,7 +117,7 @@ impl Encoder {
     fn group_tick(&self, group: u32, tick: u64, key: bool) -> GroupTick {
         let mut column = DecimalColumn::default();
         let mut last = 0;
-        for series in (group..self.series).step_by(self.groups as usize) {
+        for series in series_of(group, self.groups, self.series) {
             if !key && !changed(series, tick, self.percent) {
                 continue;
             }

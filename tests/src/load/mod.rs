@@ -21,5 +21,11 @@ pub use plan::{Pace, Plan};
 pub use run::{LoadAgent, Record, run, undisturbed};
 pub use verify::{Verdict, verify};
 
+/// The series of one of an agent's groups. They are numbered as an agent numbers them: those of a group lie side by side.
+pub fn series_of(group: u32, groups: u32, series: u32) -> std::ops::Range<u32> {
+    let first = |group: u32| (u64::from(series) * u64::from(group) / u64::from(groups)) as u32;
+    first(group)..first(group + 1)
+}
+
 /// The family that simulated agents push.
 pub const METRIC: &str = "lampad_load_value";

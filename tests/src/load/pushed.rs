@@ -17,6 +17,7 @@ use tokio::sync::{Barrier, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::host::{Host, digits};
+use super::series_of;
 
 /// Series of one metric on one host.
 const PARTS: u32 = 4;
@@ -167,9 +168,10 @@ fn dictionary(amount: Amount) -> Upward {
             ..MetricDef::default()
         })
         .collect();
-    let series = (0..amount.series)
-        .map(|number| SeriesDef {
-            group: number % amount.groups,
+    let series = (0..amount.groups)
+        .flat_map(|group| series_of(group, amount.groups, amount.series).map(move |number| (group, number)))
+        .map(|(group, number)| SeriesDef {
+            group,
             metric: number / PARTS,
             labels: vec![3, parts[(number % PARTS) as usize]],
         })
@@ -190,7 +192,7 @@ fn frame(amount: Amount, tick: u32, base_ms: i64, before: &Host, values: &Host) 
 fn group_tick(amount: Amount, group: u32, key: bool, before: &Host, values: &Host) -> GroupTick {
     let mut columns: Vec<DecimalColumn> = Vec::new();
     let mut last: Vec<u32> = Vec::new();
-    for series in (group..amount.series).step_by(amount.groups as usize) {
+    for series in series_of(group, amount.groups, amount.series) {
         let base = if key { 0 } else { before.units(series) };
         if !key && base == values.units(series) {
             continue;
