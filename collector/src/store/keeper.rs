@@ -26,7 +26,7 @@ const ROUND: Duration = Duration::from_secs(1);
 /// The same while the head is over its bound.
 const ROUND_BEHIND: Duration = Duration::from_millis(20);
 
-/// What is due is gathered for this long, so that small groups share values and flushes.
+/// How often groups are asked whether they are due: what becomes so meanwhile shares values and flushes.
 const GATHER: Duration = Duration::from_secs(10);
 
 /// How often old data is looked for.
@@ -60,7 +60,10 @@ pub(super) struct Keeper {
     dir: Arc<DataDir>,
     /// The head was over its bound when last looked at, and has since been sealed in part.
     is_behind: bool,
-    checkpointed: Instant,
+    /// When groups were asked last whether they are due.
+    looked: Instant,
+    /// What was frozen is not sealed, because that failed.
+    is_owed: bool,
     retained: Instant,
     age: Age,
     compaction: Option<Compaction>,
@@ -82,14 +85,15 @@ impl Keeper {
         let newest_ms = core.groups.read().all.iter().map(|group| group.state.lock().last_ms).max();
         let age = Age::new(core.options.clock.now_ms(), newest_ms.filter(|newest_ms| *newest_ms > i64::MIN));
         let (compaction, compacted, thinning, thinned) = (None, None, None, None);
-        let (checkpointed, retained) = (now, now);
-        let is_behind = false;
+        let (looked, retained) = (now, now);
+        let (is_behind, is_owed) = (false, false);
         Self {
             core,
             sealer,
             dir,
             is_behind,
-            checkpointed,
+            looked,
+            is_owed,
             retained,
             age,
             compaction,
@@ -152,7 +156,8 @@ impl Keeper {
             self.core.sealing.store(true, Ordering::Relaxed);
             result = self.sealer.checkpoint(&self.core);
             self.core.sealing.store(false, Ordering::Relaxed);
-            self.checkpointed = Instant::now();
+            self.is_owed = result.is_err();
+            self.looked = Instant::now();
         }
         if also.tend {
             // Time is simulated: how far it has gone says nothing about the clock.
@@ -202,14 +207,18 @@ impl Keeper {
 
     /// Freezes what is due; says whether something waits to be sealed.
     fn freeze(&mut self, all: bool) -> bool {
+        let early = self.under_pressure();
+        self.is_behind = !early.is_empty();
+        let gathered = self.looked.elapsed() >= GATHER;
+        // Mostly there is nothing to do, and a look at all groups of many servers takes as long as some of their ticks.
+        if !all && !gathered && !self.is_behind {
+            return self.is_owed;
+        }
         let core = &self.core;
         let groups: Vec<Arc<Group>> = core.groups.read().all.clone();
         let now_ms = core.options.clock.now_ms();
         let window_ms = core.options.seal_after().as_millis() as i64;
-        let gathered = self.checkpointed.elapsed() >= GATHER;
         let mut waits = false;
-        let early = self.under_pressure(&groups);
-        self.is_behind = !early.is_empty();
         for group in &groups {
             // Groups that began together, after a start, are sealed spread over a quarter of the window.
             let spread_ms = i64::from(group.id.0.wrapping_mul(0x9E37_79B9) >> 24) * (window_ms / 4) / 256;
@@ -220,18 +229,22 @@ impl Keeper {
             }
             waits |= !state.frozen.is_empty();
         }
+        if gathered {
+            self.looked = Instant::now();
+        }
         waits
     }
 
     /// Groups to seal because memory or log are over their bounds: the fullest, and those that hold the log back.
-    fn under_pressure(&self, groups: &[Arc<Group>]) -> std::collections::HashSet<u32> {
+    fn under_pressure(&self) -> std::collections::HashSet<u32> {
         let core = &self.core;
+        let groups = || core.groups.read().all.clone();
         let mut early = std::collections::HashSet::new();
         let head = core.head_bytes.load(Ordering::Relaxed);
         let most = core.measure_head();
         if head > most {
             let mut full: Vec<(usize, u32)> =
-                groups.iter().map(|group| (group.state.lock().bytes(), group.id.0)).collect();
+                groups().iter().map(|group| (group.state.lock().bytes(), group.id.0)).collect();
             full.sort_unstable_by(|a, b| b.cmp(a));
             let mut freed = 0;
             for (bytes, group) in full {
@@ -245,7 +258,7 @@ impl Keeper {
         }
         if core.log.stats().bytes.load(Ordering::Relaxed) > core.options.log_bytes {
             let firsts: Vec<(u64, u32)> =
-                groups.iter().filter_map(|group| Some((group.state.lock().first_lsn(&[])?, group.id.0))).collect();
+                groups().iter().filter_map(|group| Some((group.state.lock().first_lsn(&[])?, group.id.0))).collect();
             let oldest = firsts.iter().map(|(first, _)| *first).min().unwrap_or(0);
             let middle = oldest + (core.log.last_lsn().saturating_sub(oldest)) / 2;
             early.extend(firsts.into_iter().filter(|(first, _)| *first <= middle).map(|(_, group)| group));
