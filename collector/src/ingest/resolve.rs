@@ -182,24 +182,17 @@ impl References {
 
     /// Values by their slots, ascending.
     fn by_slot(&self, values: Vec<(u32, Value)>) -> Vec<(Slot, Value)> {
-        let mut out = Vec::with_capacity(values.len());
         let (mut ascends, mut least) = (true, 0);
-        for (reference, value) in values {
-            let slot = self.slots.get(reference as usize).copied().unwrap_or(NONE);
-            if slot == NONE {
-                continue;
-            }
-            ascends &= slot >= least;
-            least = slot;
-            out.push((
-                Slot(slot),
-                match value {
-                    // A copy of one known kind is shorter than one of any.
-                    Value::Float(value) => Value::Float(value),
-                    other => other,
-                },
-            ));
-        }
+        // In the memory in which they came.
+        let mut out: Vec<(Slot, Value)> = values
+            .into_iter()
+            .filter_map(|(reference, value)| {
+                let slot = self.slots.get(reference as usize).copied().filter(|slot| *slot != NONE)?;
+                ascends &= slot >= least;
+                least = slot;
+                Some((Slot(slot), value))
+            })
+            .collect();
         if !ascends {
             out.sort_unstable_by_key(|(slot, _)| *slot);
         }

@@ -77,6 +77,19 @@ pub(super) struct Few {
 }
 
 impl Few {
+    /// Two numbers. Of nearly all pairs the first has one byte and the second less than eight, and both are one word.
+    #[inline]
+    pub fn of_two(first: u64, second: u64) -> Self {
+        if first < 0x80 && second >> 49 == 0 {
+            let (bytes, length) = short_number(second);
+            return Self { word: (bytes << 8 | first).into(), length: length + 1 };
+        }
+        let mut few = Self::default();
+        few.put_number(first);
+        few.put_number(second);
+        few
+    }
+
     pub fn len(&self) -> usize {
         self.length as usize
     }
@@ -121,11 +134,8 @@ impl Put for Few {
     #[inline]
     fn put_number(&mut self, value: u64) {
         if value >> 56 == 0 {
-            let length = (value | 1).ilog2() / 7 + 1;
-            // All bytes but the last are followed by one.
-            let more = 0x80_8080_8080_8080 & ((1 << (8 * (length - 1))) - 1);
-            self.put_word(spread(value) | more, length);
-            return;
+            let (bytes, length) = short_number(value);
+            return self.put_word(bytes, length);
         }
         let low = spread(value & ((1 << 56) - 1)) | 0x8080_8080_8080_8080;
         self.put_word(low, 8);
@@ -136,6 +146,15 @@ impl Put for Few {
             false => self.put_word(0x180 | high, 2),
         }
     }
+}
+
+/// The bytes of a number below 2^56, and how many they are.
+#[inline]
+fn short_number(value: u64) -> (u64, u32) {
+    let length = (value | 1).ilog2() / 7 + 1;
+    // All but the last are followed by one.
+    let more = 0x80_8080_8080_8080 & ((1 << (8 * (length - 1))) - 1);
+    (spread(value) | more, length)
 }
 
 /// The lowest 56 bits, seven in each byte.
@@ -163,7 +182,8 @@ pub(super) fn put_bytes(out: &mut impl Put, bytes: &[u8]) {
     out.put(bytes);
 }
 
-fn zigzag(value: i64) -> u64 {
+#[inline]
+pub(super) fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
 }
 
@@ -353,6 +373,18 @@ mod tests {
             out.put_few(&few);
             prop_assert_eq!(&out, &plain);
             prop_assert_eq!(&few.word()[..few.len().min(8)], &plain[1..plain.len().min(9)]);
+        }
+
+        #[test]
+        fn two_numbers_come_one_after_the_other(
+            first in prop_oneof![0..0x100u64, 0..1u64 << 34],
+            second in (any::<u64>(), 0..64u32).prop_map(|(second, shift)| (second | 1 << 63) >> shift),
+        ) {
+            let (mut out, mut plain) = (vec![1], vec![1]);
+            out.put_few(&Few::of_two(first, second));
+            put_varint(&mut plain, first);
+            put_varint(&mut plain, second);
+            prop_assert_eq!(out, plain);
         }
 
         #[test]

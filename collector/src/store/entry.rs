@@ -26,7 +26,7 @@ use lampad_proto::v1::{Histogram, MetricType};
 use prost::Message as _;
 use roaring::RoaringBitmap;
 
-use super::bytes::{Few, Put, Reader, put_bytes, put_signed, put_varint};
+use super::bytes::{Few, Put, Reader, put_bytes, put_signed, put_varint, zigzag};
 use super::erase::Erased;
 use super::group::Mark;
 use super::names;
@@ -99,14 +99,15 @@ fn put_value(out: &mut Vec<u8>, before: u32, slot: u32, value: &Value) {
     let gap = (((gap << 1) ^ (gap >> 63)) as u64) << 2;
     match value {
         Value::Float(value) => {
-            let (mut few, whole) = (Few::default(), *value as i64);
-            if (whole as f64).to_bits() == value.to_bits() {
-                put_varint(&mut few, gap | WHOLE);
-                put_signed(&mut few, whole);
+            let whole = *value as i64;
+            let few = if (whole as f64).to_bits() == value.to_bits() {
+                Few::of_two(gap | WHOLE, zigzag(whole))
             } else {
+                let mut few = Few::default();
                 put_varint(&mut few, gap | RAW);
                 few.put_u64(value.to_bits());
-            }
+                few
+            };
             out.put_few(&few);
         }
         Value::Integer(value) => {

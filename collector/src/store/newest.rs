@@ -112,8 +112,9 @@ impl Waiting {
             self.slots.reserve_exact(values.len());
             self.values.reserve_exact(values.len());
             self.slots.extend(values.iter().map(|(slot, _)| slot.0));
-            let float = |(_, value): &(Slot, Value)| if let Value::Float(value) = value { Some(*value) } else { None };
-            self.values.extend(values.iter().filter_map(float));
+            // All of them are floats.
+            let float = |(_, value): &(Slot, Value)| if let Value::Float(value) = value { *value } else { 0.0 };
+            self.values.extend(values.iter().map(float));
             self.ticks.push((tick, self.values.len()));
         }
         true

@@ -27,19 +27,25 @@ struct Room {
 }
 
 impl Room {
+    /// Gives room to values, where there is so much.
+    fn take(&mut self, values: &[(u32, Value)]) -> bool {
+        let bytes = values.iter().map(|(_, value)| stored_bytes(value)).sum::<usize>();
+        let fits = values.len() <= self.values && bytes <= self.bytes;
+        if fits {
+            self.values -= values.len();
+            self.bytes -= bytes;
+        }
+        fits
+    }
+
     /// How many of the values there is room for.
-    fn fits(&self, values: &[(u32, Value)]) -> usize {
+    fn first(&self, values: &[(u32, Value)]) -> usize {
         let mut bytes = 0;
         let over = values.iter().take(self.values).position(|(_, value)| {
             bytes += stored_bytes(value);
             bytes > self.bytes
         });
         over.unwrap_or(values.len().min(self.values))
-    }
-
-    fn take(&mut self, values: &[(u32, Value)]) {
-        self.values -= values.len();
-        self.bytes -= values.iter().map(|(_, value)| stored_bytes(value)).sum::<usize>();
     }
 }
 
@@ -79,10 +85,9 @@ impl Lane {
                 continue;
             }
             let Some(mut tick) = self.decode_tick(frame.base_ms, tick)? else { continue };
-            if room.fits(&tick.values) < tick.values.len() {
-                self.cut(&mut tick, &room);
+            if !room.take(&tick.values) {
+                self.cut(&mut tick, &mut room);
             }
-            room.take(&tick.values);
             ticks.push(tick);
         }
         Ok(ticks)
@@ -90,9 +95,10 @@ impl Lane {
 
     /// Leaves of a tick what is within the limit, as a key tick: what is left out is not present then, and nothing is made up
     /// for it. The lane goes on with all values, so that later differences have their base.
-    fn cut(&mut self, tick: &mut Tick, room: &Room) {
+    fn cut(&mut self, tick: &mut Tick, room: &mut Room) {
         let mut values = self.present(tick.group);
-        let left_out = values.split_off(room.fits(&values));
+        let left_out = values.split_off(room.first(&values));
+        room.take(&values);
         self.left_out.series.extend(left_out.into_iter().map(|(series, _)| series));
         (tick.key, tick.values) = (true, values);
         let group = &mut self.groups[tick.group as usize];

@@ -13,8 +13,9 @@ use super::pen::Grow;
 /// Bytes that lie in the column itself: most series change rarely, and never need more.
 const OWN_BYTES: usize = 12;
 
-/// Of a chunk, beside the four that say which is next.
+/// Of a chunk, beside those that say which is next.
 const CHUNK_BYTES: usize = 28;
+const NEXT_BYTES: usize = size_of::<u32>();
 
 /// Chunks of the first page; each further one has twice as many until [`PAGE_CHUNKS`]. Most groups are small.
 const FIRST_CHUNKS: usize = 4;
@@ -24,10 +25,34 @@ const PAGE_CHUNKS: usize = 32;
 const SMALL_PAGES: usize = (PAGE_CHUNKS / FIRST_CHUNKS).ilog2() as usize;
 const SMALL_CHUNKS: usize = PAGE_CHUNKS - FIRST_CHUNKS;
 
+/// Bytes of a column, and the number of the chunk that has the next ones. Before there is one, that is of no meaning.
 #[derive(Debug, Clone, Copy)]
-struct Chunk {
-    bytes: [u8; CHUNK_BYTES],
-    next: u32,
+struct Chunk([u8; CHUNK_BYTES + NEXT_BYTES]);
+
+impl Chunk {
+    fn bytes(&self) -> &[u8] {
+        &self.0[..CHUNK_BYTES]
+    }
+
+    fn next(&self) -> u32 {
+        self.0.last_chunk().map_or(0, |next| u32::from_le_bytes(*next))
+    }
+
+    fn set_next(&mut self, next: u32) {
+        self.0[CHUNK_BYTES..].copy_from_slice(&next.to_le_bytes());
+    }
+
+    /// Puts a word behind the first `used` bytes, or what there is room for. All behind it loses its meaning.
+    #[inline]
+    fn put_word(&mut self, used: usize, word: u64) {
+        if let Some(room) = self.0[used..].first_chunk_mut() {
+            *room = word.to_le_bytes();
+        } else if let Some(room) = self.0.last_chunk_mut() {
+            let kept = 8 * (used - (CHUNK_BYTES + NEXT_BYTES - size_of::<u64>()));
+            let before = u64::from_le_bytes(*room) & ((1 << kept) - 1);
+            *room = (before | word << kept).to_le_bytes();
+        }
+    }
 }
 
 /// The chunks of all columns of a run.
@@ -76,7 +101,7 @@ impl Chunks {
     fn add(&mut self) -> u32 {
         if self.used == self.room {
             let chunks = (FIRST_CHUNKS << self.pages.len().min(SMALL_PAGES)).min(PAGE_CHUNKS);
-            self.pages.push(vec![Chunk { bytes: [0; CHUNK_BYTES], next: 0 }; chunks].into());
+            self.pages.push(vec![Chunk([0; CHUNK_BYTES + NEXT_BYTES]); chunks].into());
             self.room += chunks as u32;
         }
         self.used += 1;
@@ -116,7 +141,7 @@ impl Chunks {
             }
             _ if at >= length => {}
             Some(behind) => match behind % CHUNK_BYTES {
-                0 => self.add_chunks(self.at(place).next, 0, length - at, out),
+                0 => self.add_chunks(self.at(place).next(), 0, length - at, out),
                 begin => self.add_chunks(place, begin, length - at, out),
             },
         }
@@ -125,10 +150,10 @@ impl Chunks {
     /// Adds so many bytes of a chunk, from `begin` on, and of those behind it.
     fn add_chunks(&self, mut chunk: u32, mut begin: usize, mut count: usize, out: &mut Vec<u8>) {
         while count > 0 {
-            let Chunk { bytes, next } = self.at(chunk);
-            let some = &bytes[begin..CHUNK_BYTES.min(begin + count)];
+            let there = self.at(chunk);
+            let some = &there.bytes()[begin..CHUNK_BYTES.min(begin + count)];
             out.extend_from_slice(some);
-            (chunk, begin, count) = (*next, 0, count - some.len());
+            (chunk, begin, count) = (there.next(), 0, count - some.len());
         }
     }
 }
@@ -149,50 +174,50 @@ impl Put for Link<'_> {
         let fits = bytes.len().min(room.len());
         room[..fits].copy_from_slice(&bytes[..fits]);
         self.chain.length += fits as u32;
-        if fits < bytes.len() {
-            self.put_chunks(&bytes[fits..]);
+        for some in bytes[fits..].chunks(CHUNK_BYTES) {
+            self.next_chunk().0[..some.len()].copy_from_slice(some);
+            self.chain.length += some.len() as u32;
         }
     }
 
-    /// Most points are short, and a word is written sooner than their number of bytes. What it writes behind them is written again.
+    /// Most points are short, and a word is written sooner than their number of bytes, also where it ends in a new chunk.
     #[inline]
     fn put_few(&mut self, few: &Few) {
-        match self.room().first_chunk_mut() {
-            Some(room) if few.len() <= room.len() => {
-                *room = few.word();
-                self.chain.length += few.len() as u32;
-            }
-            _ => self.put(&few.all()[..few.len()]),
+        let last = self.chain.len().checked_sub(OWN_BYTES + 1).filter(|_| few.len() <= size_of::<u64>());
+        let Some(last) = last else { return self.put(&few.all()[..few.len()]) };
+        let used = last % CHUNK_BYTES + 1;
+        let word = u64::from_le_bytes(few.word());
+        self.chunks.at_mut(self.chain.last).put_word(used, word);
+        let fits = CHUNK_BYTES - used;
+        if few.len() > fits {
+            self.next_chunk().put_word(0, word >> (8 * fits));
         }
+        self.chain.length += few.len() as u32;
     }
 }
 
 impl Link<'_> {
     /// What is free of the last chunk, or of what lies in the column itself.
-    #[inline]
     fn room(&mut self) -> &mut [u8] {
         let length = self.chain.len();
         match length.checked_sub(OWN_BYTES) {
             None => &mut self.chain.own[length..],
             Some(behind) => match behind % CHUNK_BYTES {
                 0 => &mut [],
-                used => &mut self.chunks.at_mut(self.chain.last).bytes[used..],
+                used => &mut self.chunks.at_mut(self.chain.last).0[used..CHUNK_BYTES],
             },
         }
     }
 
-    /// Adds bytes where the last chunk is full.
-    fn put_chunks(&mut self, bytes: &[u8]) {
-        for some in bytes.chunks(CHUNK_BYTES) {
-            let chunk = self.chunks.add();
-            match self.chain.len() > OWN_BYTES {
-                true => self.chunks.at_mut(self.chain.last).next = chunk,
-                false => self.chain.first = chunk,
-            }
-            self.chain.last = chunk;
-            self.chunks.at_mut(chunk).bytes[..some.len()].copy_from_slice(some);
-            self.chain.length += some.len() as u32;
+    /// A new chunk behind the last one.
+    fn next_chunk(&mut self) -> &mut Chunk {
+        let chunk = self.chunks.add();
+        match self.chain.len() > OWN_BYTES {
+            true => self.chunks.at_mut(self.chain.last).set_next(chunk),
+            false => self.chain.first = chunk,
         }
+        self.chain.last = chunk;
+        self.chunks.at_mut(chunk)
     }
 }
 

@@ -5,7 +5,7 @@ use lampad_proto::v1::Histogram;
 use prost::Message as _;
 
 use crate::store::Value;
-use crate::store::bytes::{Few, Put, put_bytes, put_signed, put_varint};
+use crate::store::bytes::{Few, Put, put_bytes, put_signed, put_varint, zigzag};
 
 use super::{ABSENT, DECIMAL, DIGITS, ENDED, HISTOGRAM, NEGATIVE, OPEN, OTHER, RAW, WHOLE, same_value, whole_of};
 
@@ -187,13 +187,15 @@ impl<B: Grow> Open<'_, B> {
         let Some((digits, delta)) = decimal::delta(base, value, u32::from(self.pen.digits)) else {
             return self.other_float(tick, value);
         };
-        let is_same = digits as u8 == self.pen.digits;
-        let mut point = self.begin(tick, if is_same { DECIMAL } else { DIGITS });
-        if !is_same {
+        let point = if digits as u8 == self.pen.digits {
+            Few::of_two(self.head(tick, DECIMAL), zigzag(delta))
+        } else {
+            let mut point = self.begin(tick, DIGITS);
             self.pen.digits = digits as u8;
             point.put_byte(digits as u8);
-        }
-        put_signed(&mut point, delta);
+            put_signed(&mut point, delta);
+            point
+        };
         self.bytes.put_few(&point);
         (self.pen.base, self.pen.last) = (value, Last::Float);
     }
@@ -224,15 +226,20 @@ impl<B: Grow> Open<'_, B> {
     }
 
     /// The first bytes of a point. It is put together before it goes to its column, which is written once for each.
-    #[inline]
     fn begin(&mut self, tick: u32, class: u64) -> Few {
+        let mut point = Few::default();
+        put_varint(&mut point, self.head(tick, class));
+        point
+    }
+
+    /// The number that a point begins with.
+    #[inline]
+    fn head(&mut self, tick: u32, class: u64) -> u64 {
         if self.bytes.length() - self.pen.waypoint_at as usize >= WAYPOINT_BYTES && self.pen.last == Last::Float {
             self.put_waypoint();
         }
-        let mut point = Few::default();
-        put_varint(&mut point, u64::from(tick - self.pen.tick) << 2 | class);
-        self.pen.tick = tick;
-        point
+        let ticks = tick - std::mem::replace(&mut self.pen.tick, tick);
+        u64::from(ticks) << 2 | class
     }
 
     #[inline(never)]
