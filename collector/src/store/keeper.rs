@@ -26,7 +26,7 @@ const ROUND: Duration = Duration::from_secs(1);
 /// The same while the head is over its bound.
 const ROUND_BEHIND: Duration = Duration::from_millis(20);
 
-/// How often groups are asked whether they are due: what becomes so meanwhile shares values and flushes.
+/// How often groups are asked whether they are due, or wait since a failure: what becomes so meanwhile shares values and flushes.
 const GATHER: Duration = Duration::from_secs(10);
 
 /// How often old data is looked for.
@@ -62,8 +62,6 @@ pub(super) struct Keeper {
     is_behind: bool,
     /// When groups were asked last whether they are due.
     looked: Instant,
-    /// What was frozen is not sealed, because that failed.
-    is_owed: bool,
     retained: Instant,
     age: Age,
     compaction: Option<Compaction>,
@@ -86,14 +84,13 @@ impl Keeper {
         let age = Age::new(core.options.clock.now_ms(), newest_ms.filter(|newest_ms| *newest_ms > i64::MIN));
         let (compaction, compacted, thinning, thinned) = (None, None, None, None);
         let (looked, retained) = (now, now);
-        let (is_behind, is_owed) = (false, false);
+        let is_behind = false;
         Self {
             core,
             sealer,
             dir,
             is_behind,
             looked,
-            is_owed,
             retained,
             age,
             compaction,
@@ -156,7 +153,6 @@ impl Keeper {
             self.core.sealing.store(true, Ordering::Relaxed);
             result = self.sealer.checkpoint(&self.core);
             self.core.sealing.store(false, Ordering::Relaxed);
-            self.is_owed = result.is_err();
             self.looked = Instant::now();
         }
         if also.tend {
@@ -212,7 +208,7 @@ impl Keeper {
         let gathered = self.looked.elapsed() >= GATHER;
         // Mostly there is nothing to do, and a look at all groups of many servers takes as long as some of their ticks.
         if !all && !gathered && !self.is_behind {
-            return self.is_owed;
+            return false;
         }
         let core = &self.core;
         let groups: Vec<Arc<Group>> = core.groups.read().all.clone();
