@@ -34,11 +34,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// At shutdown, time for what was taken to become durable, so that its ack still leaves.
 const LAST_ACKS_WITHIN: Duration = Duration::from_secs(2);
 
-/// What one stream may have on its way to us unread. This much, and some 40 KiB that HTTP/2 and gRPC keep beside it, times the
-/// number of agents, is what stuck streams cost, and those that are asked to wait. Room is given back by a third of it at a time,
-/// each in a packet of its own: that is every seventh tick of an agent of 1,000 series. Over a way of 50 ms it is 450 KB a second;
-/// an agent makes one or two, and its names, when it comes, are some 60.
-const STREAM_WINDOW_BYTES: u32 = 24 << 10;
+/// What one stream may have on its way to us unread. This much, and what HTTP/2 and gRPC keep beside it (56 KiB together, of 1,000
+/// streams as fast as they come), times the number of agents, is what stuck streams cost, and those that are asked to wait. Over a
+/// way of 50 ms it is 300 KB a second; an agent makes one or two, and its names, when it comes, are some 60.
+const STREAM_WINDOW_BYTES: u32 = 16 << 10;
 
 /// The same of a connection. h2 ends a connection with `ENHANCE_YOUR_CALM` when its unread pieces of less than 256 bytes lack more
 /// to that size, all together, than half of this. A stream's window is full of pieces of 16 bytes before, so that an agent whose
