@@ -26,7 +26,7 @@ const ROUND: Duration = Duration::from_secs(1);
 /// The same while the head is over its bound.
 const ROUND_BEHIND: Duration = Duration::from_millis(20);
 
-/// How often groups are asked whether they are due, or wait since a failure: what becomes so meanwhile shares values and flushes.
+/// How often it is looked which groups are due, or wait because sealing failed: what gathers meanwhile shares values and flushes.
 const GATHER: Duration = Duration::from_secs(10);
 
 /// How often old data is looked for.
@@ -60,7 +60,7 @@ pub(super) struct Keeper {
     dir: Arc<DataDir>,
     /// The head was over its bound when last looked at, and has since been sealed in part.
     is_behind: bool,
-    /// When groups were asked last whether they are due.
+    /// When that was last looked at.
     looked: Instant,
     retained: Instant,
     age: Age,

@@ -6,7 +6,7 @@ use lampad_proto::v1::{
 };
 
 use super::value::{changed, value};
-use super::{METRIC, Plan, series_of};
+use super::{METRIC, Plan, by_group, series_of};
 
 /// Writes the messages of one agent. Keeps no state: every value is known from its tick.
 #[derive(Debug, Clone)]
@@ -96,8 +96,7 @@ impl Encoder {
                 })
                 .collect(),
             metrics: vec![MetricDef { name: 1, r#type: MetricType::Gauge.into(), help: 2, unit: 0 }],
-            series: (0..self.groups)
-                .flat_map(|group| series_of(group, self.groups, self.series).map(move |series| (group, series)))
+            series: by_group(self.groups, self.series)
                 .map(|(group, series)| SeriesDef { group, metric: 0, labels: vec![5, first_series + series] })
                 .collect(),
         }))

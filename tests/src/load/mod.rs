@@ -27,5 +27,10 @@ pub fn series_of(group: u32, groups: u32, series: u32) -> std::ops::Range<u32> {
     first(group)..first(group + 1)
 }
 
+/// All of them, each behind its group, in the order of their numbers.
+pub fn by_group(groups: u32, series: u32) -> impl Iterator<Item = (u32, u32)> {
+    (0..groups).flat_map(move |group| series_of(group, groups, series).map(move |series| (group, series)))
+}
+
 /// The family that simulated agents push.
 pub const METRIC: &str = "lampad_load_value";

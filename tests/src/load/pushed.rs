@@ -17,7 +17,7 @@ use tokio::sync::{Barrier, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::host::{Host, digits};
-use super::series_of;
+use super::{by_group, series_of};
 
 /// Series of one metric on one host.
 const PARTS: u32 = 4;
@@ -168,8 +168,7 @@ fn dictionary(amount: Amount) -> Upward {
             ..MetricDef::default()
         })
         .collect();
-    let series = (0..amount.groups)
-        .flat_map(|group| series_of(group, amount.groups, amount.series).map(move |number| (group, number)))
+    let series = by_group(amount.groups, amount.series)
         .map(|(group, number)| SeriesDef {
             group,
             metric: number / PARTS,
