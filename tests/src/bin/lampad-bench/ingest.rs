@@ -1,7 +1,8 @@
 //! What taking samples in costs.
 //!
-//! Each server gets an empty directory and the same samples as fast as it takes them; with `--paced` a tick a second, of all hosts
-//! at the same moment, for a load that comes drop by drop costs each server more. CPU is user and system time of its
+//! Each server gets an empty directory and the same samples as fast as it takes them, one server after the other. With `--paced`
+//! it is a tick a second, of all hosts at the same moment, for a load that comes drop by drop costs each server more; the machine
+//! idles most of the time then, and all servers take it side by side, so that what else goes on costs them alike. CPU is user and system time of its
 //! process, from the first sample until all are answered, and until it has ended after SIGTERM. Memory is its resident set
 //! half way, when all is answered, and at its peak. Disk is what its data directory holds after the end; Prometheus keeps its
 //! head as a write-ahead log there. With `--growth` each server takes the first half of the ticks a second time, into another
@@ -10,6 +11,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use futures::future::try_join_all;
 use lampad_tests::load::pushed::{Amount, native, remote_write};
 use lampad_tests::servers::{Server, installed};
 use lampad_tests::{Collector, Cost, Process, Signal, until};
@@ -34,7 +36,7 @@ pub struct Args {
     /// Connections for remote write
     #[arg(long, default_value_t = 4)]
     connections: u32,
-    /// A tick a second, as in life
+    /// A tick a second, as in life, to all servers at the same time
     #[arg(long)]
     paced: bool,
     /// Measure also what the second half of the ticks adds on disk
@@ -81,6 +83,17 @@ impl Taker {
             Self::Peer(name, path) => peer(name, path, amount, connections).await,
         }
     }
+
+    /// With `--growth` also the number of samples of a second run, and what they took on disk.
+    async fn measured(&self, amount: Amount, args: &Args) -> anyhow::Result<(Figures, Option<(u64, u64)>)> {
+        let whole = self.take(amount, args.connections).await?;
+        let half = Amount { ticks: amount.ticks / 2, ..amount };
+        let growth = match args.growth {
+            true => Some((half.samples(), self.take(half, args.connections).await?.disk_bytes)),
+            false => None,
+        };
+        Ok((whole, growth))
+    }
 }
 
 pub async fn run(args: Args) -> anyhow::Result<()> {
@@ -100,14 +113,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             None => println!("| {name} | not installed | | | | | | | | |"),
         }
     }
-    for server in servers {
-        let whole = server.take(amount, args.connections).await?;
-        let half = Amount { ticks: args.ticks / 2, ..amount };
-        let growth = match args.growth {
-            true => Some((half.samples(), server.take(half, args.connections).await?.disk_bytes)),
-            false => None,
-        };
-        row(server.name(), amount.samples(), &whole, growth);
+    let together = if args.paced { servers.len().max(1) } else { 1 };
+    for some in servers.chunks(together) {
+        let measured = try_join_all(some.iter().map(|server| server.measured(amount, &args))).await?;
+        for (server, (whole, growth)) in some.iter().zip(measured) {
+            row(server.name(), amount.samples(), &whole, growth);
+        }
     }
     Ok(())
 }
