@@ -60,7 +60,7 @@ pub(super) struct Keeper {
     dir: Arc<DataDir>,
     /// The head was over its bound when last looked at, and has since been sealed in part.
     is_behind: bool,
-    /// When that was last looked at.
+    /// When it was last looked which groups are due.
     looked: Instant,
     retained: Instant,
     age: Age,

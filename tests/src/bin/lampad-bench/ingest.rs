@@ -1,12 +1,12 @@
 //! What taking samples in costs.
 //!
 //! Each server gets an empty directory and the same samples as fast as it takes them, one server after the other. With `--paced`
-//! it is a tick a second, of all hosts at the same moment, for a load that comes drop by drop costs each server more; the machine
-//! idles most of the time then, and all servers take it side by side, so that what else goes on costs them alike. CPU is user and system time of its
-//! process, from the first sample until all are answered, and until it has ended after SIGTERM. Memory is its resident set
-//! half way, when all is answered, and at its peak. Disk is what its data directory holds after the end; Prometheus keeps its
-//! head as a write-ahead log there. With `--growth` each server takes the first half of the ticks a second time, into another
-//! empty directory: the difference of both directories is what a further sample costs on disk.
+//! it is a tick a second, of all hosts at the same moment, for a load that comes drop by drop costs each server more; the
+//! machine idles most of the time then, and all servers take it side by side, so that what else goes on costs them alike. CPU is
+//! user and system time of its process, from the first sample until all are answered, and until it has ended after SIGTERM.
+//! Memory is its resident set half way, when all is answered, and at its peak. Disk is what its data directory holds after the
+//! end; Prometheus keeps its head as a write-ahead log there. With `--growth` each server takes the first half of the ticks a
+//! second time, into another empty directory: the difference of both directories is what a further sample costs on disk.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
